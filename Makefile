@@ -1,0 +1,105 @@
+# Everything a developer runs. Needs only make and Python 3.11 or later; each target
+# installs what it needs into an environment of its own and is quick the second time.
+
+PYTHON ?= python3
+APP    ?= asgi_app:app
+HOST   ?= 127.0.0.1
+PORT   ?= 8000
+SERVER ?= hybridworker
+JOBS   ?= 4
+TESTS  ?= tests
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+OLDEST := .venv-oldest
+BENCH  := .venv-bench
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_WARN_SCRIPT_LOCATION := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-oldest lint types format docs-check checklist bench profile clean
+
+help:  ## Show this list
+	@echo "make TARGET [NAME=VALUE ...]"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s%s\n", $$1, $$2 }'
+
+run: $(VENV)/.run  ## Serve an example on 127.0.0.1:8000 (APP=wsgi_app:app for the WSGI one; HOST, PORT)
+	@$(BIN)/gunicorn -c examples/gunicorn.conf.py --chdir examples -b "$(HOST):$(PORT)" $(APP)
+
+test: $(VENV)/.test  ## Run all tests and print the branch coverage (TESTS=tests/e2e for some; JOBS at once)
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist loadfile $(TESTS) \
+	  && status=0 || status=$$?; \
+	$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report; exit $$status
+
+test-oldest: $(OLDEST)/.test  ## Run all tests on the lowest versions that pyproject.toml allows
+	@$(OLDEST)/bin/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+
+lint: $(VENV)/.test  ## Look for mistakes (ruff), check the formatting and the README
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory docs-check
+
+types: $(VENV)/.test  ## Check the types (mypy --strict)
+	@$(BIN)/mypy
+
+format: $(VENV)/.test  ## Format the code and sort the imports
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+docs-check: $(VENV)/.test  ## Render README.rst and CHANGELOG.rst; a warning is an error
+	@for page in README.rst CHANGELOG.rst; do \
+	  $(BIN)/python -m docutils --report=1 --halt=2 --writer=html5 $$page /dev/null || exit 1; \
+	done
+	@echo "README.rst and CHANGELOG.rst render without warnings"
+
+checklist: $(BENCH)/.bench  ## Run the ASGI and PEP 3333 statements against a server (SERVER=hybridworker, uvicorn, ...)
+	@$(BENCH)/bin/python -m tests.checklist $(SERVER)
+
+bench: $(BENCH)/.bench  ## Measure this worker beside others (SCENARIO=... for some); needs wrk
+	@$(BENCH)/bin/python -m tests.benchmarks $(SCENARIO)
+
+profile: $(BENCH)/.bench  ## Profile the worker alone under load (SCENARIO=...)
+	@$(BENCH)/bin/python -m tests.benchmarks --profile $(SCENARIO)
+
+clean:  ## Remove the environments, caches and reports
+	rm -rf $(VENV) $(OLDEST) $(BENCH) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- environments: a stamp file says what is installed, and is older than pyproject.toml when that has changed
+
+%/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "hybridworker needs Python 3.11 or later, and $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make environments (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@echo "Creating $* with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $*
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.created pyproject.toml
+	@echo "Installing hybridworker and the frameworks of the examples"
+	@$(BIN)/pip install --quiet --editable '.[websockets,examples]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.created pyproject.toml
+	@echo "Installing hybridworker and what its tests need"
+	@$(BIN)/pip install --quiet --editable '.[websockets,examples,test]'
+	@touch $(VENV)/.run $@
+
+$(OLDEST)/.test: $(OLDEST)/.created pyproject.toml tests/lowest.py
+	@echo "Installing the lowest versions of what hybridworker depends on"
+	@$(OLDEST)/bin/python tests/lowest.py > $(OLDEST)/constraints.txt
+	@$(OLDEST)/bin/pip install --quiet --editable '.[websockets,examples,test]' --constraint $(OLDEST)/constraints.txt
+	@touch $@
+
+$(BENCH)/.bench: $(BENCH)/.created pyproject.toml
+	@echo "Installing hybridworker and the servers it is compared with"
+	@$(BENCH)/bin/pip install --quiet --editable '.[websockets,examples,test,bench]'
+	@touch $@
+
+.SECONDARY:

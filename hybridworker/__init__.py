@@ -1,0 +1,3 @@
+"""hybridworker: a gunicorn worker that serves ASGI and WSGI applications."""
+
+__version__ = "0.1.0"

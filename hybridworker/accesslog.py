@@ -1,0 +1,511 @@
+"""
+The access log and the request hooks, as gunicorn's logger and configuration want them.
+
+One of the three doors to gunicorn. :func:`access_writer` makes what turns a finished
+request, an :class:`Exchange`, into one ``log.access()`` call; :class:`RequestHooks` calls
+``pre_request`` and ``post_request``. Both show the request to the user's code through
+:class:`RequestView` and :class:`ResponseView`, made from the scope and nothing else, so
+that HTTP, WebSocket and WSGI look the same.
+
+For gunicorn's own logger :class:`AccessLog` stands in, which computes only what the
+format uses, and must not be told from it: same line, same logger, same record, whatever
+handlers, filters and formatters are attached. Lines are written on the event loop; the
+hooks run where the application does. The rule one could break by accident: nothing of a
+handler is kept between two lines, because SIGUSR1 and the user's own logging
+configuration replace handlers at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from functools import cached_property
+from http import HTTPStatus
+from types import FunctionType, ModuleType
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from gunicorn import SERVER_SOFTWARE, glogging
+
+from .asgi import Headers, Scope
+from .environ import request_environ
+
+#: Key of a scope under which :mod:`.wsgi` leaves the environ of its call: what the application and its middleware
+#: wrote there shows in the log, as it does with gunicorn's own workers.
+ENVIRON = "hybridworker.environ"
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Exchange(Protocol):
+    """
+    A finished request: :class:`~.cycle.RequestResponseCycle`, a WebSocket, or :class:`Refused`.
+
+    ``headers`` are the response's, as the application gave them; ``started_at`` is ``time.monotonic()``
+    at the beginning (uvloop's ``loop.time()`` is the same clock, but in whole milliseconds).
+    """
+
+    scope: Scope
+    status: int
+    headers: Headers
+    started_at: float
+
+    @property
+    def reason(self) -> bytes | None:
+        """The reason phrase, if the application gave one."""
+
+    @property
+    def sent(self) -> int | None:
+        """Bytes of body, without framing; None where that says nothing."""
+
+
+class Refused:
+    """The exchange of a request that never reached the application; ``scope`` is what was known of it by then."""
+
+    __slots__ = ("headers", "reason", "scope", "sent", "started_at", "status")
+
+    def __init__(self, scope: Scope, status: int, started_at: float) -> None:
+        self.scope = scope
+        self.status = status
+        self.reason: bytes | None = None
+        self.headers: Headers = []
+        self.sent: int | None = 0
+        self.started_at = started_at
+
+
+# -- what the user's code sees
+
+
+class RequestView:
+    """
+    The request as gunicorn's request object shows it.
+
+    ``uri`` is the target as received, ``path`` is not percent-decoded, ``remote_addr`` is "" on a unix socket.
+    A hook may set attributes of its own, and change those that gunicorn makes the environ from.
+    """
+
+    fragment = ""  # a target that has one is refused
+    body = None  # the application's alone
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.method: str = scope.get("method", "GET")  # the scope of a WebSocket has none
+        self.scheme: str = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
+        self.uri = _text(scope["hybridworker.target"])
+        self.path = _text(scope["raw_path"])
+        self.query = _text(scope["query_string"])
+        self.version = (1, 0) if scope["http_version"] == "1.0" else (1, 1)
+        self.remote_addr = self.peer_addr = scope["client"] or ""
+        self.trailers: list[tuple[str, str]] = []
+
+    @cached_property
+    def headers(self) -> list[tuple[str, str]]:
+        """Upper-case names, in the order received."""
+        return [(_text(name).upper(), _text(value)) for name, value in self.scope["headers"]]
+
+    @cached_property
+    def proxy_protocol_info(self) -> dict[str, Any] | None:
+        """What a PROXY header announced."""
+        proxy = self.scope.get("hybridworker.proxy")
+        if proxy is None:
+            return None
+        host, port = self.scope["client"]
+        return {
+            "proxy_protocol": proxy["PROXY_PROTOCOL"],
+            "client_addr": host,
+            "client_port": port,
+            "proxy_addr": proxy["PROXY_ADDR"],
+            "proxy_port": int(proxy["PROXY_PORT"]),
+        }
+
+    def apply(self) -> None:
+        """Write into the scope what a hook has changed."""
+        fresh, seen = RequestView(self.scope), vars(self)  # headers that nobody looked at are not in there
+        for name, items in _APPLIED.items():
+            if name in seen and seen[name] != getattr(fresh, name):
+                self.scope.update(items(seen[name]))
+
+
+#: Attribute of a request -> the items of a scope that follow from it.
+_APPLIED: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "method": lambda value: {"method": value},
+    "scheme": lambda value: {"scheme": value},
+    "uri": lambda value: {"hybridworker.target": value.encode("latin-1")},
+    "path": lambda value: {"raw_path": value.encode("latin-1"), "path": unquote(value)},
+    "query": lambda value: {"query_string": value.encode("latin-1")},
+    "headers": lambda value: {"headers": [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in value]},
+}
+
+
+class ResponseView:
+    """The response as gunicorn's response object shows it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        reason = exchange.reason
+        phrase = _PHRASES.get(exchange.status, "") if reason is None else _text(reason)
+        self.status = f"{exchange.status} {phrase}"
+        self.status_code = exchange.status
+        self.sent = exchange.sent
+        self._fields = exchange.headers
+
+    @cached_property
+    def headers(self) -> list[tuple[str, str]]:
+        return [(_text(name), _text(value)) for name, value in self._fields]
+
+
+class RequestHooks:
+    """gunicorn's ``pre_request`` and ``post_request``. None stands for a hook that would do nothing."""
+
+    __slots__ = ("base", "log", "post", "pre", "worker")
+
+    def __init__(self, cfg: Any, worker: Any, log: Any) -> None:
+        self.worker = worker
+        self.log = log
+        self.base = _base_environ(cfg)
+        self.pre: Callable[..., Any] | None = cfg.pre_request
+        self.post: Callable[..., Any] | None = cfg.post_request
+        if self.pre is cfg.settings["pre_request"].default:
+            # It logs at debug level. A logger without gunicorn's ``error_log`` is left to decide by itself.
+            error_log = getattr(log, "error_log", None)
+            if error_log is not None and not error_log.isEnabledFor(logging.DEBUG):
+                self.pre = None
+        if self.post is cfg.settings["post_request"].default:
+            self.post = None
+
+    @classmethod
+    def from_gunicorn(cls, cfg: Any, worker: Any, log: Any) -> RequestHooks | None:
+        """The hooks of the configuration, or None when neither would do anything."""
+        hooks = cls(cfg, worker, log)
+        return hooks if hooks.pre is not None or hooks.post is not None else None
+
+    def before(self, scope: Scope) -> RequestView:
+        """
+        Call ``pre_request``; to be done before anything is made of ``scope``, which the hook may change.
+
+        When the hook raises, ``post_request`` is called here and the exception goes on, to become a 500.
+        """
+        view = RequestView(scope)
+        if self.pre is not None:
+            try:
+                self.pre(self.worker, view)
+            except Exception:
+                self.after(view, {}, None)
+                raise
+            view.apply()
+        return view
+
+    def after(self, view: RequestView | None, environ: dict[str, Any] | None, response: Any) -> None:
+        """
+        Call ``post_request``. Raises nothing.
+
+        Without an environ one is made from the scope; without a view :meth:`before` has raised.
+        """
+        if self.post is None or view is None:
+            return
+        try:
+            if environ is None:
+                environ = _environ(view.scope, self.base)
+            self.post(self.worker, view, environ, response)
+        except Exception:
+            self.log.exception("Exception in post_request hook")
+
+
+# -- the access log
+
+
+def access_writer(log: Any, cfg: Any) -> Callable[[Exchange], None] | None:
+    """
+    What to call with every finished request, or None when nobody wants to know.
+
+    ``log`` is gunicorn's logger, of whatever class. To be called in the worker's process.
+    """
+    if _genuine(log.access, glogging):
+        if not log.access_log_enabled:
+            return None
+        if (
+            all(_genuine(getattr(log, name), glogging) for name in ("atoms", "now", "_get_user"))
+            and log.atoms_wrapper_class is glogging.SafeAtoms
+            and type(log.access_log) is logging.Logger
+        ):
+            return AccessLog(log, cfg)
+    base = _base_environ(cfg)
+
+    def write(exchange: Exchange) -> None:
+        try:
+            took = timedelta(microseconds=_age(exchange))
+            scope = exchange.scope
+            log.access(ResponseView(exchange), RequestView(scope), _environ(scope, base), took)
+        except Exception:
+            log.exception("Exception in the access log")
+
+    return write
+
+
+class Atoms(dict[str, Any]):
+    """
+    The atoms of one line: those of the format, and all of gunicorn's as soon as somebody looks for others.
+
+    Formatters read them from ``record.args``, one by one or all together.
+    """
+
+    __slots__ = ("complete", "source")
+
+    source: Callable[[], dict[str, Any]]
+    complete: dict[str, Any] | None
+
+    def __bool__(self) -> bool:
+        return True  # asked by logging itself, for every record
+
+    def __missing__(self, key: str) -> Any:
+        return self.fill()[key]
+
+    def fill(self) -> dict[str, Any]:
+        """Become what gunicorn would have made."""
+        if self.complete is None:
+            self.complete = self.source()
+            self.clear()
+            self.update(self.complete)
+        return self.complete
+
+
+def _filled(name: str) -> Callable[..., Any]:
+    method = getattr(dict, name)
+    return lambda self, *args: (self.fill(), method(self, *args))[1]
+
+
+for _name in ("__contains__", "__eq__", "__iter__", "__len__", "__repr__", "copy", "get", "items", "keys", "values"):
+    setattr(Atoms, _name, _filled(_name))
+
+#: Atom -> environ key, and what is shown in its absence.
+_FROM_ENVIRON = {
+    "h": ("REMOTE_ADDR", "-"),
+    "m": ("REQUEST_METHOD", None),
+    "U": ("PATH_INFO", None),
+    "q": ("QUERY_STRING", None),
+    "H": ("SERVER_PROTOCOL", None),
+    "f": ("HTTP_REFERER", "-"),
+    "a": ("HTTP_USER_AGENT", "-"),
+}
+
+#: Atoms made from the bytes sent and the duration in µs. gunicorn's begin again at zero after a day;
+#: a WebSocket can live longer, so these do not.
+_FROM_NUMBERS: dict[str, Callable[[int | None, int], Any]] = {
+    "b": lambda sent, took: "-" if sent is None else str(sent),
+    "B": lambda sent, took: sent,
+    "T": lambda sent, took: took // 1_000_000,
+    "D": lambda sent, took: took,
+    "M": lambda sent, took: took // 1000,
+    "L": lambda sent, took: f"{took // 1_000_000}.{took % 1_000_000:06}",
+}
+
+#: The fields among them. Names with an underscore are in a scope if the configuration lets them in.
+_FIELDS = {
+    b"referer": ("f", "HTTP_REFERER"),
+    b"user-agent": ("a", "HTTP_USER_AGENT"),
+    b"user_agent": ("a", "HTTP_USER_AGENT"),
+    b"authorization": ("u", "HTTP_AUTHORIZATION"),
+}
+
+_KEY = re.compile(r"%\(([^)]*)\)")
+
+
+class AccessLog:
+    """``log.access()`` of gunicorn's own logger, at a fraction of its cost."""
+
+    __slots__ = (
+        # made once
+        "base",
+        "environ_names",
+        "field_names",
+        "format",
+        "from_environ",
+        "from_numbers",
+        "log",
+        "logger",
+        "request_names",
+        "response_names",
+        "whole_environ",
+        # made once a second
+        "constants",
+        "record",
+        "second",
+    )
+
+    def __init__(self, log: Any, cfg: Any) -> None:
+        self.log = log
+        self.logger: logging.Logger = log.access_log
+        self.base = _base_environ(cfg)
+        self.format: str = cfg.access_log_format
+        keys = set(_KEY.findall(self.format))
+        self.from_environ = [(key, *_FROM_ENVIRON[key]) for key in keys & _FROM_ENVIRON.keys()]
+        self.from_numbers = [(key, _FROM_NUMBERS[key]) for key in keys & _FROM_NUMBERS.keys()]
+        self.field_names = {name: key for name, (atom, key) in _FIELDS.items() if atom in keys}
+        self.request_names = [(key, name.encode("latin-1")) for key, name in _names(keys, "i")]
+        self.response_names = [(key, name.encode("latin-1")) for key, name in _names(keys, "o")]
+        self.environ_names = _names(keys, "e")
+        self.whole_environ = "U" in keys or bool(self.environ_names)
+        #: "-" is shown for an atom that is missing, and for one that there is not
+        self.constants: dict[str, Any] = dict.fromkeys(keys, "-") | {"p": f"<{os.getpid()}>"}
+        self.record: dict[str, Any] | None = None
+        self.second = 0
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Write the line. Raises nothing."""
+        try:
+            if self.logger.isEnabledFor(logging.INFO):
+                now = time.time_ns()
+                if now // 1_000_000_000 != self.second:
+                    self._tick(now // 1_000_000_000)
+                self._emit(self.atoms(exchange, _age(exchange)), now)
+        except Exception:
+            self.log.error(traceback.format_exc())
+
+    def atoms(self, exchange: Exchange, took: int) -> Atoms:
+        """The atoms of the format; ``took`` in µs."""
+        scope = exchange.scope
+        environ = scope.get(ENVIRON)
+        if environ is None:
+            environ = _environ(scope, self.base) if self.whole_environ else self._brief_environ(scope)
+        atoms = Atoms(self.constants)
+        atoms.complete = None
+        atoms.source = lambda: self._all_atoms(exchange, took)
+        atoms["s"] = str(exchange.status)
+        atoms["r"] = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}".replace(
+            '"', '\\"'
+        )
+        for key, name, default in self.from_environ:
+            value = environ.get(name, default)
+            atoms[key] = value.replace('"', '\\"') if isinstance(value, str) else value
+        for key, number in self.from_numbers:
+            atoms[key] = number(exchange.sent, took)
+        if "HTTP_AUTHORIZATION" in environ:
+            atoms["u"] = _escaped(self.log._get_user(environ) or "-")
+        # Of names that come more than once the last is shown, as gunicorn does it.
+        if self.request_names:
+            fields = dict(scope["headers"])
+            for key, field in self.request_names:
+                if field in fields:
+                    atoms[key] = _escaped(_text(fields[field]))
+        if self.response_names:
+            fields = {name.lower(): value for name, value in exchange.headers}
+            for key, field in self.response_names:
+                if field in fields:
+                    atoms[key] = _escaped(_text(fields[field]))
+        if self.environ_names:
+            values = {name.lower(): value for name, value in environ.items()}
+            for key, name in self.environ_names:
+                atoms[key] = _escaped(values.get(name, "-"))
+        return atoms
+
+    def _brief_environ(self, scope: Scope) -> dict[str, Any]:
+        """The part of :func:`~.environ.request_environ` that the format needs."""
+        client = scope["client"]
+        environ = {
+            "REMOTE_ADDR": "" if client is None else client[0],
+            "REQUEST_METHOD": scope.get("method", "GET"),
+            "RAW_URI": scope["hybridworker.target"].decode("latin-1"),
+            "QUERY_STRING": scope["query_string"].decode("latin-1"),
+            "SERVER_PROTOCOL": "HTTP/" + scope["http_version"],
+        }
+        names = self.field_names
+        for name, value in scope["headers"]:
+            if name in names:
+                key, text = names[name], value.decode("latin-1")
+                environ[key] = f"{environ[key]},{text}" if key in environ else text
+        return environ
+
+    def _all_atoms(self, exchange: Exchange, took: int) -> dict[str, Any]:
+        """Every atom, made by gunicorn at its own cost."""
+        environ = _environ(exchange.scope, self.base)
+        duration = timedelta(microseconds=took)
+        atoms = self.log.atoms(ResponseView(exchange), RequestView(exchange.scope), environ, duration)
+        return self.log.atoms_wrapper_class(atoms)  # type: ignore[no-any-return]
+
+    def _tick(self, second: int) -> None:
+        """A second has begun: write down its time, and make the record that those of this second are copied from."""
+        self.second = second
+        self.constants["t"] = self.log.now()
+        # Whoever has replaced the factory or the method wants to see each record made.
+        genuine = logging.getLogRecordFactory() is logging.LogRecord and _genuine(self.logger.makeRecord, logging)
+        self.record = vars(self._make_record(())) if genuine else None
+
+    def _make_record(self, args: Any) -> logging.LogRecord:
+        logger, code = self.logger, glogging.Logger.access.__code__
+        where = (code.co_filename, code.co_firstlineno)
+        return logger.makeRecord(logger.name, logging.INFO, *where, self.format, args, None, code.co_name)
+
+    def _emit(self, atoms: Atoms, now: int) -> None:
+        if self.record is None:
+            record = self._make_record((atoms,))
+        else:
+            # LogRecord.__init__ takes as long as all the atoms, to find out again what seldom changes.
+            record = logging.LogRecord.__new__(logging.LogRecord)
+            record.__dict__ = fields = self.record.copy()
+            created = now / 1e9
+            fields["args"] = atoms
+            fields["relativeCreated"] += (created - fields["created"]) * 1000
+            fields["created"] = created
+            fields["msecs"] = now // 1_000_000 % 1000 + 0.0
+            if "taskName" in fields:  # since Python 3.12
+                fields["taskName"] = _task_name()
+        self.logger.handle(record)
+
+
+# -- small things
+
+
+def _base_environ(cfg: Any) -> dict[str, Any]:
+    return {
+        "SERVER_SOFTWARE": SERVER_SOFTWARE,
+        "wsgi.version": (1, 0),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": cfg.workers > 1,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+    }
+
+
+def _environ(scope: Scope, base: dict[str, Any]) -> dict[str, Any]:
+    """The WSGI application's own environ, or what it would have been given for this scope."""
+    environ: dict[str, Any] | None = scope.get(ENVIRON)
+    if environ is None:
+        environ = {**base, **request_environ(scope), "wsgi.url_scheme": RequestView(scope).scheme}
+    return environ
+
+
+def _names(keys: Iterable[str], kind: str) -> list[tuple[str, str]]:
+    """The atoms ``{name}kind`` among ``keys``, each with its name in lower case."""
+    return [(key, key[1:-2].lower()) for key in keys if key[:1] == "{" and key[-2:].lower() == "}" + kind]
+
+
+def _escaped(value: Any) -> Any:
+    return value.replace('"', '\\"') if isinstance(value, str) else value
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")
+
+
+def _age(exchange: Exchange) -> int:
+    """µs since the exchange began."""
+    return max(0, int((time.monotonic() - exchange.started_at) * 1e6))
+
+
+def _task_name() -> str | None:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # there is no loop
+        return None
+    return None if task is None else task.get_name()
+
+
+def _genuine(method: object, module: ModuleType) -> bool:
+    """Whether ``method`` is defined in ``module``: neither overridden, nor patched, nor wrapped."""
+    function = getattr(method, "__func__", None)
+    return type(function) is FunctionType and function.__code__.co_filename == module.__file__

@@ -1,0 +1,119 @@
+"""
+Which interface an application speaks: ASGI 3, ASGI 2 or WSGI.
+
+:func:`detect` looks at the callable that gunicorn loaded and never calls it, so the
+answer is the same in the master (``--preload``) and in a worker, and no line of the
+application runs. What decides is, in this order: the override of the user, the marks
+that asgiref sets, a coroutine function, the number of parameters that must be given.
+The rule one could break by accident: look through wrappers (``functools.partial``,
+``functools.wraps``) before looking at the callable itself. Worker boot only.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from asgiref.compatibility import double_to_single_callable
+
+from .asgi import ASGIApp
+from .errors import ConfigurationError
+
+
+class Interface(enum.Enum):
+    """What an application speaks. The value is its name in the override variable."""
+
+    ASGI3 = "asgi"
+    ASGI2 = "asgi2"
+    WSGI = "wsgi"
+
+    def __str__(self) -> str:
+        return {"asgi": "ASGI 3", "asgi2": "ASGI 2", "wsgi": "WSGI"}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The interface of an application, and the observation that decided it."""
+
+    interface: Interface
+    reason: str
+
+
+def detect(app: Any, override: str = "auto") -> Decision:
+    """
+    Decide which interface ``app`` speaks.
+
+    ``override`` is ``auto``, ``asgi``, ``asgi2`` or ``wsgi``. Raises
+    :class:`~.errors.ConfigurationError` where the signature decides nothing.
+    """
+    if _is_fail_app(app):
+        return Decision(Interface.WSGI, "gunicorn's error page")
+    if override != "auto":
+        return Decision(Interface(override), f"HYBRIDWORKER_INTERFACE={override}")
+    layers = list(_layers(app))
+    for layer in layers:
+        if getattr(layer, "_asgi_single_callable", False):
+            return Decision(Interface.ASGI3, "it is marked as a single callable")
+        if getattr(layer, "_asgi_double_callable", False):
+            return Decision(Interface.ASGI2, "it is marked as a double callable")
+    required, most = _positional(app)
+    if most is None or most >= 3:
+        for layer in layers:
+            if inspect.iscoroutinefunction(layer):
+                return Decision(Interface.ASGI3, "it is a coroutine function")
+            if not inspect.isclass(layer) and inspect.iscoroutinefunction(getattr(layer, "__call__", None)):  # noqa: B004
+                return Decision(Interface.ASGI3, "its __call__ is a coroutine function")
+    if required == 3:
+        return Decision(Interface.ASGI3, "it takes three parameters")
+    if required == 2 and not any(inspect.iscoroutinefunction(layer) for layer in layers):
+        return Decision(Interface.WSGI, "it takes two parameters")
+    if required == 1 and most == 1 and not any(inspect.iscoroutinefunction(layer) for layer in layers):
+        return Decision(Interface.ASGI2, "it takes one parameter")
+    raise ConfigurationError(
+        f"cannot tell whether {_name(app)} is an ASGI or a WSGI application from its signature;"
+        " set HYBRIDWORKER_INTERFACE=asgi, asgi2 or wsgi"
+    )
+
+
+def single_callable(app: Any, interface: Interface) -> ASGIApp:
+    """The ASGI 3 form of an ASGI application."""
+    adapted: ASGIApp = double_to_single_callable(app) if interface is Interface.ASGI2 else app
+    return adapted
+
+
+def _layers(app: Any) -> Iterator[Any]:
+    """``app`` and what it wraps, outermost first."""
+    seen: set[int] = set()
+    while app is not None and id(app) not in seen:
+        seen.add(id(app))
+        yield app
+        app = app.func if isinstance(app, functools.partial) else getattr(app, "__wrapped__", None)
+
+
+def _positional(app: Any) -> tuple[int, int | None]:
+    """How many positional arguments must, and how many can be given; ``(-1, None)`` where nobody knows."""
+    try:
+        parameters = inspect.signature(app).parameters.values()
+    except (TypeError, ValueError):  # a built-in without a signature, or something that lies about being callable
+        return -1, None
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = sum(p.default is p.empty for p in positional)
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+        return -1, required
+    return required, None if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
+
+
+def _is_fail_app(app: Any) -> bool:
+    # What gunicorn serves with --reload while the application has a syntax error.
+    return (
+        getattr(app, "__module__", "") == "gunicorn.util"
+        and getattr(app, "__qualname__", "") == "make_fail_app.<locals>.app"
+    )
+
+
+def _name(app: Any) -> str:
+    return repr(getattr(app, "__qualname__", None) or type(app).__qualname__)

@@ -1,0 +1,28 @@
+"""
+The vocabulary of ASGI: type aliases and specification versions.
+
+A leaf that every other module may import. Nothing here runs.
+Source: asgiref ``specs/asgi.rst`` 3.0, ``specs/www.rst`` 2.5,
+``specs/lifespan.rst`` 2.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, TypeAlias
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGI2App: TypeAlias = Callable[[Scope], Callable[[Receive, Send], Awaitable[None]]]
+WSGIApp: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+#: Header fields as they stand in scopes and messages: lower-case names, raw values, in order.
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+ASGI_VERSION = "3.0"
+HTTP_SPEC_VERSION = "2.5"
+WEBSOCKET_SPEC_VERSION = "2.5"
+LIFESPAN_SPEC_VERSION = "2.0"

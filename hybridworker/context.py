@@ -1,0 +1,178 @@
+"""
+WorkerContext: what all connections of a worker share.
+
+The application, the settings, the clock, the lifespan state, and the sets of
+connections and of requests in flight. Made once by :mod:`.worker`, in the
+worker's process; event loop side only. The rule one could break by accident: a
+request runs in a copy of :attr:`WorkerContext.base`, the context captured after
+lifespan startup, never in the context of the callback that parsed it, or
+variables would leak from one request into the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .asgi import ASGIApp, Scope
+from .response import default_fields
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Log(Protocol):
+    """The part of gunicorn's logger that the worker calls."""
+
+    def debug(self, msg: str, *args: Any, **kwargs: Any) -> None: ...
+    def info(self, msg: str, *args: Any, **kwargs: Any) -> None: ...
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None: ...
+    def error(self, msg: str, *args: Any, **kwargs: Any) -> None: ...
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None: ...
+
+
+class Connection(Protocol):
+    """What the server needs of a connection, whichever protocol it speaks."""
+
+    def tick(self, now: float) -> None:
+        """Look at every timeout of the connection; called once a second with the loop time."""
+
+    def drain(self, deadline: float) -> None:
+        """The worker is leaving: close, when idle and silent until ``deadline`` (loop time)."""
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+
+
+class Cycle(Protocol):
+    """What the server needs of a call of the application."""
+
+    task: asyncio.Task[None] | None
+
+
+class Hooks(Protocol):
+    """gunicorn's ``pre_request`` and ``post_request``; what ``before`` returns is given back to ``after``."""
+
+    def before(self, scope: Scope) -> Any: ...
+    def after(self, view: Any, environ: dict[str, Any], response: Any) -> None: ...
+
+
+class WorkerContext:
+    """
+    Shared by every connection of one worker.
+
+    ``server`` is the value of the Server field and ``server_cert`` the PEM of the TLS
+    certificate. ``max_requests`` is the number of requests after which ``recycle`` is called, once;
+    ``access`` writes a line for a finished request, and ``hooks`` are called around it;
+    each is None when nobody wants it.
+    """
+
+    __slots__ = (
+        "access",
+        "app",
+        "base",
+        "closed",
+        "connections",
+        "cycles",
+        "draining",
+        "fields",
+        "hooks",
+        "is_wsgi",
+        "keep_alive",
+        "log",
+        "loop",
+        "max_lines",
+        "max_requests",
+        "names",
+        "recycle",
+        "server",
+        "served",
+        "server_cert",
+        "settings",
+        "small_head",
+        "state",
+        "warned",
+    )
+
+    def __init__(
+        self,
+        *,
+        app: ASGIApp,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        log: Log | None = None,
+        is_wsgi: bool = False,
+        server: bytes = b"gunicorn",
+        server_cert: str | None = None,
+        access: Callable[[Any], None] | None = None,
+        hooks: Hooks | None = None,
+        max_requests: int = sys.maxsize,
+        recycle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.app = app
+        self.settings = settings
+        self.loop = loop
+        self.log: Log = log if log is not None else logging.getLogger("hybridworker")
+        self.is_wsgi = is_wsgi
+        self.server = server
+        self.server_cert = server_cert
+        self.access = access
+        self.hooks = hooks
+        self.max_requests = max_requests
+        self.recycle = recycle
+        #: lifespan state, copied shallowly into each scope
+        self.state: dict[str, Any] = {}
+        #: the context that each request starts from
+        self.base = contextvars.copy_context()
+        self.connections: set[Connection] = set()
+        #: requests in flight, in order of arrival
+        self.cycles: dict[Cycle, None] = {}
+        #: a head of at most this many bytes and lines, in one piece, exceeds no limit
+        self.small_head = min(settings.limit_request_line, settings.limit_request_field_size, settings.max_head_size)
+        self.max_lines = settings.limit_request_fields + 2
+        #: field name as received -> its lower-case form and what it means to :mod:`.http11`
+        self.names: dict[bytes, tuple[bytes, int]] = {}
+        #: connections may outlive a response
+        self.keep_alive = settings.keepalive > 0
+        self.draining = False
+        self.served = 0
+        self.warned: set[str] = set()
+        #: called whenever a connection is gone
+        self.closed: Callable[[], None] = lambda: None
+        self.fields = b""
+        self.tick()
+
+    def tick(self) -> None:
+        """Make the Server and Date lines for the current second."""
+        self.fields = default_fields(self.server, time.time())
+
+    def count_request(self) -> None:
+        """One more request begins; at ``max_requests`` the worker is asked to recycle."""
+        self.served += 1
+        if self.served == self.max_requests:
+            self.recycle()
+
+    def leave(self) -> None:
+        """The worker is leaving: every response from now on ends its connection."""
+        self.draining = True
+        self.keep_alive = False
+
+    def warn_once(self, message: str) -> None:
+        """Log a warning the first time."""
+        if message not in self.warned:
+            self.warned.add(message)
+            self.log.warning(message)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run ``coroutine`` as a task in a fresh copy of the base context."""
+        return self.loop.create_task(coroutine, context=self.base.copy())
+
+    def tasks(self) -> Iterator[asyncio.Task[None]]:
+        """The tasks of the requests in flight."""
+        return (cycle.task for cycle in list(self.cycles) if cycle.task is not None)

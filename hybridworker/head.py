@@ -1,0 +1,299 @@
+"""
+RequestHead: what the fields of a request head mean to the server.
+
+The half of :class:`~.http11.HTTPProtocol` that listens to the parser while a head is
+parsed: it collects the fields, notices the few that decide framing, routing or trust,
+and checks them, because httptools lets much of it through. Event loop side only. The
+rule one could break by accident: everything is checked before the application is called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from .asgi import Headers, Scope
+from .context import WorkerContext
+from .errors import ProtocolError
+from .forwarded import FieldPolicy, ProxyHeader, is_special, trusts
+from .response import TOKEN
+from .scope import Address, http_scope, normal_address, split_target
+from .settings import Settings
+from .states import RequestState
+from .tls import tls_extension
+
+# What a field means, as bits: those of one request are joined, to notice repeats. Zero means nothing to the server.
+HOST = 1
+LENGTH = 2
+TRANSFER = 4
+EXPECT = 8
+UPGRADE = 16
+TYPE = 32
+TE = 64
+POLICY = 128  #: forwarding, schemes and names with underscores: :mod:`.forwarded` decides
+
+BODY = RequestState.BODY
+
+#: Fields that a request may carry once only (RFC 9110 5.3, 8.3, 8.6; RFC 9112 3.2).
+SINGLE = HOST | LENGTH | TYPE
+
+MEANINGS = {
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"transfer-encoding": TRANSFER,
+    b"expect": EXPECT,
+    b"upgrade": UPGRADE,
+    b"content-type": TYPE,
+    b"te": TE,
+}
+
+#: uri-host [ ":" port ] (RFC 9112 3.2, RFC 3986 3.2.2): a bracketed IPv6 literal or a registered name.
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[!$&'()*+,;=:\-._~0-9A-Za-z]+\]"
+    rb"|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
+)
+
+#: Hosts that were found valid. Bounded: a client must not fill memory with names.
+_hosts: set[bytes] = set()
+_HOSTS_MAX = 256
+
+#: How many field names as received are remembered with their meaning.
+NAMES_MAX = 1024
+
+
+class RequestHead:
+    """One head at a time; :meth:`begin` starts the next."""
+
+    __slots__ = (
+        # the connection
+        "announced",
+        "client",
+        "context",
+        "names",
+        "peer",
+        "policy",
+        "proxied",
+        "scheme",
+        "server",
+        "tls",
+        # the request
+        "expect",
+        "head",
+        "headers",
+        "host",
+        "host_at",
+        "length",
+        "request",
+        "seen",
+        "special",
+        "target",
+        "te",
+        "transfer",
+        "upgrade",
+    )
+
+    def __init__(self, context: WorkerContext) -> None:
+        self.context = context
+        self.names = context.names
+        self.announced: tuple[str, int] | None = None  #: the client that a PROXY header named
+        self.proxied: dict[str, str] | None = None  #: what else it said, for environ
+        self.policy: FieldPolicy | None = None  #: one decision for the whole connection, when first asked for
+        self.request = RequestState.HEADERS
+        self.begin(b"")
+
+    def connect(self, transport: asyncio.Transport) -> None:
+        """Read from the transport what all scopes of the connection say."""
+        self.peer = transport.get_extra_info("peername")
+        self.client: Address = normal_address(self.peer)
+        self.server: Address = normal_address(transport.get_extra_info("sockname"), server=True)
+        ssl_object = transport.get_extra_info("ssl_object")
+        self.tls = None if ssl_object is None else tls_extension(ssl_object, self.context.server_cert)
+        self.scheme = "http" if ssl_object is None else "https"
+
+    def announce(self, proxy: ProxyHeader) -> None:
+        """Take the addresses of a PROXY header, for the whole connection."""
+        if proxy.client is not None:
+            self.client = self.announced = proxy.client
+            self.proxied = proxy.environ
+
+    def begin(self, head: bytes | bytearray) -> None:
+        """A new head is about to be parsed; ``head`` holds its bytes, or will."""
+        self.head = head
+        self.target = b""
+        self.headers: Headers = []
+        self.seen = 0
+        self.special: Headers | None = None  #: the fields that :mod:`.forwarded` judges
+        self.length = 0  #: of the body, where Content-Length gives it
+
+    # -- called by the parser
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.request is BODY:
+            return  # a trailer: never a field of the request (RFC 9110 6.5.1)
+        known = self.names.get(name)
+        if known is None:
+            known = self._classify(name)
+        lowered, meaning = known
+        value = value.rstrip()  # the parser leaves trailing whitespace; other control characters it refuses
+        if meaning:
+            if meaning & self.seen & SINGLE:
+                raise ProtocolError(f"repeated {lowered.decode('ascii')} (RFC 9110 5.3)")
+            self.seen |= meaning
+            if meaning == HOST:
+                self.host = value
+                self.host_at = len(self.headers)
+            elif not self._notice(lowered, meaning, value):
+                return
+        self.headers.append((lowered, value))
+
+    # -- the fields
+
+    def _classify(self, name: bytes) -> tuple[bytes, int]:
+        known = classify(name, self.context.settings)
+        if len(self.names) < NAMES_MAX:
+            self.names[name] = known
+        return known
+
+    def _notice(self, name: bytes, meaning: int, value: bytes) -> bool:
+        """Keep what the server needs of a field; False drops it."""
+        if meaning == LENGTH:
+            self.length = int(value)
+        elif meaning == TRANSFER:
+            self.transfer = value
+        elif meaning == EXPECT:
+            self.expect = value
+        elif meaning == UPGRADE:
+            self.upgrade = value
+        elif meaning == TE:
+            self.te = value
+        else:  # POLICY
+            if self.policy is None:
+                settings = self.context.settings
+                trusted = trusts(settings.forwarded_networks, self.peer)
+                self.policy = FieldPolicy(settings, trusted, is_wsgi=self.context.is_wsgi, announced=self.announced)
+            if self.special is None:
+                self.special = []
+            self.special.append((name, value))
+            return self.policy.keeps(name)
+        return True
+
+    # -- the whole
+
+    def http_scope(self, method: bytes, http10: bool, path: bytes, query: bytes) -> Scope:
+        """The scope of the request, by what the connection is and what trusted forwarders say."""
+        scheme, client = self.scheme, self.client
+        if self.special is not None and self.policy is not None:
+            scheme, client = self.policy.resolve(self.special, scheme, client)
+        scope = http_scope(
+            "1.0" if http10 else "1.1",
+            method.decode("ascii"),
+            scheme,
+            path,
+            query,
+            self.target,
+            self.context.settings.root_path,
+            self.headers,
+            client,
+            self.server,
+            self.context.state,
+        )
+        if self.tls is not None:
+            scope["extensions"]["tls"] = self.tls.copy()
+        if self.proxied is not None:
+            scope["hybridworker.proxy"] = self.proxied.copy()
+        return scope
+
+    def split(self, method: bytes) -> tuple[bytes, bytes]:
+        """The path and the query of the target. An absolute-form target replaces Host (RFC 9112 3.2.2)."""
+        target = self.target
+        if target[:1] == b"/" and b"#" not in target:
+            path, _, query = target.partition(b"?")
+            return path, query
+        path, query, authority = split_target(method, target)
+        if authority is not None:
+            check_host(authority)
+            if self.seen & HOST:
+                self.headers[self.host_at] = (b"host", authority)
+            else:
+                self.headers.append((b"host", authority))
+        return path, query
+
+    def check_version(self, method: bytes) -> bool:
+        """
+        Check the rest of the request line, and Host; returns whether the request is HTTP/1.0.
+
+        The parser also takes HTTP/0.9 and 2.0, RTSP and ICE, and more than one space.
+        """
+        at = len(method) + len(self.target) + 1
+        if not self.head.startswith(b" HTTP/1.", at):
+            raise ProtocolError("the request line is not one of HTTP/1.0 or HTTP/1.1 (RFC 9112 3)")
+        http10 = self.head[at + 8] == 48
+        if self.seen & HOST:
+            check_host(self.host)
+        elif not http10:
+            raise ProtocolError("no Host (RFC 9112 3.2)")
+        return http10
+
+    def says_close(self) -> bool:
+        """Whether ``close`` is among the Connection options, which the parser does not see beside keep-alive in 1.0."""
+        return any(name == b"connection" and b"close" in value.lower() for name, value in self.headers)
+
+    def expects_continue(self) -> bool:
+        """Whether the client waits for a 100 (RFC 9110 10.1.1); any other expectation is a 417."""
+        if not self.seen & EXPECT:
+            return False
+        if self.expect.lower() != b"100-continue":
+            raise ProtocolError("unknown expectation (RFC 9110 10.1.1)", 417)
+        return self.request is BODY
+
+    def takes_trailers(self) -> bool:
+        """Whether the client asked for trailers (RFC 9110 10.1.4)."""
+        return bool(self.seen & TE) and any(
+            coding.strip(b" \t").lower() == b"trailers" for coding in self.te.split(b",")
+        )
+
+    def wants_websocket(self) -> bool:
+        """Whether the Upgrade field names WebSocket (RFC 6455 4.2.1)."""
+        return bool(self.seen & UPGRADE) and any(
+            protocol.strip(b" \t").lower() == b"websocket" for protocol in self.upgrade.split(b",")
+        )
+
+
+def classify(name: bytes, settings: Settings) -> tuple[bytes, int]:
+    """The lower-case form of a field name and its meaning."""
+    lowered = name.lower()
+    meaning = MEANINGS.get(lowered, 0)
+    return lowered, POLICY if is_special(lowered, settings) else meaning
+
+
+def check_host(value: bytes) -> None:
+    """Raise :class:`~.errors.ProtocolError` unless ``value`` is a valid Host field (RFC 9112 3.2)."""
+    if value in _hosts:
+        return
+    if _HOST.fullmatch(value) is None:
+        raise ProtocolError("malformed Host (RFC 9112 3.2)")
+    if len(_hosts) < _HOSTS_MAX:
+        _hosts.add(value)
+
+
+def check_transfer_encoding(value: bytes, http10: bool) -> None:
+    """
+    Accept ``chunked``, the only transfer coding of this server (RFC 9112 6.1 and 7).
+
+    Raises :class:`~.errors.ProtocolError`: 501 for a coding that it does not know, 400
+    for anything malformed or applied twice, and for HTTP/1.0, where the field is a sign
+    of smuggling.
+    """
+    if http10:
+        raise ProtocolError("Transfer-Encoding in HTTP/1.0 (RFC 9112 6.1)")
+    if value.lower() == b"chunked":
+        return
+    codings = [coding.strip(b" \t").lower() for coding in value.split(b",")]
+    if not all(TOKEN.fullmatch(coding) for coding in codings):
+        raise ProtocolError("malformed Transfer-Encoding (RFC 9112 6.1)")
+    if codings.count(b"chunked") > 1 or b"chunked" in codings[:-1]:
+        raise ProtocolError("chunked is not the one last transfer coding (RFC 9112 6.1)")
+    raise ProtocolError("unknown transfer coding (RFC 9112 6.1)", 501)

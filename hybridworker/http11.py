@@ -1,0 +1,475 @@
+"""
+HTTP/1.1 on one connection: where one request ends and the next begins, and their order.
+
+:class:`HTTPProtocol` cuts the bytes of the peer into messages, has them parsed by
+httptools, and hands a scope to a :class:`~.cycle.RequestResponseCycle` when the head of
+a request is complete. It never sees an ASGI message; the cycle never sees the parser.
+
+    data_received -> _head -> parser -> on_url, on_header -> on_headers_complete -> cycle
+                  -> _body -> parser -> on_body, on_message_complete -----------> cycle
+
+One request is parsed at a time: what the peer pipelines behind it waits, unparsed, in
+``pending`` until the response is complete. So answers keep their order, an error behind
+a good request is answered in its turn, and a flood of small requests costs no more than
+its bytes. Event loop side only. States: ``states.CONNECTION``. The rule one could break
+by accident: the parser gets exactly one head, or bytes of one body, at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import SimpleNamespace
+from typing import cast
+
+import httptools
+
+from . import websocket
+from .asgi import Scope
+from .context import WorkerContext
+from .cycle import BODY_BUFFER, RequestResponseCycle
+from .errors import ProtocolError
+from .flow import FlowControl
+from .forwarded import ProxyHeader
+from .head import HOST, LENGTH, TRANSFER, UPGRADE, RequestHead, check_transfer_encoding
+from .limits import ChunkScanner, HeadScanner
+from .response import error_response
+from .scope import websocket_scope
+from .states import ConnectionState, RequestState
+
+NEW, ACTIVE, IDLE = ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
+UPGRADED, CLOSING, CLOSED = ConnectionState.UPGRADED, ConnectionState.CLOSING, ConnectionState.CLOSED
+HEADERS, BODY, DONE = RequestState.HEADERS, RequestState.BODY, RequestState.DONE
+
+#: An unread request body of at most this many bytes is read and dropped, so that the connection can go on.
+DRAIN_MAX = 65536
+
+#: A WSGI call with a body of at most this many bytes begins when the body is complete: a slow client holds no thread.
+WHOLE_BODY_MAX = 65536
+
+#: Seconds that a peer has to see our half-close and to close as well, before the connection is dropped.
+LINGER = 2.0
+
+
+class HTTPProtocol(RequestHead, asyncio.Protocol):
+    """One TCP or unix connection, or the inside of a TLS one, that speaks HTTP/1.1."""
+
+    __slots__ = (
+        # the connection
+        "deadline",
+        "eof",
+        "flow",
+        "foreign",
+        "loop",
+        "parser",
+        "pending",
+        "proxy",
+        "state",
+        "transport",
+        # the request
+        "chunks",
+        "cycle",
+        "persistent",
+        "scanner",
+        "upgraded",
+        "waiting",
+    )
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        self.loop = context.loop
+        self.state = NEW
+        self.eof = False  #: the peer has sent its last byte
+        self.foreign = False  #: the parser knows one body only
+        self.pending = b""  #: bytes behind the current request
+        self.scanner: HeadScanner | None = None
+        self.chunks: ChunkScanner | None = None
+        self.cycle: RequestResponseCycle | None = None
+        self.persistent = True  #: the client may send further requests
+        self.waiting = False  #: the cycle begins when the body is complete
+
+    # -- called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        context = self.context
+        self.transport = cast(asyncio.Transport, transport)
+        self.flow = FlowControl(self.transport)
+        self.connect(self.transport)
+        settings = context.settings
+        self.proxy = None if settings.proxy_protocol == "off" else ProxyHeader(settings, self.peer)
+        self.parser = httptools.HttpRequestParser(self)
+        self.deadline = self.loop.time() + settings.header_timeout
+        context.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        state = self.state
+        if state is IDLE or state is NEW:
+            if self.proxy is not None:
+                rest = self._proxy_header(self.proxy, data)
+                if not rest:
+                    return
+                data = rest
+            self.state = ACTIVE
+        elif state is not ACTIVE:
+            return  # CLOSING: the rest is dropped, so that no RST overtakes the last answer
+        elif self.request is DONE:
+            self.pending += data
+            if len(self.pending) > BODY_BUFFER:
+                self.flow.pause_reading()
+            return
+        self._parse(data)
+
+    def eof_received(self) -> bool:
+        if self.cycle is None or self.waiting or self.tls is not None:
+            return False  # the transport closes itself
+        # A half-closed client and one that has gone look the same: what was begun goes on for a while.
+        self.eof = True
+        self.deadline = math.inf
+        self.cycle.end_of_input()
+        self.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._grace_over)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.state = CLOSED
+        self.parser = None  # breaks the reference cycle between parser and protocol
+        self.pending = b""
+        self.flow.lose()
+        cycle = self.cycle
+        if cycle is not None:
+            self.cycle = None
+            cycle.disconnect()
+            self.loop.call_later(self.context.settings.asgi_disconnect_grace_period, cycle.give_up)
+        self.context.connections.discard(self)
+        self.context.closed()
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+
+    # -- called by the server
+
+    def tick(self, now: float) -> None:
+        cycle = self.cycle
+        settings = self.context.settings
+        if self.flow.stalled(now, settings.write_timeout, 0 if cycle is None else cycle.sent):
+            self.context.log.debug("Peer %s takes no bytes, connection dropped", self.peer)
+            self.transport.abort()
+        elif now >= self.deadline:
+            self._expire(now)
+
+    def drain(self, deadline: float) -> None:
+        if self.state is IDLE or self.state is NEW:
+            self.deadline = min(self.deadline, deadline)
+            if self.deadline <= self.loop.time():
+                self._expire(self.deadline)
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    # -- called by the cycle
+
+    def cycle_complete(self, cycle: RequestResponseCycle) -> None:
+        """The last byte of a response was written: on to the next request, or close."""
+        if cycle is not self.cycle:
+            return  # the connection went on, or is gone
+        self.cycle = None
+        if not cycle.keep_alive:
+            self.close(linger=self.persistent or self.request is not DONE)
+        elif self.request is DONE:
+            self._next()
+        else:  # the rest of the body is dropped as it comes
+            self.deadline = self.loop.time() + self.context.settings.body_timeout
+            self.flow.resume_reading()
+
+    def body_wanted(self) -> None:
+        """The application waits for bytes of the body: from now on the client may be late."""
+        if not self.eof:
+            self.deadline = self.loop.time() + self.context.settings.body_timeout
+
+    def drainable(self) -> bool:
+        """Whether the unread rest of the request is short enough to be read and dropped."""
+        return self.chunks is None and self.length <= DRAIN_MAX
+
+    # -- from one request to the next
+
+    def _next(self) -> None:
+        """The response and the request are complete: wait for the next one, or take it from what has come."""
+        context = self.context
+        self.request = HEADERS
+        self.state = IDLE
+        if self.foreign:
+            self.foreign = False
+            self.parser = httptools.HttpRequestParser(self)
+        self.flow.resume_reading()
+        data = self.pending
+        if data:
+            self.pending = b""
+            self.data_received(data)
+        elif self.eof:
+            self.close()
+        else:
+            seconds = context.settings.drain_window if context.draining else context.settings.keepalive
+            self.deadline = self.loop.time() + seconds
+            if not seconds:
+                self.close()
+
+    def close(self, linger: bool = False) -> None:
+        """
+        Close after everything written has been sent.
+
+        With ``linger`` our side is closed first and the peer's bytes are read and dropped
+        for a while: closing a socket with unread bytes resets it, and the reset could
+        overtake the last answer (RFC 9112 9.6).
+        """
+        if self.state is CLOSED or self.state is CLOSING:
+            return
+        self.state = CLOSING
+        self.pending = b""
+        if linger and self.tls is None and not self.eof:
+            self.deadline = self.loop.time() + LINGER
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            self.deadline = math.inf
+            self.transport.close()
+
+    def _expire(self, now: float) -> None:
+        """``deadline`` has passed. What that means depends on what was waited for."""
+        if self.state is CLOSING:
+            self.transport.abort()
+        elif self.state is IDLE or self.state is NEW:
+            if not self.flow.readable():  # bytes that have arrived are a request that deserves its answer
+                self.close(linger=self.state is IDLE)
+        elif self.request is HEADERS:
+            self._refuse(ProtocolError("the request head took longer than HYBRIDWORKER_HEADER_TIMEOUT", 408))
+        elif self.cycle is None or self.waiting:
+            self.transport.abort()  # the rest of a body that is dropped, or that no application waits for
+        elif self.request is BODY and not self.flow.read_paused and not self.cycle.expect_continue:
+            self.deadline = math.inf
+            self.cycle.end_of_input()
+
+    def _grace_over(self) -> None:
+        # A response whose head was written goes on to a half-closed peer until a write fails.
+        self.pending = b""
+        if self.cycle is not None:
+            self.cycle.give_up()
+
+    # -- cutting bytes into messages
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            while data:
+                request = self.request
+                if request is HEADERS:
+                    data = self._head(data)
+                elif request is BODY:
+                    data = self._body(data)
+                else:
+                    self.pending = data
+                    if len(data) > BODY_BUFFER:
+                        self.flow.pause_reading()
+                    return
+                if self.state is not ACTIVE:
+                    return
+        except ProtocolError as exc:
+            self._refuse(exc)
+        except httptools.HttpParserCallbackError as exc:
+            if isinstance(exc.__context__, ProtocolError):
+                self._refuse(exc.__context__)
+            else:
+                raise
+        except httptools.HttpParserError as exc:
+            self._refuse(ProtocolError(str(exc)))
+
+    def _head(self, data: bytes) -> bytes:
+        """Parse one head, or as much of it as has come; returns the bytes behind it."""
+        context = self.context
+        if self.scanner is None:
+            size = data.find(b"\r\n\r\n") + 4
+            if 3 < size <= context.small_head and data[0] != 13 and data.count(b"\n", 0, size) <= context.max_lines:
+                self.begin(data)
+                if size == len(data):
+                    return self._feed_head(data, b"")
+                return self._feed_head(data[:size], data[size:])
+            self.scanner = HeadScanner(context.settings)
+            self.begin(self.scanner.data)
+            self.deadline = self.loop.time() + context.settings.header_timeout
+        scanner = self.scanner
+        lines, rest = scanner.feed(data)
+        if scanner.complete:
+            self.scanner = None
+        if lines:
+            rest = self._feed_head(lines, rest)
+        if scanner.error is not None:
+            raise scanner.error
+        return rest
+
+    def _feed_head(self, lines: bytes, rest: bytes) -> bytes:
+        try:
+            self.parser.feed_data(lines)
+        except httptools.HttpParserUpgrade:
+            # The parser takes the message for complete and would read its body as the next request.
+            if self.state is UPGRADED:
+                self._upgrade(rest)
+                return b""
+            self._keep_framing()
+        return rest
+
+    def _body(self, data: bytes) -> bytes:
+        """Parse bytes of the body; returns those behind it."""
+        chunks = self.chunks
+        if chunks is None:
+            size = self.length
+            self.length = max(0, size - len(data))
+            self.parser.feed_data(data if len(data) <= size else data[:size])
+            rest = data[size:]
+        else:
+            piece, rest = chunks.feed(data)
+            if piece:
+                self.parser.feed_data(piece)
+            if chunks.error is not None:
+                raise chunks.error
+            if chunks.complete and self.request is BODY:
+                raise ProtocolError("malformed chunked body (RFC 9112 7.1)")
+        if self.request is BODY:
+            self.deadline = self.loop.time() + self.context.settings.body_timeout
+        elif self.cycle is None:
+            self.pending = rest
+            self._next()
+            return b""
+        return rest
+
+    # -- called by the parser
+
+    def on_headers_complete(self) -> None:
+        parser, context, seen = self.parser, self.context, self.seen
+        method = parser.get_method()
+        http10 = self.check_version(method)
+        path, query = self.split(method)
+        self.chunks = None
+        self.request = BODY if self.length else DONE
+        self.persistent = parser.should_keep_alive() and not (http10 and self.says_close())
+        self.deadline = math.inf
+        expect_continue = takes_trailers = False
+        if seen & ~(HOST | LENGTH):
+            if seen & TRANSFER:
+                check_transfer_encoding(self.transfer, http10)
+                self.chunks = ChunkScanner(context.settings)
+                self.request = BODY
+            expect_continue = not http10 and self.expects_continue()
+            takes_trailers = self.takes_trailers()
+        scope = self.http_scope(method, http10, path, query)
+        if seen & UPGRADE and not http10 and parser.should_upgrade() and self._websocket(scope):
+            return
+        self.cycle = RequestResponseCycle(
+            context,
+            self,
+            self.flow,
+            scope,
+            self.persistent and context.keep_alive,
+            http10,
+            expect_continue,
+            takes_trailers,
+        )
+        context.count_request()
+        if self.request is DONE:
+            self.cycle.feed_eof()
+        elif context.is_wsgi and not expect_continue and self.chunks is None and self.length <= WHOLE_BODY_MAX:
+            self.waiting = True
+            return
+        self._start()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle is not None:
+            self.cycle.feed(body)
+
+    def on_message_complete(self) -> None:
+        if self.request is DONE or self.parser.should_upgrade():
+            return
+        self.request = DONE
+        self.deadline = math.inf
+        if self.cycle is not None:
+            self.cycle.feed_eof()
+            if self.waiting:
+                self.waiting = False
+                self._start()
+
+    def _start(self) -> None:
+        assert self.cycle is not None
+        if self.eof:
+            self.cycle.end_of_input()
+        self.cycle.start()
+
+    # -- what is not a plain request
+
+    def _proxy_header(self, proxy: ProxyHeader, data: bytes) -> bytes | None:
+        """Take the PROXY header off the first bytes; returns those behind it, or None while it is incomplete."""
+        try:
+            rest = proxy.feed(data)
+        except ProtocolError as exc:
+            self._refuse(exc)
+            return None
+        if rest is not None:
+            self.proxy = None
+            self.announce(proxy)
+        return rest
+
+    def _websocket(self, scope: Scope) -> bool:
+        """Whether the request is a WebSocket handshake, which leaves HTTP; raises where it must be refused."""
+        context = self.context
+        if context.is_wsgi or not self.wants_websocket():
+            return False  # RFC 9110 7.8: an upgrade may be ignored
+        if self.request is BODY:
+            raise ProtocolError("a WebSocket handshake with a body (RFC 6455 4.1)")
+        if not websocket.available():
+            context.warn_once(
+                "A WebSocket handshake was refused: install hybridworker[websockets] to serve WebSocket connections"
+            )
+            raise ProtocolError("WebSocket is not installed", 501)
+        websocket_scope(scope)
+        self.state = UPGRADED
+        self.upgraded = scope
+        return True
+
+    def _upgrade(self, rest: bytes) -> None:
+        """Hand the connection over."""
+        context = self.context
+        protocol = websocket.WebSocketProtocol(context, self.flow, self.upgraded, self.parser.get_method())
+        context.connections.discard(self)
+        context.connections.add(protocol)
+        self.parser = None
+        self.transport.set_protocol(protocol)
+        protocol.start(rest)
+
+    def _keep_framing(self) -> None:
+        """
+        Go on after an upgrade that is ignored.
+
+        The parser has stopped, believing that the protocol changes. A new one reads the
+        body, told its framing by a head that nobody listens to.
+        """
+        if self.request is DONE:
+            self.parser = httptools.HttpRequestParser(self)
+            return
+        self.parser = httptools.HttpRequestParser(
+            SimpleNamespace(on_body=self.on_body, on_message_complete=self.on_message_complete)
+        )
+        framing = b"Content-Length: %d" % self.length if self.chunks is None else b"Transfer-Encoding: chunked"
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+        self.foreign = True
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Answer a request that cannot be served, log why, and close."""
+        context = self.context
+        peer = self.peer[0] if isinstance(self.peer, tuple) else "unix socket"
+        context.log.warning("Invalid request from ip=%s: %s", peer, error)
+        cycle = self.cycle
+        if cycle is None:
+            body = not self.head.startswith(b"HEAD ")
+            self.transport.write(error_response(error.status, context.fields, body=body))
+            self.close(linger=True)
+        else:  # the body is at fault
+            self.request = DONE
+            cycle.refuse(error.status)

@@ -1,0 +1,199 @@
+"""
+The bytes of a response head: status lines, field validation, body framing.
+
+Pure functions, plain values in and out; no transport, no loop, no state but
+two bounded caches. :mod:`.cycle` decides when these bytes are written. The rule
+one could break by accident: a name or value is validated here or nowhere.
+"""
+
+from __future__ import annotations
+
+import enum
+import http
+import re
+from collections.abc import Iterable
+from email.utils import formatdate
+
+from .errors import InvalidMessage
+
+#: RFC 9110 5.6.2.
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+#: Control characters that no field value may carry (RFC 9110 5.5). CR and LF are
+#: not among them: they are counted, because the line ends around values are legal.
+CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
+
+#: Chunked framing of the end of a body without trailers (RFC 9112 7.1).
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+class Field(enum.IntFlag):
+    """What a response field means for the server; 0 is a field that means nothing to it."""
+
+    LENGTH = 1
+    TRANSFER = 2
+    CONNECTION = 4
+    DATE = 8
+    SERVER = 16
+    CLOSE = 32
+
+
+_MEANINGS = {
+    b"content-length": Field.LENGTH,
+    b"transfer-encoding": Field.TRANSFER,
+    b"connection": Field.CONNECTION,
+    b"keep-alive": Field.TRANSFER,
+    b"date": Field.DATE,
+    b"server": Field.SERVER,
+}
+
+#: Field name as the application wrote it -> its meaning. Names that are in here were
+#: validated. Bounded: an application that invents names at run time must not fill memory.
+_names: dict[bytes, int] = {}
+_NAMES_MAX = 1024
+
+
+def status_line(status: int, reason: bytes | None = None) -> bytes:
+    """
+    The status line with its CRLF.
+
+    Always HTTP/1.1, whatever the request said: the version is the server's own
+    (RFC 9110 2.5). ``reason`` is a phrase of the application's (PEP 3333).
+    """
+    if reason is None:
+        line = _STATUS_LINES.get(status)
+        return line if line is not None else b"HTTP/1.1 %d \r\n" % status
+    if reason.translate(None, CONTROLS + b"\r\n") != reason:
+        raise InvalidMessage(f"the reason phrase {reason!r} holds control characters")
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
+
+
+def default_fields(server: bytes, timestamp: float) -> bytes:
+    """The Server and Date lines, made once a second (RFC 9110 6.6.1 and 10.2.4)."""
+    return b"Server: %b\r\nDate: %b\r\n" % (server, formatdate(timestamp, usegmt=True).encode("ascii"))
+
+
+def server_fields(fields: bytes, seen: int) -> bytes:
+    """The :func:`default_fields` without those that the application gave itself."""
+    server, date, _ = fields.split(b"\r\n")
+    kept = [line for line, flag in ((server, Field.SERVER), (date, Field.DATE)) if not seen & flag]
+    return b"".join(b"%b\r\n" % line for line in kept)
+
+
+def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None, int]:
+    """
+    Validate and encode the application's header fields.
+
+    Returns ``(block, content_length, seen)``: the lines with their CRLFs, without
+    Transfer-Encoding and Connection, which the server writes itself; the length that
+    the application announced; and the :class:`Field` flags that were seen.
+    Order and repeats are kept (checklist H36). Raises :class:`~.errors.InvalidMessage`.
+    """
+    lines = []
+    length: int | None = None
+    seen = 0
+    try:
+        for name, value in headers:
+            meaning = _names.get(name)
+            if meaning is None:
+                meaning = _meaning(name)
+            if meaning:
+                seen |= meaning
+                if meaning == 1:  # Field.LENGTH; spelled as a number, this is the hot path
+                    if length is not None:
+                        _same_length(length, value)
+                        continue
+                    length = _content_length(value)
+                elif meaning == 2:  # Field.TRANSFER: an application's Transfer-Encoding is ignored (checklist H34)
+                    continue
+                elif meaning == 4:  # Field.CONNECTION: obeyed, then written by the server
+                    if b"close" in value.lower():
+                        seen |= 32
+                    continue
+            lines.append(b"%b: %b\r\n" % (name, value))
+    except (TypeError, ValueError) as exc:
+        if isinstance(exc, InvalidMessage):
+            raise
+        raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
+    block = b"".join(lines)
+    # One look at the whole block instead of one at each value: it must hold exactly the line ends just written.
+    count = len(lines)
+    if block.count(b"\r") != count or block.count(b"\n") != count or len(block.translate(None, CONTROLS)) != len(block):
+        raise InvalidMessage("a header value holds CR, LF, NUL or another control character")
+    return block, length, seen
+
+
+def encode_trailers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The trailer lines of a chunked response (RFC 9112 7.1.2). Framing fields are refused there."""
+    block, _, seen = encode_fields(headers)
+    if seen & (Field.LENGTH | Field.TRANSFER):
+        raise InvalidMessage("framing fields cannot be trailers (RFC 9110 6.5.1)")
+    return block
+
+
+def error_page(status: int) -> bytes:
+    """The small HTML body of an answer that the server makes itself."""
+    phrase = _phrase(status)
+    return (
+        f"<!doctype html>\n<html><head><title>{status} {phrase}</title></head><body><h1>{phrase}</h1></body></html>\n"
+    ).encode("ascii")
+
+
+def error_response(status: int, fields: bytes, extra: bytes = b"", body: bool = True) -> bytes:
+    """
+    A whole answer of the server's own that ends the connection.
+
+    ``fields`` are the :func:`default_fields`, ``extra`` further lines with their
+    CRLFs; ``body=False`` leaves the body out, as the answer to HEAD needs it.
+    """
+    page = error_page(status)
+    return b"%bContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n%bConnection: close\r\n%b\r\n%b" % (
+        status_line(status),
+        len(page),
+        fields,
+        extra,
+        page if body else b"",
+    )
+
+
+def as_bytes(body: object) -> bytes:
+    """Accept any bytes-like body (checklist H50). Raises :class:`~.errors.InvalidMessage`."""
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    raise InvalidMessage(f"body must be bytes, not {type(body).__name__}")
+
+
+def bodiless(method: str, status: int) -> bool:
+    """Whether the answer carries no content whatever its fields say (RFC 9110 6.4.1)."""
+    return method == "HEAD" or status == 204 or status == 304
+
+
+def _meaning(name: bytes) -> int:
+    if type(name) is not bytes or TOKEN.fullmatch(name) is None:
+        raise InvalidMessage(f"{name!r} is not a header name (bytes, RFC 9110 5.6.2 token)")
+    meaning = int(_MEANINGS.get(name.lower(), 0))
+    if len(_names) < _NAMES_MAX:
+        _names[name] = meaning
+    return meaning
+
+
+def _content_length(value: bytes) -> int:
+    if not value.isdigit():
+        raise InvalidMessage(f"Content-Length {value!r} is not a number")
+    return int(value)
+
+
+def _same_length(length: int, value: bytes) -> None:
+    """A repeated Content-Length is dropped if it agrees (RFC 9110 8.6), and an error otherwise."""
+    if _content_length(value) != length:
+        raise InvalidMessage(f"two Content-Length fields disagree: {length} and {value!r}")
+
+
+def _phrase(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:  # a status that has no registered phrase
+        return ""
+
+
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in http.HTTPStatus}

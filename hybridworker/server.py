@@ -1,0 +1,189 @@
+"""
+Server: the listeners and the connections of one worker.
+
+Accepts connections and hands each to an :class:`~.http11.HTTPProtocol`, keeps their
+number below ``worker_connections``, looks at their timeouts once a second, and ends
+them in good order when the worker leaves. :mod:`.worker` decides when. Event loop side
+only. States: ``ServerState``. The rule one could break by accident: a listening socket
+belongs to the whole group of workers, so it is closed here and never shut down, and the
+path of a unix socket is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import socket
+import ssl
+from collections.abc import Iterable
+from typing import Protocol
+
+from .context import WorkerContext
+from .http11 import HTTPProtocol
+from .states import ServerState
+
+STARTING, SERVING = ServerState.STARTING, ServerState.SERVING
+DRAINING, STOPPED = ServerState.DRAINING, ServerState.STOPPED
+
+#: Seconds between two looks at the connections while the worker leaves.
+DRAIN_TICK = 0.1
+
+#: Connections accepted in one turn of the loop by a worker that is alone. With siblings it is one.
+ACCEPT_BATCH = 16
+
+#: ``accept()`` failed for want of a descriptor or of memory: wait, others may give some back.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Listener(Protocol):
+    """What is needed of gunicorn's listening sockets."""
+
+    sock: socket.socket
+
+    def close(self) -> None: ...
+
+
+class Server:
+    """Serves until :meth:`drain` is called."""
+
+    __slots__ = ("accepting", "batch", "changed", "context", "handshakes", "listeners", "loop", "paused_until",
+                 "ssl_context", "state")  # fmt: skip
+
+    def __init__(
+        self, context: WorkerContext, listeners: Iterable[Listener], ssl_context: ssl.SSLContext | None = None
+    ) -> None:
+        self.context = context
+        self.loop = context.loop
+        self.listeners = list(listeners)
+        self.ssl_context = ssl_context
+        self.batch = ACCEPT_BATCH if context.settings.workers == 1 else 1
+        self.state = STARTING
+        self.accepting = False
+        self.paused_until = 0.0  #: loop time until which accepting rests after an error
+        self.handshakes: set[asyncio.Task[None]] = set()  #: connections accepted that have no protocol yet
+        self.changed = asyncio.Event()  #: a connection or a request ended
+        context.closed = self._closed
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        self.state = SERVING
+        self._resume_accepting()
+
+    def tick(self, now: float) -> None:
+        """Once a second: the Date field, and every timeout of every connection. ``now`` is loop time."""
+        self.context.tick()
+        for connection in list(self.context.connections):
+            connection.tick(now)
+        if not self.accepting and self.state is SERVING and now >= self.paused_until:
+            self._closed()
+
+    # -- accepting
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many connections as ``worker_connections`` allows."""
+        return len(self.context.connections) + len(self.handshakes) >= self.context.settings.worker_connections
+
+    def _resume_accepting(self) -> None:
+        if not self.accepting:
+            self.accepting = True
+            for listener in self.listeners:
+                self.loop.add_reader(listener.sock.fileno(), self._accept, listener.sock)
+
+    def _pause_accepting(self) -> None:
+        if self.accepting:
+            self.accepting = False
+            for listener in self.listeners:
+                self.loop.remove_reader(listener.sock.fileno())
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(self.batch):
+            if self.full:
+                self._pause_accepting()  # the backlog keeps them
+                return
+            try:
+                sock, _ = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return  # a sibling was faster, or the peer gave up
+            except OSError as exc:
+                if exc.errno not in _EXHAUSTED:
+                    raise
+                self.context.log.error("Cannot accept connections: %s", exc)
+                self._pause_accepting()
+                self.paused_until = self.loop.time() + 1
+                return
+            sock.setblocking(False)
+            task = self.loop.create_task(self._connect(sock))
+            self.handshakes.add(task)
+            task.add_done_callback(self.handshakes.discard)
+
+    async def _connect(self, sock: socket.socket) -> None:
+        """Give an accepted socket its transport and protocol; under TLS, shake hands first."""
+        timeout = self.context.settings.header_timeout
+        limits = {} if self.ssl_context is None or timeout == math.inf else {"ssl_handshake_timeout": timeout}
+        try:
+            await self.loop.connect_accepted_socket(
+                lambda: HTTPProtocol(self.context), sock, ssl=self.ssl_context, **limits
+            )
+        except OSError as exc:  # ssl.SSLError is one; a handshake that failed or took too long harms nobody else
+            self.context.log.debug("Connection failed before it was established: %s", exc)
+            sock.close()
+            self._closed()
+
+    def _closed(self) -> None:
+        """A connection is gone: there may be room for another."""
+        self.changed.set()
+        if self.state is SERVING and not self.full and self.loop.time() >= self.paused_until:
+            self._resume_accepting()
+
+    # -- leaving
+
+    def stop_accepting(self) -> None:
+        """Close the listeners, in this process only."""
+        self._pause_accepting()
+        for listener in self.listeners:
+            listener.sock.close()
+        self.listeners = []
+
+    async def drain(self, deadline: float) -> int:
+        """
+        Stop accepting, let what was begun finish, and cut what is not finished at ``deadline`` (loop time).
+
+        Returns the number of requests that were cut.
+        """
+        self.state = DRAINING
+        self.stop_accepting()
+        self.context.leave()
+        context, now = self.context, self.loop.time()
+        silent = min(deadline, now + context.settings.drain_window)
+        seen: set[object] = set()
+        while (context.connections or context.cycles or self.handshakes) and (now := self.loop.time()) < deadline:
+            for connection in context.connections - seen:
+                connection.drain(silent)
+                seen.add(connection)
+            for connection in list(context.connections):
+                connection.tick(now)
+            self.changed.clear()
+            try:
+                async with asyncio.timeout(DRAIN_TICK):
+                    await self.changed.wait()
+            except TimeoutError:
+                pass  # the time between two looks
+        cut = await self._cut()
+        self.state = STOPPED
+        return cut
+
+    async def _cut(self) -> int:
+        """Cancel and drop whatever is left."""
+        tasks = [*self.context.tasks(), *self.handshakes]
+        cut = len(self.context.cycles)
+        for task in tasks:
+            task.cancel()
+        for connection in list(self.context.connections):
+            connection.abort()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1)
+        else:
+            await asyncio.sleep(0)  # let the transports say goodbye
+        return cut

@@ -1,0 +1,269 @@
+"""
+ThreadPool: the threads that run WSGI calls, and the crossing between them and the loop.
+
+    loop side      submit: queue, wake a thread             _collect: call.wake()
+    thread side    _work: call.context.run(call.run) -> ready, announced to the loop
+
+``size`` calls run at once, in daemon threads that are started when they are needed and
+never joined. One woken thread drains the queue, because calls that compute only fight
+for the GIL when several threads run them; a further one is woken when those that run
+are blocked, which :meth:`ThreadPool._check` finds out within about a millisecond. As
+long as calls are seen to block, each one gets its thread at once. The thread that went
+idle last is woken first: its caches are warm, and surplus threads stay asleep.
+:mod:`.wsgi` says what a call is; nothing here knows HTTP.
+
+There is no lock for the data: ``append``, ``pop`` and ``remove`` of lists, deques and
+sets are atomic. The rule one could break by accident: each side first says what it does
+and then looks at what the other said. A thread joins ``idle`` and then looks at the
+queue, the loop queues and then looks at ``idle``; the other way round a call, or a
+result, would be left lying.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from typing import NamedTuple, Protocol
+
+#: Seconds between two looks at threads that may be blocked. A call that takes less is quick.
+PATIENCE = 0.001
+
+#: A thread that computes for so many seconds holds the queue up no longer.
+FAIRNESS = 0.010
+
+
+class Call(Protocol):
+    """What a thread runs."""
+
+    context: contextvars.Context
+
+    @property
+    def label(self) -> str:
+        """What the call serves, for reports: "GET /path"."""
+
+    def run(self) -> None:
+        """Thread side, in ``context``. Raises nothing."""
+
+    def wake(self) -> None:
+        """Loop side: the call was posted, or has ended."""
+
+
+class RunningCall(NamedTuple):
+    """One call in a thread, for reports."""
+
+    thread: int  #: ``threading.get_ident()`` of its thread
+    label: str
+    started: float  #: ``time.monotonic()``
+
+
+class _Worker(threading.Thread):
+    """One thread and what it does."""
+
+    def __init__(self, pool: ThreadPool, number: int) -> None:
+        super().__init__(target=pool._work, args=(self,), name=f"hybridworker-wsgi-{number}", daemon=True)
+        #: Guards no data: the thread waits for it while it is idle, and the loop releases it.
+        self.sleep = threading.Lock()
+        self.sleep.acquire()
+        self.call: Call | None = None
+        self.started = 0.0  #: when ``call`` began; ``time.monotonic()``
+        self.reported = 0.0  #: ``started`` of the last call that was reported as slow
+
+
+class ThreadPool:
+    """
+    Runs at most ``size`` calls at once, for one event loop (by default the running one).
+
+    ``post`` is called by the threads, everything else by the loop.
+    """
+
+    def __init__(self, size: int, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.size = size
+        self.loop = asyncio.get_running_loop() if loop is None else loop
+        # Both sides
+        self._queue: deque[Call] = deque()
+        self._idle: list[_Worker] = []
+        self._blocked: set[_Worker] = set()  #: amid a call that was seen to wait: not counted upon
+        self._blocking = False  #: the last that was seen of calls is that they wait
+        self._ready: deque[Call] = deque()
+        self._announced = False
+        self._closing = False
+        # The loop's
+        self._workers: list[_Worker] = []
+        self._checking = False
+        self._clocks = (0.0, 0.0, 0.0)
+        self._oldest: tuple[Call | None, float] = (None, 0.0)
+
+    # -- loop side
+
+    def submit(self, call: Call) -> None:
+        """Queue ``call`` and see to it that a thread takes it."""
+        self._queue.append(call)
+        if self._blocking or len(self._idle) + len(self._blocked) >= len(self._workers):
+            self._wake()
+        if not self._checking:
+            self._begin_checking()
+
+    def cancel(self, call: Call) -> bool:
+        """Take ``call`` out of the queue, so that it never runs; False when a thread has taken it already."""
+        try:
+            self._queue.remove(call)
+        except ValueError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let each thread end when it finds nothing more to do. Waits for none of them."""
+        self._closing = True
+        while self._idle:
+            self._wake()
+
+    @property
+    def busy(self) -> int:
+        """Threads that are awake."""
+        return len(self._workers) - len(self._idle)
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a thread."""
+        return len(self._queue)
+
+    def queue_age(self, now: float) -> float:
+        """Seconds since this method first saw the call that waits longest; to be asked once in a while."""
+        call = self._queue[0] if self._queue else None
+        if call is not self._oldest[0]:
+            self._oldest = (call, now)
+        return now - self._oldest[1] if call is not None else 0.0
+
+    def snapshot(self) -> list[RunningCall]:
+        """The calls that run now."""
+        running = [(worker, worker.call) for worker in self._workers]
+        return [RunningCall(worker.ident or 0, call.label, worker.started) for worker, call in running if call]
+
+    def report_slow(self, now: float, limit: float) -> list[tuple[str, float, str]]:
+        """Label, age and stack of the calls that run for more than ``limit`` seconds (0 = no limit), each once."""
+        report = []
+        for worker in self._workers:
+            call, age = worker.call, now - worker.started
+            if call is not None and age > limit > 0 and worker.reported != worker.started:
+                frame = sys._current_frames().get(worker.ident or 0)
+                if frame is not None and worker.call is call:
+                    worker.reported = worker.started
+                    report.append((call.label, age, "".join(traceback.format_stack(frame))))
+        return report
+
+    def _wake(self) -> None:
+        """Wake the thread that went idle last, or start one."""
+        try:
+            worker = self._idle.pop()
+        except IndexError:
+            if len(self._workers) < self.size:
+                worker = _Worker(self, len(self._workers))
+                self._workers.append(worker)
+                worker.start()
+        else:
+            worker.sleep.release()
+
+    def _begin_checking(self) -> None:
+        self._checking = True
+        self._clocks = (time.monotonic(), time.thread_time(), time.process_time())
+        self.loop.call_later(PATIENCE, self._check)
+
+    def _check(self) -> None:
+        """
+        Find the threads that are blocked, and wake one for the queue if nobody else takes from it.
+
+        A thread that holds a call for long may wait for something, or compute. What
+        tells the two apart is whether the processor was used while the loop left it free.
+        """
+        self._checking = False
+        if self._ready:
+            self._collect()
+        now, loop_time, process_time = time.monotonic(), time.thread_time(), time.process_time()
+        since, loop_before, process_before = self._clocks
+        used = loop_time - loop_before
+        free = now - since - used
+        waiting = process_time - process_before - used < free / 2 and free > PATIENCE / 4
+        undecided = False
+        for worker in self._workers:
+            if worker.call is None or worker in self._blocked:
+                continue
+            age = now - worker.started
+            if age > PATIENCE / 2 and waiting:
+                self._blocking = True
+                self._blocked.add(worker)
+            elif age > FAIRNESS:
+                self._blocked.add(worker)
+            else:
+                undecided = True
+        if self._queue and len(self._idle) + len(self._blocked) >= len(self._workers):
+            self._wake()
+        if undecided or (self._queue and len(self._blocked) < self.size):
+            self._begin_checking()
+
+    def _collect(self) -> None:
+        self._announced = False
+        ready = self._ready
+        while ready:
+            ready.popleft().wake()
+        if self._queue and not self._checking:
+            self._begin_checking()
+
+    # -- thread side
+
+    def post(self, call: Call) -> None:
+        """Have ``call.wake()`` called by the loop, where many posts cost no more than one."""
+        self._ready.append(call)
+        if not self._announced:
+            self._announce()
+
+    def _announce(self) -> None:
+        self._announced = True
+        try:
+            self.loop.call_soon_threadsafe(self._collect)
+        except RuntimeError:  # the loop is closed: the process is leaving
+            pass
+
+    def _work(self, worker: _Worker) -> None:
+        """Take calls from the queue and run them; sleep while there are none."""
+        queue, idle, blocked, ready, monotonic = self._queue, self._idle, self._blocked, self._ready, time.monotonic
+        started = monotonic()
+        while True:
+            try:
+                call = queue.popleft()
+            except IndexError:
+                if self._closing:
+                    return
+                idle.append(worker)
+                if not queue and not self._closing:
+                    worker.sleep.acquire()
+                else:
+                    try:
+                        idle.remove(worker)
+                    except ValueError:  # woken meanwhile
+                        worker.sleep.acquire()
+                started = monotonic()
+                continue
+            worker.started = started
+            worker.call = call
+            call.context.run(call.run)
+            worker.call = None
+            ended = monotonic()
+            ready.append(call)
+            del call  # an idle thread keeps nothing alive
+            quick = ended - started < PATIENCE
+            if quick and self._blocking:
+                self._blocking = False
+            if blocked and worker in blocked:
+                blocked.discard(worker)
+                quick = False
+            # After a quick call the next one is likely to be quick as well, and one announcement will do for
+            # both. Where it is not, the loop's next look finds this result: it looks while a call waits and
+            # not all threads are known to be blocked.
+            if not self._announced and not (quick and queue):
+                self._announce()
+            started = ended

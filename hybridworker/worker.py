@@ -1,0 +1,286 @@
+"""
+Worker: gunicorn's calls turned into one asyncio program and an exit code.
+
+gunicorn constructs the worker in the master, forks, and calls ``init_process``, which
+loads the application and calls :meth:`Worker.run`. There a loop is made, the
+application's lifespan is started, a :class:`~.server.Server` serves until somebody says
+stop, and the process leaves through the arbiter's own ``finally``, so that gunicorn's
+hooks run. One periodic task, :meth:`Worker._beat`, is the heartbeat and the clock of
+everything below. The rule one could break by accident: ``__init__`` and
+``check_config`` run in the master, where there must be no loop, thread or signal handler.
+
+Signals: TERM is graceful and may come again; QUIT and INT leave at once; USR1 reopens
+the logs; ABRT comes from the arbiter when the heartbeat stopped. QUIT, INT and ABRT are
+plain handlers, which also run while the loop is blocked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import signal
+import ssl
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvloop
+from gunicorn import SERVER
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import AppImportError
+from gunicorn.http.wsgi import WSGIErrorsWrapper
+from gunicorn.sock import ssl_context
+from gunicorn.workers.base import Worker as BaseWorker
+
+from .accesslog import RequestHooks, access_writer
+from .application import Decision, Interface, detect, single_callable
+from .asgi import ASGIApp
+from .context import WorkerContext
+from .errors import ConfigurationError, LifespanFailed
+from .lifespan import Lifespan
+from .server import Server
+from .settings import Settings, check
+from .threads import ThreadPool
+from .wsgi import WSGIMiddleware
+
+#: Seconds between two looks at every timeout.
+TICK = 1.0
+
+#: Of the graceful timeout, what is kept for the application's shutdown: a part, and seconds at most.
+SHUTDOWN_SHARE, SHUTDOWN_MAX = 0.2, 5.0
+
+
+class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
+    """
+    The worker class: ``gunicorn -k hybridworker.Worker module:app``.
+
+    Serves whatever application gunicorn loaded, ASGI 3, ASGI 2 or WSGI. May be subclassed.
+    """
+
+    settings: Settings
+    decision: Decision
+    context: WorkerContext
+    server: Server
+
+    # -- in the master
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Called by the arbiter: refuse what cannot work, and warn once of what is not obeyed."""
+        try:
+            warnings = check(cfg)
+        except ConfigurationError as exc:
+            log.error("%s", exc)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        for warning in warnings:
+            log.warning("%s", warning)
+
+    # -- from fork to run
+
+    def init_process(self) -> None:
+        """Called after the fork; returns, or raises SystemExit, when the worker is done."""
+        code: object = 0
+        try:
+            super().init_process()
+        except SystemExit as exc:
+            code = exc.code
+            raise
+        except AppImportError:
+            code = Arbiter.APP_LOAD_ERROR
+            raise
+        except BaseException:
+            code = 255 if self.booted else Arbiter.WORKER_BOOT_ERROR
+            raise
+        finally:
+            leave_without_threads(code if isinstance(code, int) else 1 if code else 0)
+
+    def load_wsgi(self) -> None:
+        """Load the application, decide what it is, and prepare whatever may fail: errors here stop the arbiter."""
+        super().load_wsgi()
+        name = getattr(self.app, "app_uri", None) or repr(self.wsgi)
+        try:
+            self.settings = Settings.from_gunicorn(self.cfg)
+            self.decision = detect(self.wsgi, self.settings.interface)
+        except ConfigurationError as exc:
+            self.log.error("%s: %s", name, exc)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        # In load_wsgi and not in run: an error before `booted` ends the arbiter instead of starting the next worker.
+        self.tls = self._ssl_context() if self.settings.is_ssl else None
+        self.log.info("Serving %s application %s (%s)", self.decision.interface, name, self.decision.reason)
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = ssl_context(self.cfg)
+        context.set_alpn_protocols(["http/1.1"])  # gunicorn may have offered h2, which is not served here
+        return context
+
+    # -- the program
+
+    def run(self) -> None:
+        """Serve until told to stop. Raises SystemExit with gunicorn's code for a failed boot."""
+        new_loop: Callable[[], asyncio.AbstractEventLoop] = (
+            asyncio.new_event_loop if self.settings.asgi_loop == "asyncio" else uvloop.new_event_loop
+        )
+        loop = new_loop()
+        asyncio.set_event_loop(loop)
+        loop.set_exception_handler(self._loop_error)
+        self.stop = asyncio.Event()
+        try:
+            loop.run_until_complete(self._main(loop))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        except LifespanFailed as exc:
+            self.log.error("Application startup failed: %s", exc)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        except SystemExit:
+            # QUIT, INT or ABRT: nothing is awaited any more, and the tasks left behind are no news.
+            loop.set_exception_handler(lambda loop, context: None)
+            raise
+        asyncio.set_event_loop(None)
+        loop.close()
+
+    async def _main(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.context = self._new_context(loop)
+        self.server = Server(self.context, self.sockets, self.tls)
+        self._loop_signals(loop)
+        beat = loop.create_task(self._beat(loop))
+        lifespan: Lifespan | None = None
+        try:
+            if self.decision.interface is not Interface.WSGI and self.settings.asgi_lifespan != "off":
+                lifespan = Lifespan(self.context, self.settings.asgi_lifespan)
+                await lifespan.startup()
+            self.server.start()
+            if not self.alive:  # told to stop while starting
+                self.stop.set()
+            await self.stop.wait()
+            await self._leave(loop, lifespan)
+        finally:
+            beat.cancel()
+            await asyncio.wait([beat])
+
+    def _new_context(self, loop: asyncio.AbstractEventLoop) -> WorkerContext:
+        settings = self.settings
+        hooks = RequestHooks.from_gunicorn(self.cfg, self, self.log)
+        self.pool: ThreadPool | None = None
+        app: ASGIApp
+        is_wsgi = self.decision.interface is Interface.WSGI
+        if is_wsgi:
+            self.pool = ThreadPool(settings.threads)
+            errors = WSGIErrorsWrapper(self.cfg)
+            self.bridge = app = WSGIMiddleware(
+                self.wsgi, settings, self.pool, errors=errors, server_software=SERVER, hooks=hooks
+            )
+        else:
+            app = single_callable(self.wsgi, self.decision.interface)
+        return WorkerContext(
+            app=app,
+            settings=settings,
+            loop=loop,
+            log=self.log,
+            is_wsgi=is_wsgi,
+            server_cert=self._server_cert(),
+            access=access_writer(self.log, self.cfg),
+            hooks=hooks,
+            max_requests=self.max_requests,
+            recycle=self._recycle,
+        )
+
+    def _server_cert(self) -> str | None:
+        """The PEM of the server's certificate, for the ``tls`` extension; a hook may have none in a file."""
+        if self.tls is None or not self.cfg.certfile:
+            return None
+        try:
+            with open(self.cfg.certfile, encoding="ascii") as file:
+                return file.read()
+        except (OSError, UnicodeDecodeError):  # the context was built without it
+            return None
+
+    async def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The heartbeat, the watch over the parent, and the clock: the one periodic task of the worker."""
+        # `self.timeout` is half of gunicorn's timeout, and 0 where that is off.
+        pause = min(TICK, self.timeout / 2) if self.timeout else TICK
+        due = loop.time() + TICK
+        while True:
+            self.notify()
+            if os.getppid() != self.ppid and not self.stop.is_set():
+                self.log.info("Parent changed, shutting down: %s", self)
+                self.shut_down()
+            if (now := loop.time()) >= due:
+                due = now + TICK
+                self.nr = self.context.served
+                self.server.tick(now)
+            await asyncio.sleep(pause)
+
+    async def _leave(self, loop: asyncio.AbstractEventLoop, lifespan: Lifespan | None) -> None:
+        """Finish what was begun within the graceful timeout, then let the application shut down."""
+        grace = self.settings.graceful_timeout
+        kept = 0.0 if lifespan is None else min(SHUTDOWN_MAX, grace * SHUTDOWN_SHARE)
+        end = loop.time() + grace
+        cut = await self.server.drain(end - kept)
+        if cut:
+            self.log.warning("Graceful timeout: %d requests were not finished", cut)
+        if lifespan is not None:
+            await lifespan.shutdown(max(0.1, end - loop.time()))
+
+    # -- reasons to stop
+
+    def shut_down(self) -> None:
+        """Begin to leave gracefully. May be called again."""
+        self.alive = False
+        self.stop.set()
+
+    def _recycle(self) -> None:
+        self.log.info("Autorestarting worker after current request.")
+        self.context.leave()
+        self.shut_down()
+
+    def _reloader_spoke(self) -> None:
+        """The reloader, a thread, wrote to the pipe after it had set ``alive``."""
+        os.read(self.PIPE[0], 4096)
+        if not self.alive:
+            self.shut_down()
+
+    # -- signals
+
+    def _loop_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Handlers that may wait for the loop; QUIT, INT and ABRT stay with gunicorn's plain ones."""
+        loop.add_signal_handler(signal.SIGTERM, self.shut_down)
+        loop.add_signal_handler(signal.SIGUSR1, self.handle_usr1, signal.SIGUSR1, None)
+        loop.add_reader(self.PIPE[0], self._reloader_spoke)
+
+    def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
+        """Reopen the log files. ``wsgi.errors`` keeps their streams, so it is made anew."""
+        super().handle_usr1(sig, frame)
+        if self.pool is not None:
+            self.bridge.errors = WSGIErrorsWrapper(self.cfg)
+
+    def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception that nobody awaited belongs into gunicorn's error log, not into asyncio's logger."""
+        self.log.error("%s", context.get("message"), exc_info=context.get("exception"))
+
+
+def leave_without_threads(code: int) -> None:
+    """
+    Let the process end with ``code`` although threads are still busy.
+
+    The interpreter waits at exit for the threads of every ``ThreadPoolExecutor``, also
+    of those that asgiref and ``run_in_executor`` make: one blocked call would hold the
+    worker for as long as it blocks. The callback registered here runs before that wait.
+    """
+
+    def leave() -> None:
+        if all(thread is threading.main_thread() for thread in threading.enumerate()):
+            return
+        atexit._run_exitfuncs()
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):  # closed, or nobody reads it
+                pass
+        os._exit(code)
+
+    # The only way to be called before the wait; its callbacks run in reverse order of registration.
+    threading._register_atexit(leave)  # type: ignore[attr-defined]

@@ -1,0 +1,31 @@
+"""Django: a JSON view, an async one under ASGI and a plain one under WSGI, with the middleware of a small project."""
+
+from __future__ import annotations
+
+from django.conf import settings  # type: ignore[import-untyped]
+from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]
+from django.core.wsgi import get_wsgi_application  # type: ignore[import-untyped]
+from django.http import HttpRequest, JsonResponse  # type: ignore[import-untyped]
+from django.urls import path  # type: ignore[import-untyped]
+
+from tests.benchmarks.frameworks import ANSWER
+
+settings.configure(
+    ALLOWED_HOSTS=["*"],
+    ROOT_URLCONF=__name__,
+    SECRET_KEY="not a secret",
+    MIDDLEWARE=["django.middleware.security.SecurityMiddleware", "django.middleware.common.CommonMiddleware"],
+)
+
+
+async def async_view(request: HttpRequest) -> JsonResponse:
+    return JsonResponse(ANSWER)
+
+
+def view(request: HttpRequest) -> JsonResponse:
+    return JsonResponse(ANSWER)
+
+
+urlpatterns = [path("", view), path("async", async_view)]
+asgi = get_asgi_application()
+wsgi = get_wsgi_application()

@@ -1,0 +1,170 @@
+"""
+The load: one checked request, then wrk or a client of ``clients.py``, on the core of the harness.
+
+A number counts only if the answers were right: :func:`check` compares one answer with what the scenario expects, and
+after the load any error, any status above 399 and any missing byte turns the result into a :class:`ServerError`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import resource
+import select
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.scenarios import Scenario
+from tests.benchmarks.servers import ROOT, Running, ServerError, end
+
+LUA = Path(__file__).parent / "load.lua"
+START_DEADLINE = 30.0
+SLOW_CLIENTS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the load saw: times in seconds, latencies in milliseconds; ``busy`` is the share of its core it used."""
+
+    requests: int
+    seconds: float
+    p50: float
+    p99: float
+    busy: float
+
+
+def check(scenario: Scenario, running: Running) -> float:
+    """
+    Ask once and compare the answer; return the seconds from the start of the server to this answer.
+
+    A refused connection is a server that does not listen yet. A listener of gunicorn's master accepts before its
+    worker runs: then the request waits in the backlog, so no polling blurs the time.
+    """
+    deadline = time.perf_counter() + START_DEADLINE
+    while True:
+        try:
+            status, body = _ask(scenario, running.port)
+            break
+        except ConnectionError:
+            if running.process.poll() is not None:
+                raise ServerError(f"ended at its start: {running.log_tail()}") from None
+            if time.perf_counter() > deadline:
+                raise ServerError(f"no answer after {START_DEADLINE:.0f} s: {running.log_tail()}") from None
+            time.sleep(0.005)
+        except (OSError, http.client.HTTPException) as exc:
+            raise ServerError(f"no answer: {exc!r}; {running.log_tail()}") from exc
+    answered_at = time.perf_counter()
+    if status != 200 or len(body) != scenario.length:
+        expected = f"expected 200 with {scenario.length} bytes"
+        raise ServerError(f"answered {status} with {len(body)} bytes, {expected}; {running.log_tail()}")
+    if scenario.length == scenario.body and body != b"x" * scenario.body:
+        raise ServerError("the echo is not what was sent")
+    return answered_at - running.started_at
+
+
+def _ask(scenario: Scenario, port: int) -> tuple[int, bytes]:
+    connection: http.client.HTTPConnection
+    if scenario.tls:
+        # The certificate is one of our own making, for this run.
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=START_DEADLINE, context=context)
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_DEADLINE)
+    try:
+        connection.request(scenario.method, scenario.path, body=b"x" * scenario.body or None)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+# -- load that runs for a time
+
+
+def put_load(scenario: Scenario, port: int, seconds: int) -> Load:
+    """Keep the server busy for some seconds."""
+    if scenario.client == "wrk":
+        command = _wrk(scenario, port, seconds)
+    else:
+        command = _client(scenario.client, port, scenario.connections, str(seconds))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        output, errors = process.communicate(timeout=seconds + START_DEADLINE)
+    except subprocess.TimeoutExpired:
+        raise ServerError("the load did not come to its end") from None
+    finally:
+        end(process)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if process.returncode:
+        reason = (errors or output).decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        raise ServerError(f"load failed: {reason[0]}")
+    result = json.loads(output.splitlines()[-1])
+    problems = ", ".join(f"{count} {kind}" for kind, count in result["errors"].items() if count)
+    if problems:
+        raise ServerError(f"errors under load: {problems}")
+    if not result["requests"]:
+        raise ServerError("not one answer under load")
+    if result["bytes"] < result["requests"] * scenario.length and scenario.client == "wrk":
+        raise ServerError("answers under load were shorter than the one that was checked")
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Load(result["requests"], result["seconds"], result["p50"], result["p99"], used / result["seconds"])
+
+
+def _wrk(scenario: Scenario, port: int, seconds: int) -> list[str]:
+    scheme = "https" if scenario.tls else "http"
+    options = ["--threads", "1", "--connections", str(scenario.connections), "--duration", f"{seconds}s"]
+    options += ["--timeout", "10s", "--script", str(LUA)]
+    for header in scenario.headers:
+        options += ["--header", header]
+    script = [scenario.method, str(scenario.body), str(scenario.pipeline)]
+    return ["wrk", *options, f"{scheme}://127.0.0.1:{port}{scenario.path}", "--", *script]
+
+
+def _client(role: str, port: int, connections: int, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "tests.benchmarks.clients", role, str(port), str(connections), *arguments]
+
+
+# -- clients that are there while something else is measured
+
+
+@contextmanager
+def beside(role: str, port: int, connections: int) -> Iterator[None]:
+    """
+    Have the clients of a role connected meanwhile.
+
+    They announce themselves when all are connected, stay until their standard input ends, and then report; a report
+    of lost connections is a :class:`ServerError`, for the measurement was not what it says.
+    """
+    command = _client(role, port, connections)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdin and process.stdout and process.stderr
+    try:
+        ready, _, _ = select.select([process.stdout], [], [], START_DEADLINE)
+        if not ready or not process.stdout.readline():
+            process.send_signal(signal.SIGTERM)
+            reason = process.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise ServerError(f"{role}: could not connect {connections} clients; {''.join(reason)}")
+        yield
+        output, _ = process.communicate(timeout=START_DEADLINE)
+        report: dict[str, Any] = json.loads(output.splitlines()[-1])
+        if report["lost"]:
+            raise ServerError(f"{role}: {report['lost']} of {connections} connections were lost meanwhile")
+    except subprocess.TimeoutExpired:
+        raise ServerError(f"{role}: the clients did not come to their end") from None
+    finally:
+        end(process)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            stream.close()

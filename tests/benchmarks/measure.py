@@ -1,0 +1,134 @@
+"""One measurement: a scenario on a server, from its start to its end, as a :class:`Sample`."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import load
+from tests.benchmarks.scenarios import Measure, Scenario
+from tests.benchmarks.servers import Launch, Running, Server, ServerError, free_port, resident, serving
+
+WARM_UP = 1  # seconds; wrk counts in whole ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """
+    The numbers of one measurement.
+
+    ``value`` is the scenario's measure in its unit. Rates are per second of wall clock, ``per_cpu`` per second of CPU
+    of the whole process tree of the server; ``busy`` is the share of its core the server used, ``load_busy`` that of
+    the load: where the second is near 1 and the first is not, the load was the limit.
+    """
+
+    value: float
+    rate: float | None = None
+    per_cpu: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+    rss: float | None = None
+    busy: float | None = None
+    load_busy: float | None = None
+
+
+def prepare(directory: Path, tls: bool) -> None:
+    """Make the files that scenarios serve, and the certificate where one of them needs it."""
+    (directory / "50k.bin").write_bytes(b"x" * 51_200)
+    with open(directory / "100m.bin", "wb") as file:
+        file.truncate(100 * 1_048_576)
+    if tls:
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost"]
+        command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=60)
+
+
+def launch_of(scenario: Scenario, *extra: str) -> Launch:
+    return Launch(
+        app=scenario.app,
+        interface=scenario.interface,
+        port=free_port(),
+        threads=scenario.threads if scenario.interface == "wsgi" else 1,
+        tls=scenario.tls,
+        access_log=scenario.access_log,
+        extra=extra,
+    )
+
+
+def measure(scenario: Scenario, server: Server, seconds: int, directory: Path, core: int) -> Sample:
+    """Start the server, check it, measure, and end it; :class:`ServerError` says what was wrong."""
+    with serving(server, launch_of(scenario), directory, core) as running:
+        first_answer = load.check(scenario, running)
+        match scenario.measure:
+            case Measure.STARTUP:
+                return Sample(value=first_answer * 1e3, rss=_mib(running))
+            case Measure.REST:
+                return Sample(value=_mib(running), rss=_mib(running))
+            case Measure.CONNECTION:
+                return _connections(scenario, running)
+            case Measure.RATE | Measure.MESSAGES | Measure.P99:
+                return _load(scenario, server, running, seconds)
+
+
+def _mib(running: Running) -> float:
+    return resident(running.worker()) / 2**20
+
+
+def _connections(scenario: Scenario, running: Running) -> Sample:
+    """
+    Resident bytes per connection of the worker alone; what the kernel holds for a socket is the same for all.
+
+    A first tenth of the connections comes and goes beforehand, so that what the first requests of a process load and
+    allocate once is not counted for connections.
+    """
+    with load.beside(scenario.client, running.port, scenario.connections // 10):
+        pass
+    worker = running.worker()
+    before = resident(worker)
+    with load.beside(scenario.client, running.port, scenario.connections):
+        grown = resident(worker) - before
+    return Sample(value=grown / 1024 / scenario.connections, rss=_mib(running))
+
+
+def _load(scenario: Scenario, server: Server, running: Running, seconds: int) -> Sample:
+    with ExitStack() as stack:
+        if scenario.beside:
+            count = load.SLOW_CLIENTS if scenario.beside == "trickle" else 1
+            stack.enter_context(load.beside(scenario.beside, running.port, count))
+        load.put_load(scenario, running.port, WARM_UP)
+        before = running.cpu_seconds()
+        seen = load.put_load(scenario, running.port, seconds)
+        used = running.cpu_seconds() - before
+        rss = _mib(running)
+    if scenario.access_log:
+        _check_access_log(running.directory / server.access_log, seen.requests)
+    rate = seen.requests / seen.seconds
+    return Sample(
+        value=seen.p99 if scenario.measure is Measure.P99 else rate,
+        rate=rate,
+        per_cpu=seen.requests / used if used else None,
+        p50=seen.p50,
+        p99=seen.p99,
+        rss=rss,
+        busy=used / seen.seconds,
+        load_busy=seen.busy,
+    )
+
+
+def _check_access_log(path: Path, requests: int) -> None:
+    """A line per request, or as good as: a server may write the last ones later."""
+    lines = 0
+    if path.exists():
+        with open(path, "rb") as file:
+            lines = sum(1 for _ in file)
+    if lines < 0.9 * requests:
+        raise ServerError(f"the access log has {lines} lines for {requests} requests")
+
+
+def to_json(sample: Sample) -> dict[str, Any]:
+    """The fields that were measured."""
+    return {name: getattr(sample, name) for name in Sample.__slots__ if getattr(sample, name) is not None}

@@ -1,0 +1,162 @@
+"""
+What is measured: one record per scenario, in the order of the tables.
+
+A record says which application answers, what the load looks like, which servers take part, and which bars this worker
+has set itself. Nothing here runs anything; ``measure.py`` does.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+ASGI = ("hybridworker", "bare", "uvicorn-worker", "gunicorn-asgi", "granian", "hypercorn")
+ASGI_PEERS = ("hybridworker", "uvicorn-worker", "gunicorn-asgi", "granian", "hypercorn")
+WSGI = ("hybridworker", "gunicorn-gthread", "gunicorn-sync", "granian")
+FRAMEWORK_BARS = {"uvicorn-worker": 1.1}
+ASGI_BARS = {"uvicorn-worker": 1.2, "granian": 1.0}
+WSGI_FRAMEWORK_BARS = {"gunicorn-gthread": 1.5, "granian": 0.9}
+
+
+class Measure(Enum):
+    """The number a scenario is about; the value is its unit in the tables."""
+
+    RATE = "requests/s"
+    MESSAGES = "messages/s"
+    P99 = "ms at the 99th percentile"
+    REST = "MiB at rest"
+    CONNECTION = "KiB per connection"
+    STARTUP = "ms to the first answer"
+
+    @property
+    def more_is_better(self) -> bool:
+        return self in (Measure.RATE, Measure.MESSAGES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """
+    One scenario.
+
+    ``length`` is the length of a right answer's body, checked by one request before the load. ``client`` names the
+    role of ``clients.py`` that makes the load where wrk does not, ``beside`` the one that disturbs it meanwhile.
+    ``bars`` maps a server to the least ratio to it that this worker has to show, ``limit`` bounds this worker's own
+    value.
+    """
+
+    name: str
+    title: str
+    app: str
+    interface: str = "asgi"
+    servers: Sequence[str] = ASGI_PEERS
+    measure: Measure = Measure.RATE
+    bars: Mapping[str, float] = field(default_factory=dict)
+    limit: float | None = None
+
+    client: str = "wrk"
+    beside: str | None = None
+    connections: int = 32
+    path: str = "/"
+    method: str = "GET"
+    body: int = 0
+    length: int = 13
+    headers: Sequence[str] = ()
+    pipeline: int = 1
+
+    threads: int = 8
+    tls: bool = False
+    access_log: bool = False
+
+
+def _asgi(name: str, title: str, app: str, **options: object) -> Scenario:
+    options = {"bars": ASGI_BARS, **options}
+    return Scenario(name=name, title=title, app=f"tests.benchmarks.apps:{app}", **options)  # type: ignore[arg-type]
+
+
+def _wsgi(name: str, title: str, app: str, **options: object) -> Scenario:
+    options = {"interface": "wsgi", "servers": WSGI, **options}
+    return Scenario(name=name, title=title, app=f"tests.benchmarks.apps_wsgi:{app}", **options)  # type: ignore[arg-type]
+
+
+def _framework(name: str, title: str, app: str, **options: object) -> Scenario:
+    app = f"tests.benchmarks.frameworks.{app}"
+    return Scenario(name=name, title=title, app=app, **options)  # type: ignore[arg-type]
+
+
+def _connections(count: int) -> Scenario:
+    servers = ("hybridworker", "bare", "uvicorn-worker", "granian")
+    name, title = f"connections-{count}", f"Hello, {count:,} connections"
+    return _asgi(name, title, "hello", connections=count, servers=servers, bars={})
+
+
+_HELLO_BARS = {"uvicorn-worker": 1.5, "gunicorn-asgi": 1.8, "granian": 1.5, "bare": 0.7}
+_ECHO = {"method": "POST", "body": 10_240, "length": 10_240}
+_WS_BARS = {"uvicorn-worker": 1.2, "gunicorn-asgi": 1.0, "granian": 1.0}
+_WS = {"client": "echo", "measure": Measure.MESSAGES, "bars": _WS_BARS}
+_BROADCAST = {"client": "broadcast", "measure": Measure.MESSAGES, "bars": _WS_BARS, "connections": 100}
+_IDLE = {"client": "hold", "measure": Measure.CONNECTION, "connections": 5_000, "bars": {}}
+_IDLE_WS = {"client": "hold-websocket", "measure": Measure.CONNECTION, "connections": 1_000, "bars": {}}
+_P99 = {"measure": Measure.P99, "connections": 4, "bars": {}}
+_SLOW = {**_P99, "beside": "trickle"}
+
+SCENARIOS: tuple[Scenario, ...] = (
+    _asgi("asgi-hello", "Hello", "hello", servers=ASGI, bars=_HELLO_BARS),
+    _asgi("asgi-get-10k", "10 KB answer", "get_10k", length=10_240),
+    _asgi("asgi-echo-10k", "10 KB echo", "echo", **_ECHO),
+    _asgi("asgi-download-1m", "1 MB download", "download_1m", length=1_048_576, connections=8),
+    _asgi("asgi-upload-1m", "1 MB upload", "upload", method="POST", body=1_048_576, length=7, connections=8),
+    _asgi("asgi-stream", "Stream of 100 chunks", "stream", length=10_000),
+    _asgi("asgi-sleep", "10 ms sleep, 256 connections", "sleep", connections=256),
+    _asgi("asgi-pipeline", "Pipeline, 16 deep", "hello", servers=ASGI, pipeline=16),
+    _asgi("asgi-close", "A connection per request", "hello", servers=ASGI, headers=("Connection: close",)),
+    _asgi("asgi-tls", "Hello over TLS", "hello", tls=True),
+    _asgi("asgi-access-log", "Hello, access log", "hello", access_log=True,
+          bars={"uvicorn-worker": 1.3, "gunicorn-asgi": 2.0}),
+    _framework("starlette", "Starlette", "with_starlette:app", length=43, bars=FRAMEWORK_BARS),
+    _framework("fastapi", "FastAPI", "with_fastapi:app", length=43, bars=FRAMEWORK_BARS),
+    _framework("django-asgi", "Django (ASGI)", "with_django:asgi", path="/async", length=46, bars=FRAMEWORK_BARS),
+    _framework("file-50k", "50 KB file (Starlette)", "with_starlette:app", path="/50k", length=51_200,
+               bars={"uvicorn-worker": 1.5}),
+    _asgi("websocket-echo", "WebSocket echo, deflate offered", "websocket_echo", **_WS),
+    _asgi("websocket-echo-plain", "WebSocket echo, no deflate", "websocket_echo", **{**_WS, "client": "echo-plain"}),
+    _asgi("websocket-broadcast", "WebSocket broadcast to 100", "websocket_broadcast", **_BROADCAST),
+    _connections(8),
+    _connections(64),
+    _connections(512),
+    _connections(2_000),
+    _asgi("slow-clients", "Hello beside 500 slow clients", "hello", **_SLOW),
+    _framework("download-beside", "Hello beside a 100 MB download", "with_starlette:app", path="/hello",
+               **{**_P99, "beside": "download"}),
+    _asgi("startup", "Start-up", "hello", measure=Measure.STARTUP, bars={}),
+    _asgi("memory-rest", "Memory at rest", "hello", measure=Measure.REST, bars={"uvicorn-worker": 1.0}),
+    _asgi("memory-idle", "Idle connection", "hello", limit=5.0, **_IDLE),
+    _asgi("memory-websocket", "Idle WebSocket", "websocket_echo", **_IDLE_WS),
+    _wsgi("wsgi-hello", "Hello", "hello", bars={"gunicorn-gthread": 5.0, "granian": 0.5}),
+    _wsgi("wsgi-get-10k", "10 KB answer", "get_10k", length=10_240),
+    _wsgi("wsgi-echo-10k", "10 KB echo", "echo", **_ECHO),
+    _wsgi("wsgi-download-1m", "1 MB download", "download_1m", length=1_048_576, connections=8),
+    _wsgi("wsgi-generator", "Generator of 100 items", "generator", length=10_000,
+          bars={"gunicorn-gthread": 3.0, "granian": 1.0}),
+    _wsgi("wsgi-sleep", "10 ms sleep, 32 threads", "sleep", threads=32, connections=64, bars={"granian": 1.0}),
+    _wsgi("wsgi-access-log", "Hello, access log", "hello", access_log=True),
+    _framework("flask", "Flask", "with_flask:app", interface="wsgi", servers=WSGI, length=46,
+               bars=WSGI_FRAMEWORK_BARS),
+    _framework("django-wsgi", "Django (WSGI)", "with_django:wsgi", interface="wsgi", servers=WSGI, length=46,
+               bars=WSGI_FRAMEWORK_BARS),
+    _wsgi("wsgi-slow-clients", "Hello beside 500 slow clients", "hello", **_SLOW),
+)  # fmt: skip
+
+
+def chosen(patterns: Sequence[str]) -> list[Scenario]:
+    """The scenarios that match a shell pattern, all without patterns; ValueError for a pattern that matches none."""
+    for pattern in patterns:
+        if not any(fnmatch.fnmatch(scenario.name, pattern) for scenario in SCENARIOS):
+            names = ", ".join(scenario.name for scenario in SCENARIOS)
+            raise ValueError(f"no scenario matches {pattern!r}; there are: {names}")
+    return [
+        scenario
+        for scenario in SCENARIOS
+        if not patterns or any(fnmatch.fnmatch(scenario.name, pattern) for pattern in patterns)
+    ]

@@ -1,0 +1,96 @@
+"""Every form an application can have, and forms that say nothing. Each names itself in its answer."""
+
+import functools
+
+from gate import say
+
+
+def _decorate(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+async def _asgi(name, scope, receive, send):
+    if scope["type"] != "http":
+        raise NotImplementedError(scope["type"])
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": name.encode()})
+
+
+def _wsgi(name, environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [name.encode()]
+
+
+async def asgi_function(scope, receive, send):
+    await _asgi("asgi_function", scope, receive, send)
+
+
+class _AsgiObject:
+    async def __call__(self, scope, receive, send):
+        await _asgi("asgi_object", scope, receive, send)
+
+
+class _AsgiMethod:
+    async def method(self, scope, receive, send):
+        await _asgi("asgi_method", scope, receive, send)
+
+
+asgi_object = _AsgiObject()
+asgi_method = _AsgiMethod().method
+asgi_partial = functools.partial(_asgi, "asgi_partial")
+asgi_decorated = _decorate(functools.partial(_asgi, "asgi_decorated"))
+
+
+def asgi_three_parameters(scope, receive, send):
+    return _asgi("asgi_three_parameters", scope, receive, send)
+
+
+def asgi2_function(scope):
+    return functools.partial(_asgi, "asgi2_function", scope)
+
+
+class asgi2_class:
+    def __init__(self, scope):
+        self.scope = scope
+
+    async def __call__(self, receive, send):
+        await _asgi("asgi2_class", self.scope, receive, send)
+
+
+def wsgi_function(environ, start_response):
+    return _wsgi("wsgi_function", environ, start_response)
+
+
+class wsgi_class:
+    def __init__(self, environ, start_response):
+        self.items = iter(_wsgi("wsgi_class", environ, start_response))
+
+    def __iter__(self):
+        return self.items
+
+
+class _WsgiObject:
+    def __call__(self, environ, start_response):
+        return _wsgi("wsgi_object", environ, start_response)
+
+
+wsgi_object = _WsgiObject()
+wsgi_partial = functools.partial(_wsgi, "wsgi_partial")
+wsgi_decorated = _decorate(wsgi_function)
+
+
+def factory():
+    say("the factory was called")
+    return wsgi_object
+
+
+def unclear(*args, **kwargs):
+    say("an application was called to find out what it is")
+    return wsgi_function(*args, **kwargs)
+
+
+not_callable = "a string"

@@ -1,0 +1,151 @@
+"""TLS through gunicorn's own ``ssl_context``: served, described, and never plaintext by mistake."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.e2e.client import Client
+from tests.e2e.harness import DEADLINE, HOOKS, Gunicorn, Servers
+
+pytestmark = pytest.mark.e2e
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """An authority of our own, and what it signed."""
+
+    authority: trustme.CA
+    server: Path
+    folder: Path
+
+    def client_context(self) -> ssl.SSLContext:
+        """A client that trusts the authority."""
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        return context
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of gunicorn's command line."""
+        return ("--certfile", str(self.server), "--keyfile", str(self.server))
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    return Certificates(authority, folder / "server.pem", folder)
+
+
+def connect(server: Gunicorn, context: ssl.SSLContext) -> Client:
+    """A client behind the handshake."""
+    raw = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
+    return Client(context.wrap_socket(raw, server_hostname="localhost"), DEADLINE)
+
+
+@pytest.mark.parametrize("app", ["asgi:app", "wsgi:app"])
+def test_requests_over_tls(gunicorn: Servers, certificates: Certificates, app: str) -> None:
+    """Kept alive, with bodies in both directions, and without a warning at the end."""
+    server = gunicorn(app, *certificates.options)
+    assert server.url.startswith("https://")
+    with connect(server, certificates.client_context()) as client:
+        assert client.request().text == ("Hello from ASGI" if app == "asgi:app" else "Hello from WSGI")
+        body = b"t" * 1_000_000
+        assert client.request("/echo", method="POST", body=body).body == body
+        assert client.request("/chunks/3").framing == "chunked"
+
+
+def test_x23_the_scheme_and_the_extension(gunicorn: Servers, certificates: Certificates) -> None:
+    """https in the scope, and the negotiated version beside it."""
+    server = gunicorn("asgi:app", *certificates.options)
+    with connect(server, certificates.client_context()) as client:
+        scope = json.loads(client.request("/scope").body)
+    assert scope["scheme"] == "https"
+    assert scope["extensions"]["tls"]["tls_version"] == 0x0304
+
+
+def test_the_scheme_under_wsgi(gunicorn: Servers, certificates: Certificates) -> None:
+    """https in the environ."""
+    server = gunicorn("wsgi:app", *certificates.options)
+    with connect(server, certificates.client_context()) as client:
+        assert json.loads(client.request("/environ").body)["wsgi.url_scheme"] == "https"
+
+
+def test_h20_no_tls_extension_on_a_plain_connection(gunicorn: Servers) -> None:
+    """Only where TLS is."""
+    scope = json.loads(gunicorn("asgi:app").request("/scope").body)
+    assert scope["scheme"] == "http"
+    assert "tls" not in scope.get("extensions", {})
+
+
+def test_http_2_is_not_negotiated(gunicorn: Servers, certificates: Certificates) -> None:
+    """A client that prefers h2 gets http/1.1."""
+    server = gunicorn("asgi:app", *certificates.options)
+    context = certificates.client_context()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with connect(server, context) as client:
+        assert isinstance(client.socket, ssl.SSLSocket)
+        assert client.socket.selected_alpn_protocol() in ("http/1.1", None)
+        assert client.request().status == 200
+
+
+def test_the_hook_makes_the_context(gunicorn: Servers, certificates: Certificates) -> None:
+    """gunicorn's ``ssl_context`` hook is called in each worker."""
+    server = gunicorn("asgi:app", *certificates.options, "--config", str(HOOKS))
+    with connect(server, certificates.client_context()) as client:
+        assert client.request().status == 200
+    assert "hook ssl_context" in server.log()
+
+
+def test_client_certificates_are_required_when_configured(gunicorn: Servers, certificates: Certificates) -> None:
+    """``cert_reqs`` 2: without one there is no answer, with one of the authority there is."""
+    server = gunicorn(
+        "asgi:app", *certificates.options, "--ca-certs", str(certificates.folder / "ca.pem"), "--cert-reqs", "2"
+    )
+    context = certificates.client_context()
+    with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)), connect(server, context) as client:
+        client.request()
+    certificates.authority.issue_cert("client@test").configure_cert(context)
+    with connect(server, context) as client:
+        assert client.request().status == 200
+
+
+def test_a_plain_request_to_the_tls_port_does_no_harm(gunicorn: Servers, certificates: Certificates) -> None:
+    """No plaintext answer; the next client is served."""
+    server = gunicorn("asgi:app", *certificates.options)
+    with server.connect() as client:
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert b"HTTP/1.1 200" not in client.rest()
+    with connect(server, certificates.client_context()) as client:
+        assert client.request().status == 200
+
+
+@pytest.mark.parametrize("content", ["", "this is no certificate\n"], ids=["empty", "garbage"])
+def test_a_certificate_that_cannot_be_read_ends_gunicorn_with_3(
+    gunicorn: Servers, tmp_path: Path, content: str
+) -> None:
+    """The boot is aborted: never plaintext on a port that was to be encrypted, and no respawn loop."""
+    broken = tmp_path / "broken.pem"
+    broken.write_text(content)
+    server = gunicorn("asgi:app", "--certfile", str(broken), "--keyfile", str(broken), ready=False, dirty=True)
+    assert server.wait() == 3
+    assert server.log().count("Booting worker") == 1
+
+
+def test_a_large_response_over_tls_waits_for_its_reader(gunicorn: Servers, certificates: Certificates) -> None:
+    """Flow control through the TLS layer: the application stalls, and nothing is lost."""
+    server = gunicorn("asgi:app", *certificates.options)
+    with connect(server, certificates.client_context()) as client:
+        client.start("/flood")
+        server.wait_log(r"stalled after (\d+) bytes")
+        assert client.head()[0] == 200
+        assert client.exactly(256 * 1024 * 1024).count(b"x") == 256 * 1024 * 1024

@@ -1,0 +1,222 @@
+"""detect(): ASGI 3, ASGI 2 or WSGI, without calling anything."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from asgiref.compatibility import guarantee_single_callable
+from gunicorn.util import make_fail_app
+
+from hybridworker.application import Interface, detect, single_callable
+from hybridworker.errors import ConfigurationError
+
+ASGI3, ASGI2, WSGI = Interface.ASGI3, Interface.ASGI2, Interface.WSGI
+
+
+def never(*args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("application code ran")
+
+
+async def asgi3(scope: Any, receive: Any, send: Any) -> None:
+    never()
+
+
+def asgi3_sync(scope: Any, receive: Any, send: Any) -> Any:
+    never()
+
+
+def asgi2(scope: Any) -> Any:
+    never()
+
+
+def wsgi(environ: Any, start_response: Any) -> Any:
+    never()
+
+
+class ASGI3Object:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        never()
+
+
+class WSGIObject:
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        never()
+
+
+class WSGIWithOptions:
+    def __call__(self, environ: Any, start_response: Any, exc_info: Any = None) -> Any:
+        never()
+
+
+class ASGI2Class:
+    def __init__(self, scope: Any) -> None:
+        never()
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        never()
+
+
+class WSGIClass:
+    def __init__(self, environ: Any, start_response: Any) -> None:
+        never()
+
+
+class Slotted:
+    __slots__ = ()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        never()
+
+
+class Methods:
+    async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
+        never()
+
+    def wsgi(self, environ: Any, start_response: Any) -> Any:
+        never()
+
+    @staticmethod
+    async def static(scope: Any, receive: Any, send: Any) -> None:
+        never()
+
+
+async def configured(name: str, scope: Any, receive: Any, send: Any) -> None:
+    never()
+
+
+def configured_wsgi(name: str, environ: Any, start_response: Any) -> Any:
+    never()
+
+
+def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return never()
+
+    return wrapper
+
+
+def decorate_async(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return never()
+
+    return wrapper
+
+
+def bare(*args: Any) -> Any:
+    never()
+
+
+async def bare_async(*args: Any) -> Any:
+    never()
+
+
+@pytest.mark.parametrize(
+    ("app", "interface"),
+    [
+        (asgi3, ASGI3),
+        (asgi3_sync, ASGI3),
+        (asgi2, ASGI2),
+        (wsgi, WSGI),
+        (ASGI3Object(), ASGI3),
+        (Slotted(), ASGI3),
+        (WSGIObject(), WSGI),
+        (WSGIWithOptions(), WSGI),
+        (ASGI2Class, ASGI2),
+        (WSGIClass, WSGI),
+        (Methods().asgi, ASGI3),
+        (Methods().wsgi, WSGI),
+        (Methods.static, ASGI3),
+        (functools.partial(configured, "x"), ASGI3),
+        (functools.partial(configured_wsgi, "x"), WSGI),
+        (functools.partial(ASGI3Object()), ASGI3),
+        (functools.partial(functools.partial(configured, "x")), ASGI3),
+        (decorate(asgi3), ASGI3),
+        (decorate_async(asgi3), ASGI3),
+        (decorate(decorate(asgi3)), ASGI3),
+        (decorate(wsgi), WSGI),
+        (decorate(asgi2), ASGI2),
+        (functools.partial(decorate(configured), "x"), ASGI3),
+        (bare_async, ASGI3),
+        (inspect.markcoroutinefunction(lambda scope, receive, send: never()), ASGI3),
+        (lambda environ, start_response: never(), WSGI),
+        (guarantee_single_callable(asgi2), ASGI3),
+        (make_fail_app("a traceback"), WSGI),
+    ],
+)
+def test_the_interface_is_found_without_running_the_application(app: Any, interface: Interface) -> None:
+    """The shape of the callable decides, through partials and decorators."""
+    decision = detect(app)
+    assert decision.interface is interface
+    assert decision.reason
+
+
+def test_marks_of_asgiref_decide() -> None:
+    """asgiref marks callables whose signature would mislead."""
+
+    def single(*args: Any) -> None:
+        never()
+
+    def double(*args: Any) -> None:
+        never()
+
+    single._asgi_single_callable = True  # type: ignore[attr-defined]
+    double._asgi_double_callable = True  # type: ignore[attr-defined]
+    assert detect(single).interface is ASGI3
+    assert detect(double).interface is ASGI2
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        bare,
+        print,
+        lambda: never(),
+        lambda scope, receive=None, send=None: never(),
+        lambda a, b, c, d: never(),
+        lambda a, b, *, c: never(),
+        decorate(bare),
+    ],
+)
+def test_where_the_signature_decides_nothing_the_boot_stops(app: Any) -> None:
+    """The error names the override."""
+    with pytest.raises(ConfigurationError, match="HYBRIDWORKER_INTERFACE=asgi, asgi2 or wsgi"):
+        detect(app)
+
+
+def test_a_coroutine_function_of_two_parameters_is_nothing_we_know() -> None:
+    """It is neither WSGI, which is not awaited, nor ASGI."""
+
+    async def app(request: Any, response: Any) -> None:
+        never()
+
+    with pytest.raises(ConfigurationError):
+        detect(app)
+
+
+@pytest.mark.parametrize("interface", list(Interface))
+def test_the_override_decides_whatever_the_signature_says(interface: Interface) -> None:
+    """``HYBRIDWORKER_INTERFACE`` is believed."""
+    assert detect(bare, interface.value).interface is interface
+    assert interface.value in detect(bare, interface.value).reason
+
+
+def test_the_fail_app_is_wsgi_whatever_the_override_says() -> None:
+    """gunicorn shows a syntax error through it, also to ASGI users."""
+    assert detect(make_fail_app("a traceback"), "asgi").interface is WSGI
+
+
+def test_an_asgi2_application_is_made_single() -> None:
+    """An ASGI 3 one is left as it is."""
+    assert single_callable(asgi3, ASGI3) is asgi3
+    assert inspect.iscoroutinefunction(single_callable(asgi2, ASGI2))
+
+
+def test_names() -> None:
+    """As the boot log line shows them."""
+    assert [str(interface) for interface in Interface] == ["ASGI 3", "ASGI 2", "WSGI"]

@@ -1,0 +1,271 @@
+"""Lifespan: startup, state and shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from hybridworker import lifespan as module
+from hybridworker.asgi import ASGIApp, Receive, Scope, Send
+from hybridworker.context import WorkerContext
+from hybridworker.errors import InvalidMessage, LifespanFailed, UnexpectedMessage
+from hybridworker.lifespan import Lifespan
+from hybridworker.states import LifespanState
+from tests.fakes import FakeLog
+from tests.harness import make_settings
+
+
+def live(app: ASGIApp, test: Callable[[Lifespan, WorkerContext, Any], Awaitable[None]], mode: str = "auto") -> FakeLog:
+    """Run ``test`` with a lifespan of ``app``; returns the log."""
+    log = FakeLog()
+
+    async def main() -> None:
+        context = WorkerContext(app=app, settings=make_settings(), loop=asyncio.get_running_loop(), log=log)
+        await test(Lifespan(context, mode), context, log)
+
+    asyncio.run(main())
+    return log
+
+
+def obedient(scopes: list[Scope] | None = None, events: list[str] | None = None) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scopes is not None:
+            scopes.append(dict(scope))
+        for kind in ("startup", "shutdown"):
+            message = await receive()
+            if events is not None:
+                events.append(message["type"])
+            if kind == "startup":
+                scope["state"]["pool"] = "shared"
+            await send({"type": f"lifespan.{kind}.complete"})
+
+    return app
+
+
+def test_l1_scope_and_events() -> None:
+    """The scope says lifespan 2.0 and holds an empty state; startup and shutdown come once each."""
+    scopes: list[Scope] = []
+    events: list[str] = []
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        await lifespan.startup()
+        assert lifespan.state is LifespanState.STARTED
+        assert events == ["lifespan.startup"]
+        assert context.state == {"pool": "shared"}
+        await lifespan.shutdown(5)
+        assert lifespan.state is LifespanState.STOPPED
+
+    live(obedient(scopes, events), test)
+    assert events == ["lifespan.startup", "lifespan.shutdown"]
+    assert scopes[0]["type"] == "lifespan"
+    assert scopes[0]["asgi"] == {"version": "3.0", "spec_version": "2.0"}
+
+
+async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+    raise ValueError("only http")
+
+
+async def falling(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    raise ValueError("no database")
+
+
+async def returning(scope: Scope, receive: Receive, send: Send) -> None:
+    return
+
+
+@pytest.mark.parametrize(("app", "level"), [(refusing, "info"), (falling, "warning"), (returning, "info")])
+def test_l5_auto_serves_an_application_without_lifespan(app: ASGIApp, level: str) -> None:
+    """It is said how it refused; what had begun and failed is a warning."""
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        await lifespan.startup()
+        assert lifespan.state is LifespanState.UNSUPPORTED
+        await lifespan.shutdown(5)
+
+    assert len(live(app, test).at(level)) == 1
+
+
+@pytest.mark.parametrize("app", [refusing, falling, returning])
+def test_on_makes_a_missing_lifespan_a_failure(app: ASGIApp) -> None:
+    """``asgi_lifespan = on`` asks for it."""
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        with pytest.raises(LifespanFailed, match="asgi_lifespan"):
+            await lifespan.startup()
+
+    live(app, test, mode="on")
+
+
+@pytest.mark.parametrize(("message", "text"), [({"message": "no database"}, "no database"), ({}, "no reason")])
+def test_l6_l7_startup_failed_raises_with_the_applications_message(message: dict[str, str], text: str) -> None:
+    """The message is optional."""
+    ended: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", **message})
+        try:
+            await receive()
+        finally:
+            ended.append(True)
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        with pytest.raises(LifespanFailed, match=text):
+            await lifespan.startup()
+
+    live(app, test)
+    assert ended == [True]
+
+
+def test_l10_shutdown_failed_is_logged() -> None:
+    """The worker leaves all the same."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.failed", "message": "still busy"})
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        await lifespan.startup()
+        await lifespan.shutdown(5)
+
+    assert live(app, test).at("error") == ["Application shutdown failed: still busy"]
+
+
+def test_l9_shutdown_is_bounded() -> None:
+    """An application that does not answer is cancelled when its time is up."""
+    cancelled: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        await lifespan.startup()
+        await lifespan.shutdown(0.01)
+
+    assert len(live(app, test).at("error")) == 1
+    assert cancelled == [True]
+
+
+def test_l12_no_shutdown_without_startup() -> None:
+    """Before startup was asked for there is nothing to shut down."""
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        await lifespan.shutdown(5)
+        assert lifespan.state is LifespanState.NEW
+
+    live(obedient(), test)
+
+
+def test_l13_returning_after_startup_is_fine() -> None:
+    """Serving goes on, and stopping does not wait."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        await lifespan.startup()
+        await lifespan.shutdown(5)
+
+    assert live(app, test).lines == []
+
+
+def test_an_exception_while_serving_is_logged() -> None:
+    """What the application loses after startup is its own, but never silent."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        raise ValueError
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        await lifespan.startup()
+        await lifespan.shutdown(5)
+
+    assert live(app, test).at("error") == ["Application raised in its lifespan"]
+
+
+variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+
+
+def test_l14_variables_set_in_startup_are_in_the_base_context() -> None:
+    """Requests start from the context in which startup ended."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        variable.set(3)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        await lifespan.startup()
+        assert context.base[variable] == 3
+        await lifespan.shutdown(5)
+
+    live(app, test)
+
+
+def test_a_long_startup_is_reported_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no limit of its own; a warning says that it has not ended."""
+    monkeypatch.setattr(module, "REMINDER", 0.001)
+    release: list[asyncio.Event] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        release.append(asyncio.Event())
+        await receive()
+        await release[0].wait()
+        await send({"type": "lifespan.startup.complete"})
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        starting = asyncio.create_task(lifespan.startup())
+        async with asyncio.timeout(10):
+            while len(log.at("warning")) < 2:  # noqa: ASYNC110  (a log has no event)
+                await asyncio.sleep(0.001)
+        release[0].set()
+        await starting
+        await lifespan.shutdown(5)
+
+    live(app, test)
+
+
+@pytest.mark.parametrize(
+    ("messages", "error"),
+    [
+        ([{"type": "lifespan.shutdown.complete"}], UnexpectedMessage),
+        ([{"type": "lifespan.startup.complete"}, {"type": "lifespan.startup.complete"}], UnexpectedMessage),
+        ([{"type": "http.response.start"}], UnexpectedMessage),
+        ([{"type": "lifespan.startup.failed", "message": b"bytes"}], InvalidMessage),
+    ],
+)
+def test_wrong_messages_raise(messages: list[dict[str, Any]], error: type[Exception]) -> None:
+    """One exception, at the ``send()`` that was wrong."""
+    raised: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        for message in messages[:-1]:
+            await send(message)
+        with pytest.raises(error):
+            await send(messages[-1])
+        raised.append(True)
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        await lifespan.startup()
+        await lifespan.shutdown(5)
+
+    live(app, test)
+    assert raised == [True]
