@@ -23,12 +23,12 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import cached_property
 from http import HTTPStatus
 from types import FunctionType, ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
 from gunicorn import SERVER_SOFTWARE, glogging
@@ -36,29 +36,30 @@ from gunicorn import SERVER_SOFTWARE, glogging
 from .asgi import Headers, Scope
 from .environ import request_environ
 
-#: Key of a scope under which :mod:`.wsgi` leaves the environ of its call: what the application and its middleware
-#: wrote there shows in the log, as it does with gunicorn's own workers.
+#: The key of a scope under which a WSGI call leaves its environ: what the application and its middleware wrote
+#: there shows in the log, as it does with gunicorn's own workers.
 ENVIRON = "hybridworker.environ"
 
+_CONSTANTS = {
+    "SERVER_SOFTWARE": SERVER_SOFTWARE,
+    "wsgi.version": (1, 0),
+    "wsgi.multithread": True,
+    "wsgi.run_once": False,
+    "wsgi.input_terminated": True,
+}
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_Name = TypeVar("_Name", str, bytes)
 
 
 class Exchange(Protocol):
-    """
-    A finished request: :class:`~.cycle.RequestResponseCycle`, a WebSocket, or :class:`Refused`.
-
-    ``headers`` are the response's, as the application gave them; ``started_at`` is ``time.monotonic()``
-    at the beginning (uvloop's ``loop.time()`` is the same clock, but in whole milliseconds).
-    """
+    """A finished request: :class:`~.cycle.RequestResponseCycle`, a WebSocket, or :class:`Refused`."""
 
     scope: Scope
     status: int
-    headers: Headers
+    reason: bytes | None  #: the phrase, if the application gave one
+    headers: Headers  #: the response's, as the application gave them
+    #: ``time.monotonic()`` at the beginning; ``loop.time()`` of uvloop is the same clock, but in whole milliseconds
     started_at: float
-
-    @property
-    def reason(self) -> bytes | None:
-        """The reason phrase, if the application gave one."""
 
     @property
     def sent(self) -> int | None:
@@ -95,8 +96,8 @@ class RequestView:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
-        self.method: str = scope.get("method", "GET")  # the scope of a WebSocket has none
-        self.scheme: str = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
+        self.method: Any = scope.get("method", "GET")  # the scope of a WebSocket has none
+        self.scheme = _scheme(scope)
         self.uri = _text(scope["hybridworker.target"])
         self.path = _text(scope["raw_path"])
         self.query = _text(scope["query_string"])
@@ -162,12 +163,9 @@ class ResponseView:
 class RequestHooks:
     """gunicorn's ``pre_request`` and ``post_request``. None stands for a hook that would do nothing."""
 
-    __slots__ = ("base", "log", "post", "pre", "worker")
-
     def __init__(self, cfg: Any, worker: Any, log: Any) -> None:
         self.worker = worker
         self.log = log
-        self.base = _base_environ(cfg)
         self.pre: Callable[..., Any] | None = cfg.pre_request
         self.post: Callable[..., Any] | None = cfg.post_request
         if self.pre is cfg.settings["pre_request"].default:
@@ -206,14 +204,11 @@ class RequestHooks:
 
         Without an environ one is made from the scope; without a view :meth:`before` has raised.
         """
-        if self.post is None or view is None:
-            return
-        try:
-            if environ is None:
-                environ = _environ(view.scope, self.base)
-            self.post(self.worker, view, environ, response)
-        except Exception:
-            self.log.exception("Exception in post_request hook")
+        if self.post is not None and view is not None:
+            try:
+                self.post(self.worker, view, _environ(view.scope) if environ is None else environ, response)
+            except Exception:
+                self.log.exception("Exception in post_request hook")
 
 
 # -- the access log
@@ -234,13 +229,12 @@ def access_writer(log: Any, cfg: Any) -> Callable[[Exchange], None] | None:
             and type(log.access_log) is logging.Logger
         ):
             return AccessLog(log, cfg)
-    base = _base_environ(cfg)
 
     def write(exchange: Exchange) -> None:
         try:
-            took = timedelta(microseconds=_age(exchange))
+            took = timedelta(microseconds=int((time.monotonic() - exchange.started_at) * 1e6))
             scope = exchange.scope
-            log.access(ResponseView(exchange), RequestView(scope), _environ(scope, base), took)
+            log.access(ResponseView(exchange), RequestView(scope), _environ(scope), took)
         except Exception:
             log.exception("Exception in the access log")
 
@@ -254,10 +248,9 @@ class Atoms(dict[str, Any]):
     Formatters read them from ``record.args``, one by one or all together.
     """
 
-    __slots__ = ("complete", "source")
+    __slots__ = ("source",)
 
-    source: Callable[[], dict[str, Any]]
-    complete: dict[str, Any] | None
+    source: tuple[AccessLog, Exchange, int] | dict[str, Any]
 
     def __bool__(self) -> bool:
         return True  # asked by logging itself, for every record
@@ -267,30 +260,37 @@ class Atoms(dict[str, Any]):
 
     def fill(self) -> dict[str, Any]:
         """Become what gunicorn would have made."""
-        if self.complete is None:
-            self.complete = self.source()
+        source = self.source
+        if isinstance(source, tuple):
+            writer, exchange, took = source
+            self.source = source = writer.all_atoms(exchange, took)
             self.clear()
-            self.update(self.complete)
-        return self.complete
+            self.update(source)
+        return source
 
 
 def _filled(name: str) -> Callable[..., Any]:
     method = getattr(dict, name)
-    return lambda self, *args: (self.fill(), method(self, *args))[1]
+
+    def filled(self: Atoms, *args: Any) -> Any:
+        self.fill()
+        return method(self, *args)
+
+    return filled
 
 
-for _name in ("__contains__", "__eq__", "__iter__", "__len__", "__repr__", "copy", "get", "items", "keys", "values"):
+for _name in "__contains__ __eq__ __iter__ __len__ __or__ __repr__ copy get items keys values".split():
     setattr(Atoms, _name, _filled(_name))
 
-#: Atom -> environ key, and what is shown in its absence.
+#: Atom -> environ key.
 _FROM_ENVIRON = {
-    "h": ("REMOTE_ADDR", "-"),
-    "m": ("REQUEST_METHOD", None),
-    "U": ("PATH_INFO", None),
-    "q": ("QUERY_STRING", None),
-    "H": ("SERVER_PROTOCOL", None),
-    "f": ("HTTP_REFERER", "-"),
-    "a": ("HTTP_USER_AGENT", "-"),
+    "h": "REMOTE_ADDR",
+    "m": "REQUEST_METHOD",
+    "U": "PATH_INFO",
+    "q": "QUERY_STRING",
+    "H": "SERVER_PROTOCOL",
+    "f": "HTTP_REFERER",
+    "a": "HTTP_USER_AGENT",
 }
 
 #: Atoms made from the bytes sent and the duration in µs. gunicorn's begin again at zero after a day;
@@ -318,38 +318,19 @@ _KEY = re.compile(r"%\(([^)]*)\)")
 class AccessLog:
     """``log.access()`` of gunicorn's own logger, at a fraction of its cost."""
 
-    __slots__ = (
-        # made once
-        "base",
-        "environ_names",
-        "field_names",
-        "format",
-        "from_environ",
-        "from_numbers",
-        "log",
-        "logger",
-        "request_names",
-        "response_names",
-        "whole_environ",
-        # made once a second
-        "constants",
-        "record",
-        "second",
-    )
-
     def __init__(self, log: Any, cfg: Any) -> None:
         self.log = log
         self.logger: logging.Logger = log.access_log
-        self.base = _base_environ(cfg)
         self.format: str = cfg.access_log_format
         keys = set(_KEY.findall(self.format))
-        self.from_environ = [(key, *_FROM_ENVIRON[key]) for key in keys & _FROM_ENVIRON.keys()]
-        self.from_numbers = [(key, _FROM_NUMBERS[key]) for key in keys & _FROM_NUMBERS.keys()]
+        self.from_environ = [(key, name) for key, name in _FROM_ENVIRON.items() if key in keys]
+        self.from_numbers = [(key, number) for key, number in _FROM_NUMBERS.items() if key in keys]
         self.field_names = {name: key for name, (atom, key) in _FIELDS.items() if atom in keys}
         self.request_names = [(key, name.encode("latin-1")) for key, name in _names(keys, "i")]
         self.response_names = [(key, name.encode("latin-1")) for key, name in _names(keys, "o")]
         self.environ_names = _names(keys, "e")
         self.whole_environ = "U" in keys or bool(self.environ_names)
+        self.shows_user = "u" in keys
         #: "-" is shown for an atom that is missing, and for one that there is not
         self.constants: dict[str, Any] = dict.fromkeys(keys, "-") | {"p": f"<{os.getpid()}>"}
         self.record: dict[str, Any] | None = None
@@ -362,7 +343,7 @@ class AccessLog:
                 now = time.time_ns()
                 if now // 1_000_000_000 != self.second:
                     self._tick(now // 1_000_000_000)
-                self._emit(self.atoms(exchange, _age(exchange)), now)
+                self._emit(self.atoms(exchange, int((time.monotonic() - exchange.started_at) * 1e6)), now)
         except Exception:
             self.log.error(traceback.format_exc())
 
@@ -371,36 +352,23 @@ class AccessLog:
         scope = exchange.scope
         environ = scope.get(ENVIRON)
         if environ is None:
-            environ = _environ(scope, self.base) if self.whole_environ else self._brief_environ(scope)
+            environ = _environ(scope) if self.whole_environ else self._brief_environ(scope)
         atoms = Atoms(self.constants)
-        atoms.complete = None
-        atoms.source = lambda: self._all_atoms(exchange, took)
+        atoms.source = (self, exchange, took)
         atoms["s"] = str(exchange.status)
-        atoms["r"] = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}".replace(
-            '"', '\\"'
-        )
-        for key, name, default in self.from_environ:
-            value = environ.get(name, default)
-            atoms[key] = value.replace('"', '\\"') if isinstance(value, str) else value
+        atoms["r"] = _escaped(f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}")
+        _show(atoms, self.from_environ, environ)
         for key, number in self.from_numbers:
             atoms[key] = number(exchange.sent, took)
-        if "HTTP_AUTHORIZATION" in environ:
+        if self.shows_user and "HTTP_AUTHORIZATION" in environ:
             atoms["u"] = _escaped(self.log._get_user(environ) or "-")
         # Of names that come more than once the last is shown, as gunicorn does it.
         if self.request_names:
-            fields = dict(scope["headers"])
-            for key, field in self.request_names:
-                if field in fields:
-                    atoms[key] = _escaped(_text(fields[field]))
+            _show(atoms, self.request_names, dict(scope["headers"]))
         if self.response_names:
-            fields = {name.lower(): value for name, value in exchange.headers}
-            for key, field in self.response_names:
-                if field in fields:
-                    atoms[key] = _escaped(_text(fields[field]))
+            _show(atoms, self.response_names, {name.lower(): value for name, value in exchange.headers})
         if self.environ_names:
-            values = {name.lower(): value for name, value in environ.items()}
-            for key, name in self.environ_names:
-                atoms[key] = _escaped(values.get(name, "-"))
+            _show(atoms, self.environ_names, {name.lower(): value for name, value in environ.items()})
         return atoms
 
     def _brief_environ(self, scope: Scope) -> dict[str, Any]:
@@ -420,12 +388,11 @@ class AccessLog:
                 environ[key] = f"{environ[key]},{text}" if key in environ else text
         return environ
 
-    def _all_atoms(self, exchange: Exchange, took: int) -> dict[str, Any]:
+    def all_atoms(self, exchange: Exchange, took: int) -> dict[str, Any]:
         """Every atom, made by gunicorn at its own cost."""
-        environ = _environ(exchange.scope, self.base)
-        duration = timedelta(microseconds=took)
+        environ, duration = _environ(exchange.scope), timedelta(microseconds=took)
         atoms = self.log.atoms(ResponseView(exchange), RequestView(exchange.scope), environ, duration)
-        return self.log.atoms_wrapper_class(atoms)  # type: ignore[no-any-return]
+        return glogging.SafeAtoms({**atoms, "t": self.constants["t"]})  # type: ignore[no-any-return]  # is untyped
 
     def _tick(self, second: int) -> None:
         """A second has begun: write down its time, and make the record that those of this second are copied from."""
@@ -453,35 +420,35 @@ class AccessLog:
             fields["created"] = created
             fields["msecs"] = now // 1_000_000 % 1000 + 0.0
             if "taskName" in fields:  # since Python 3.12
-                fields["taskName"] = _task_name()
+                task = asyncio.current_task()
+                fields["taskName"] = None if task is None else task.get_name()
         self.logger.handle(record)
 
 
 # -- small things
 
 
-def _base_environ(cfg: Any) -> dict[str, Any]:
-    return {
-        "SERVER_SOFTWARE": SERVER_SOFTWARE,
-        "wsgi.version": (1, 0),
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": cfg.workers > 1,
-        "wsgi.run_once": False,
-        "wsgi.input_terminated": True,
-    }
-
-
-def _environ(scope: Scope, base: dict[str, Any]) -> dict[str, Any]:
+def _environ(scope: Scope) -> dict[str, Any]:
     """The WSGI application's own environ, or what it would have been given for this scope."""
     environ: dict[str, Any] | None = scope.get(ENVIRON)
     if environ is None:
-        environ = {**base, **request_environ(scope), "wsgi.url_scheme": RequestView(scope).scheme}
+        environ = {**_CONSTANTS, **request_environ(scope), "wsgi.url_scheme": _scheme(scope)}
     return environ
+
+
+def _scheme(scope: Scope) -> Any:
+    return {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
 
 
 def _names(keys: Iterable[str], kind: str) -> list[tuple[str, str]]:
     """The atoms ``{name}kind`` among ``keys``, each with its name in lower case."""
     return [(key, key[1:-2].lower()) for key in keys if key[:1] == "{" and key[-2:].lower() == "}" + kind]
+
+
+def _show(atoms: Atoms, names: list[tuple[str, _Name]], values: Mapping[_Name, Any]) -> None:
+    for key, name in names:
+        if name in values:
+            atoms[key] = _escaped(_text(values[name]) if isinstance(name, bytes) else values[name])
 
 
 def _escaped(value: Any) -> Any:
@@ -490,19 +457,6 @@ def _escaped(value: Any) -> Any:
 
 def _text(value: bytes) -> str:
     return value.decode("latin-1")
-
-
-def _age(exchange: Exchange) -> int:
-    """µs since the exchange began."""
-    return max(0, int((time.monotonic() - exchange.started_at) * 1e6))
-
-
-def _task_name() -> str | None:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # there is no loop
-        return None
-    return None if task is None else task.get_name()
 
 
 def _genuine(method: object, module: ModuleType) -> bool:

@@ -90,6 +90,7 @@ class WorkerContext:
         "max_lines",
         "max_requests",
         "names",
+        "now",
         "recycle",
         "server",
         "served",
@@ -146,10 +147,12 @@ class WorkerContext:
         #: called whenever a connection is gone
         self.closed: Callable[[], None] = lambda: None
         self.fields = b""
-        self.tick()
+        self.now = loop.time()
+        self.tick(self.now)
 
-    def tick(self) -> None:
-        """Make the Server and Date lines for the current second."""
+    def tick(self, now: float) -> None:
+        """Once a second: the clock, in loop time, and the Server and Date lines."""
+        self.now = now
         self.fields = default_fields(self.server, time.time())
 
     def count_request(self) -> None:

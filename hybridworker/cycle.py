@@ -18,6 +18,7 @@ same table as a ladder, commonest case first.
 from __future__ import annotations
 
 import asyncio
+import http
 from typing import Protocol
 
 from .accesslog import ResponseView
@@ -34,8 +35,10 @@ from .errors import (
 from .filebody import send_file
 from .flow import FlowControl
 from .response import (
+    CLOSE,
+    DATE,
     LAST_CHUNK,
-    Field,
+    SERVER,
     as_bytes,
     bodiless,
     encode_fields,
@@ -127,6 +130,7 @@ class RequestResponseCycle:
         owner: Owner,
         flow: FlowControl,
         scope: Scope,
+        request: RequestState,
         keep_alive: bool,
         http10: bool = False,
         expect_continue: bool = False,
@@ -141,15 +145,16 @@ class RequestResponseCycle:
         self.http10 = http10
         self.expect_continue = expect_continue
         self.takes_trailers = takes_trailers
-        self.request = RequestState.BODY
+        self.request = request
         self.chunks: list[bytes] = []
         self.buffered = 0
         self.delivered = False
         self.disconnected = False
         self.event: asyncio.Event | None = None
-        self.started_at = context.loop.time()
-        self.task: asyncio.Task[None] | None = None
         self.access = context.access
+        # The clock of the last tick will do for a report; only the access log needs it exact.
+        self.started_at = context.now if self.access is None else context.loop.time()
+        self.task: asyncio.Task[None] | None = None
         self.state = WAITING
         self.keep_alive = keep_alive
         self.head = b""
@@ -325,7 +330,7 @@ class RequestResponseCycle:
 
     def _start(self, message: Message) -> None:
         status = message.get("status")
-        if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 999:
+        if (type(status) is not int and not isinstance(status, http.HTTPStatus)) or not 200 <= status <= 999:
             raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
         headers = message.get("headers", ())
         if self.access is not None or status == 204:
@@ -334,7 +339,7 @@ class RequestResponseCycle:
             if status == 204:  # RFC 9110 8.6: no Content-Length in a 204
                 headers = [field for field in headers if field[0].lower() != b"content-length"]
         block, length, seen = encode_fields(headers)
-        if seen & Field.CLOSE or not self.context.keep_alive:
+        if seen & CLOSE or not self.context.keep_alive:
             self.keep_alive = False
         elif self.keep_alive and self.request is not RequestState.DONE:
             # RFC 9110 10.1.1: without the 100 the client may or may not send its body.
@@ -354,11 +359,11 @@ class RequestResponseCycle:
         elif self.http10:
             framing = b"Connection: keep-alive\r\n" + framing
         fields = self.context.fields
-        if seen & (Field.DATE | Field.SERVER):  # the application's own win, and there are never two
+        if seen & (DATE | SERVER):  # the application's own win, and there are never two
             fields = server_fields(fields, seen)
         self.reason = message.get("hybridworker.reason")
         line = status_line(status, self.reason)
-        self.head = b"%b%b%b%b\r\n" % (line, fields, framing, block)
+        self.head = line + fields + framing + block + b"\r\n"
         self.trailers = bool(message.get("trailers", False))
         self.status = status
         self.state = STARTED
@@ -368,9 +373,7 @@ class RequestResponseCycle:
         if type(body) is not bytes:
             body = as_bytes(body)
         size = len(body)
-        if self.bodiless:
-            body = b""
-        elif self.remaining is not None:
+        if self.remaining is not None:
             if size > self.remaining or (not more and size < self.remaining):
                 raise ResponseError(
                     f"the body has {'more' if size > self.remaining else 'fewer'} bytes than its Content-Length:"
@@ -378,6 +381,8 @@ class RequestResponseCycle:
                 )
             self.remaining -= size
             self.sent += size
+        elif self.bodiless:
+            body = b""
         elif self.chunked:
             self.sent += size
             if size > JOIN_MAX:
@@ -389,8 +394,19 @@ class RequestResponseCycle:
                 body += LAST_CHUNK
         else:
             self.sent += size
-        self._write(body)
-        self.body_sent(more)
+        head = self.head
+        if head:
+            self.head = b""
+            if size <= JOIN_MAX:
+                self.transport.write(head + body)
+            else:
+                self.transport.writelines([head, body])
+        elif body:
+            self.transport.write(body)
+        if more:
+            self.state = BODY
+        else:
+            self.body_sent(False)
 
     def body_sent(self, more: bool) -> None:
         """A part of the body was written: on to the next state."""
@@ -400,18 +416,6 @@ class RequestResponseCycle:
             self.state = TRAILERS
         else:
             self._complete()
-
-    def _write(self, body: bytes) -> None:
-        """Write ``body``, preceded by the head if that is still held back, in one call."""
-        head = self.head
-        if head:
-            self.head = b""
-            if len(body) > JOIN_MAX:
-                self.transport.writelines([head, body])
-            else:
-                self.transport.write(head + body)
-        elif body:
-            self.transport.write(body)
 
     def _informational(self, kind: str, message: Message) -> None:
         """A 103 from the standard extension, or gunicorn's own informational message (RFC 8297)."""
@@ -441,7 +445,8 @@ class RequestResponseCycle:
         self.state = COMPLETE
         if self.event is not None:
             self.event.set()
-        self._log()
+        if self.access is not None:
+            self._log()
         self.owner.cycle_complete(self)
 
     def fail(self, status: int) -> None:

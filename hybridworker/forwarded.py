@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import itertools
 import re
 import socket
 import struct
@@ -31,6 +32,9 @@ AnyClient: TypeAlias = Client | tuple[str, None] | None
 #: One entry of X-Forwarded-For. Zone identifiers (``fe80::1%eth0``) mean nothing outside of their host: not matched.
 _ENTRY = re.compile(rb"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?|([0-9.]+):([0-9]{1,5})|([0-9A-Fa-f:.]+)")
 _ENTRY_MAX = 53  #: bytes of the longest: IPv6 in brackets, ending in dotted IPv4, with a port
+
+#: How many entries of X-Forwarded-For are looked at, from the right.
+ENTRIES_MAX = 100
 
 V1_START = b"PROXY "
 V1_MAX = 107  #: bytes of the longest line of version 1, with its CRLF
@@ -158,21 +162,20 @@ def client_from(values: list[bytes], settings: Settings) -> Client | None:
     an address, in its one canonical spelling, that a trusted peer vouches for; where the
     chain is torn it is that of the last known proxy. ``forwarded_allow_ips = *`` trusts
     every writer, and so reaches the left end, where any client can write what it likes.
-    Empty entries are skipped (RFC 9110 5.6.1.2).
+    Empty entries are skipped (RFC 9110 5.6.1.2); no chain is followed for more than
+    ``ENTRIES_MAX`` of them, because a long line of trusted addresses is cheap to write.
     """
     networks = settings.forwarded_networks
     client = None
-    for value in reversed(values):
-        for entry in reversed(value.split(b",")):
-            entry = entry.strip(b" \t")
-            if not entry:
-                continue
+    entries = (entry.strip(b" \t") for value in reversed(values) for entry in reversed(value.split(b",")))
+    for entry in itertools.islice(entries, ENTRIES_MAX):
+        if entry:
             hop = _hop(entry) if len(entry) <= _ENTRY_MAX else None
             if hop is None:
-                return client
+                break
             address, client = hop
             if networks is not None and not _within(networks, address):
-                return client
+                break
     return client
 
 

@@ -119,16 +119,12 @@ class RequestHead:
     def begin(self, head: bytes | bytearray) -> None:
         """A new head is about to be parsed; ``head`` holds its bytes, or will."""
         self.head = head
-        self.target = b""
         self.headers: Headers = []
         self.seen = 0
         self.special: Headers | None = None  #: the fields that :mod:`.forwarded` judges
         self.length = 0  #: of the body, where Content-Length gives it
 
     # -- called by the parser
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.request is BODY:
@@ -221,16 +217,20 @@ class RequestHead:
                 self.headers.append((b"host", authority))
         return path, query
 
-    def check_version(self, method: bytes) -> bool:
+    def read_line(self, method: bytes) -> bool:
         """
-        Check the rest of the request line, and Host; returns whether the request is HTTP/1.0.
+        Take the target from the request line and check the rest, and Host; returns whether the request is HTTP/1.0.
 
-        The parser also takes HTTP/0.9 and 2.0, RTSP and ICE, and more than one space.
+        The parser also takes HTTP/0.9 and 2.0, RTSP and ICE, and more than one space. What
+        it took cannot hold a space in the target, so the line itself tells where that is.
         """
-        at = len(method) + len(self.target) + 1
-        if not self.head.startswith(b" HTTP/1.", at):
+        head = self.head
+        start = len(method) + 1
+        end = head.find(b" ", start)
+        if not head.startswith(b" HTTP/1.", end) or end == start:
             raise ProtocolError("the request line is not one of HTTP/1.0 or HTTP/1.1 (RFC 9112 3)")
-        http10 = self.head[at + 8] == 48
+        self.target = bytes(head[start:end])
+        http10 = head[end + 8] == 48
         if self.seen & HOST:
             check_host(self.host)
         elif not http10:

@@ -5,8 +5,8 @@ HTTP/1.1 on one connection: where one request ends and the next begins, and thei
 httptools, and hands a scope to a :class:`~.cycle.RequestResponseCycle` when the head of
 a request is complete. It never sees an ASGI message; the cycle never sees the parser.
 
-    data_received -> _head -> parser -> on_url, on_header -> on_headers_complete -> cycle
-                  -> _body -> parser -> on_body, on_message_complete -----------> cycle
+    data_received -> _head -> parser -> on_header, on_headers_complete -> cycle
+                  -> _body -> parser -> on_body, on_message_complete --> cycle
 
 One request is parsed at a time: what the peer pipelines behind it waits, unparsed, in
 ``pending`` until the response is complete. So answers keep their order, an error behind
@@ -259,11 +259,25 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
     # -- cutting bytes into messages
 
     def _parse(self, data: bytes) -> None:
+        context = self.context
         try:
             while data:
                 request = self.request
                 if request is HEADERS:
-                    data = self._head(data)
+                    size = data.find(b"\r\n\r\n") + 4
+                    if (
+                        3 < size <= context.small_head
+                        and self.scanner is None
+                        and data[0] != 13
+                        and data.count(b"\n", 0, size) <= context.max_lines
+                    ):
+                        self.begin(data)
+                        if size == len(data):
+                            data = self._feed_head(data, b"")
+                        else:
+                            data = self._feed_head(data[:size], data[size:])
+                    else:
+                        data = self._scan_head(data)
                 elif request is BODY:
                     data = self._body(data)
                 else:
@@ -276,27 +290,19 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         except ProtocolError as exc:
             self._refuse(exc)
         except httptools.HttpParserCallbackError as exc:
-            if isinstance(exc.__context__, ProtocolError):
-                self._refuse(exc.__context__)
-            else:
+            if not isinstance(exc.__context__, ProtocolError):
                 raise
+            self._refuse(exc.__context__)
         except httptools.HttpParserError as exc:
             self._refuse(ProtocolError(str(exc)))
 
-    def _head(self, data: bytes) -> bytes:
-        """Parse one head, or as much of it as has come; returns the bytes behind it."""
-        context = self.context
-        if self.scanner is None:
-            size = data.find(b"\r\n\r\n") + 4
-            if 3 < size <= context.small_head and data[0] != 13 and data.count(b"\n", 0, size) <= context.max_lines:
-                self.begin(data)
-                if size == len(data):
-                    return self._feed_head(data, b"")
-                return self._feed_head(data[:size], data[size:])
-            self.scanner = HeadScanner(context.settings)
-            self.begin(self.scanner.data)
-            self.deadline = self.loop.time() + context.settings.header_timeout
+    def _scan_head(self, data: bytes) -> bytes:
+        """Parse as much of one head as has come, line by line; returns the bytes behind it."""
         scanner = self.scanner
+        if scanner is None:
+            self.scanner = scanner = HeadScanner(self.context.settings)
+            self.begin(scanner.data)
+            self.deadline = self.loop.time() + self.context.settings.header_timeout
         lines, rest = scanner.feed(data)
         if scanner.complete:
             self.scanner = None
@@ -307,6 +313,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         return rest
 
     def _feed_head(self, lines: bytes, rest: bytes) -> bytes:
+        """Parse whole lines of a head; returns ``rest``, or nothing of it when another protocol took over."""
         try:
             self.parser.feed_data(lines)
         except httptools.HttpParserUpgrade:
@@ -346,7 +353,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
     def on_headers_complete(self) -> None:
         parser, context, seen = self.parser, self.context, self.seen
         method = parser.get_method()
-        http10 = self.check_version(method)
+        http10 = self.read_line(method)
         path, query = self.split(method)
         self.chunks = None
         self.request = BODY if self.length else DONE
@@ -363,23 +370,30 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         scope = self.http_scope(method, http10, path, query)
         if seen & UPGRADE and not http10 and parser.should_upgrade() and self._websocket(scope):
             return
-        self.cycle = RequestResponseCycle(
+        self.cycle = cycle = RequestResponseCycle(
             context,
             self,
             self.flow,
             scope,
+            self.request,
             self.persistent and context.keep_alive,
             http10,
             expect_continue,
             takes_trailers,
         )
         context.count_request()
-        if self.request is DONE:
-            self.cycle.feed_eof()
-        elif context.is_wsgi and not expect_continue and self.chunks is None and self.length <= WHOLE_BODY_MAX:
+        if (
+            context.is_wsgi
+            and self.request is BODY
+            and not expect_continue
+            and self.chunks is None
+            and self.length <= WHOLE_BODY_MAX
+        ):
             self.waiting = True
             return
-        self._start()
+        if self.eof:
+            cycle.end_of_input()
+        cycle.start()
 
     def on_body(self, body: bytes) -> None:
         if self.cycle is not None:
@@ -394,13 +408,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self.cycle.feed_eof()
             if self.waiting:
                 self.waiting = False
-                self._start()
-
-    def _start(self) -> None:
-        assert self.cycle is not None
-        if self.eof:
-            self.cycle.end_of_input()
-        self.cycle.start()
+                self.cycle.start()
 
     # -- what is not a plain request
 

@@ -1,14 +1,13 @@
 """
 The bytes of a response head: status lines, field validation, body framing.
 
-Pure functions, plain values in and out; no transport, no loop, no state but
-two bounded caches. :mod:`.cycle` decides when these bytes are written. The rule
+Pure functions, plain values in and out; no transport, no loop, no state but one
+bounded cache. :mod:`.cycle` decides when these bytes are written. The rule
 one could break by accident: a name or value is validated here or nowhere.
 """
 
 from __future__ import annotations
 
-import enum
 import http
 import re
 from collections.abc import Iterable
@@ -27,30 +26,29 @@ CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-class Field(enum.IntFlag):
-    """What a response field means for the server; 0 is a field that means nothing to it."""
-
-    LENGTH = 1
-    TRANSFER = 2
-    CONNECTION = 4
-    DATE = 8
-    SERVER = 16
-    CLOSE = 32
-
+# What a response field means for the server, as bits; those of one response are joined. Plain ints: an enum.IntFlag
+# costs a call of Python code for each operation. Zero is a field that means nothing to the server.
+LENGTH = 1
+TRANSFER = 2
+CONNECTION = 4
+DATE = 8
+SERVER = 16
+CLOSE = 32
 
 _MEANINGS = {
-    b"content-length": Field.LENGTH,
-    b"transfer-encoding": Field.TRANSFER,
-    b"connection": Field.CONNECTION,
-    b"keep-alive": Field.TRANSFER,
-    b"date": Field.DATE,
-    b"server": Field.SERVER,
+    b"content-length": LENGTH,
+    b"transfer-encoding": TRANSFER,
+    b"connection": CONNECTION,
+    b"keep-alive": TRANSFER,
+    b"date": DATE,
+    b"server": SERVER,
 }
 
-#: Field name as the application wrote it -> its meaning. Names that are in here were
-#: validated. Bounded: an application that invents names at run time must not fill memory.
-_names: dict[bytes, int] = {}
-_NAMES_MAX = 1024
+#: A field as applications give it -> its line and its meaning. Most fields of most responses were sent before, and
+#: what is in here was validated. Bounded: when it is full it is emptied, and fills with what is sent then.
+_lines: dict[tuple[bytes, bytes], tuple[bytes, int]] = {}
+_LINES_MAX = 1024
+_LINE_MAX = 128
 
 
 def status_line(status: int, reason: bytes | None = None) -> bytes:
@@ -76,7 +74,7 @@ def default_fields(server: bytes, timestamp: float) -> bytes:
 def server_fields(fields: bytes, seen: int) -> bytes:
     """The :func:`default_fields` without those that the application gave itself."""
     server, date, _ = fields.split(b"\r\n")
-    kept = [line for line, flag in ((server, Field.SERVER), (date, Field.DATE)) if not seen & flag]
+    kept = [line for line, flag in ((server, SERVER), (date, DATE)) if not seen & flag]
     return b"".join(b"%b\r\n" % line for line in kept)
 
 
@@ -86,47 +84,61 @@ def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | 
 
     Returns ``(block, content_length, seen)``: the lines with their CRLFs, without
     Transfer-Encoding and Connection, which the server writes itself; the length that
-    the application announced; and the :class:`Field` flags that were seen.
+    the application announced; and the meanings that were seen, joined.
     Order and repeats are kept (checklist H36). Raises :class:`~.errors.InvalidMessage`.
     """
     lines = []
     length: int | None = None
     seen = 0
     try:
-        for name, value in headers:
-            meaning = _names.get(name)
-            if meaning is None:
-                meaning = _meaning(name)
+        for field in headers:
+            known = _lines.get(field) if type(field) is tuple else None
+            if known is None:
+                known = _encode(field)
+            line, meaning = known
             if meaning:
                 seen |= meaning
-                if meaning == 1:  # Field.LENGTH; spelled as a number, this is the hot path
-                    if length is not None:
-                        _same_length(length, value)
+                if meaning == LENGTH:
+                    if length is not None:  # RFC 9110 8.6: a repeat is dropped if it agrees
+                        if length != int(field[1]):
+                            raise InvalidMessage("two Content-Length fields disagree")
                         continue
-                    length = _content_length(value)
-                elif meaning == 2:  # Field.TRANSFER: an application's Transfer-Encoding is ignored (checklist H34)
-                    continue
-                elif meaning == 4:  # Field.CONNECTION: obeyed, then written by the server
-                    if b"close" in value.lower():
-                        seen |= 32
-                    continue
-            lines.append(b"%b: %b\r\n" % (name, value))
-    except (TypeError, ValueError) as exc:
-        if isinstance(exc, InvalidMessage):
-            raise
+                    length = int(field[1])
+            lines.append(line)
+    except TypeError as exc:
         raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
-    block = b"".join(lines)
-    # One look at the whole block instead of one at each value: it must hold exactly the line ends just written.
-    count = len(lines)
-    if block.count(b"\r") != count or block.count(b"\n") != count or len(block.translate(None, CONTROLS)) != len(block):
-        raise InvalidMessage("a header value holds CR, LF, NUL or another control character")
-    return block, length, seen
+    return b"".join(lines), length, seen
+
+
+def _encode(field: Iterable[bytes]) -> tuple[bytes, int]:
+    """The line of one field and what it means; an empty line where the server writes the field itself."""
+    try:
+        name, value = field
+        line = b"%b: %b\r\n" % (name, value)
+    except (TypeError, ValueError) as exc:
+        raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
+    if type(name) is not bytes or TOKEN.fullmatch(name) is None:
+        raise InvalidMessage(f"{name!r} is not a header name (bytes, RFC 9110 5.6.2 token)")
+    if line.count(b"\r") != 1 or line.count(b"\n") != 1 or len(line.translate(None, CONTROLS)) != len(line):
+        raise InvalidMessage(f"the value of {name!r} holds CR, LF, NUL or another control character")
+    meaning = _MEANINGS.get(name.lower(), 0)
+    if meaning == LENGTH and not value.isdigit():
+        raise InvalidMessage(f"Content-Length {value!r} is not a number")
+    if meaning == CONNECTION:  # obeyed, then written by the server
+        meaning, line = CONNECTION | (CLOSE if b"close" in value.lower() else 0), b""
+    elif meaning == TRANSFER:  # framing is the server's own (checklist H34)
+        line = b""
+    if len(line) <= _LINE_MAX:
+        if len(_lines) >= _LINES_MAX:
+            _lines.clear()
+        _lines[name, value] = line, meaning
+    return line, meaning
 
 
 def encode_trailers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The trailer lines of a chunked response (RFC 9112 7.1.2). Framing fields are refused there."""
     block, _, seen = encode_fields(headers)
-    if seen & (Field.LENGTH | Field.TRANSFER):
+    if seen & (LENGTH | TRANSFER):
         raise InvalidMessage("framing fields cannot be trailers (RFC 9110 6.5.1)")
     return block
 
@@ -166,27 +178,6 @@ def as_bytes(body: object) -> bytes:
 def bodiless(method: str, status: int) -> bool:
     """Whether the answer carries no content whatever its fields say (RFC 9110 6.4.1)."""
     return method == "HEAD" or status == 204 or status == 304
-
-
-def _meaning(name: bytes) -> int:
-    if type(name) is not bytes or TOKEN.fullmatch(name) is None:
-        raise InvalidMessage(f"{name!r} is not a header name (bytes, RFC 9110 5.6.2 token)")
-    meaning = int(_MEANINGS.get(name.lower(), 0))
-    if len(_names) < _NAMES_MAX:
-        _names[name] = meaning
-    return meaning
-
-
-def _content_length(value: bytes) -> int:
-    if not value.isdigit():
-        raise InvalidMessage(f"Content-Length {value!r} is not a number")
-    return int(value)
-
-
-def _same_length(length: int, value: bytes) -> None:
-    """A repeated Content-Length is dropped if it agrees (RFC 9110 8.6), and an error otherwise."""
-    if _content_length(value) != length:
-        raise InvalidMessage(f"two Content-Length fields disagree: {length} and {value!r}")
 
 
 def _phrase(status: int) -> str:

@@ -17,6 +17,28 @@ from .errors import ProtocolError
 
 Address = tuple[str, int] | tuple[str, None] | None
 
+#: The keys of an HTTP scope, in the order of the specification.
+_HTTP: dict[str, Any] = dict.fromkeys(
+    (
+        "type",
+        "asgi",
+        "http_version",
+        "method",
+        "scheme",
+        "path",
+        "raw_path",
+        "query_string",
+        "root_path",
+        "headers",
+        "client",
+        "server",
+        "state",
+        "extensions",
+        "hybridworker.target",
+    )
+)
+_HTTP["type"] = "http"
+
 
 def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
     """
@@ -89,27 +111,26 @@ def http_scope(
     state: dict[str, Any],
 ) -> Scope:
     """The scope of one HTTP request (ASGI HTTP 2.5, "HTTP Connection Scope"). ``target`` is for the access log."""
-    return {
-        "type": "http",
-        "asgi": {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION},
-        "http_version": http_version,
-        "method": method,
-        "scheme": scheme,
-        "path": raw_path.decode("ascii") if b"%" not in raw_path else decode_path(raw_path),
-        "raw_path": raw_path,
-        "query_string": query_string,
-        "root_path": root_path,
-        "headers": headers,
-        "client": client,
-        "server": server,
-        "state": state.copy(),
-        "extensions": {
-            "http.response.early_hint": {},
-            "http.response.pathsend": {},
-            "http.response.zerocopysend": {},
-        },
-        "hybridworker.target": target,
+    scope = _HTTP.copy()  # faster than a literal, which would be built key by key
+    scope["asgi"] = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
+    scope["http_version"] = http_version
+    scope["method"] = method
+    scope["scheme"] = scheme
+    scope["path"] = raw_path.decode("ascii") if b"%" not in raw_path else decode_path(raw_path)
+    scope["raw_path"] = raw_path
+    scope["query_string"] = query_string
+    scope["root_path"] = root_path
+    scope["headers"] = headers
+    scope["client"] = client
+    scope["server"] = server
+    scope["state"] = state.copy()
+    scope["extensions"] = {
+        "http.response.early_hint": {},
+        "http.response.pathsend": {},
+        "http.response.zerocopysend": {},
     }
+    scope["hybridworker.target"] = target
+    return scope
 
 
 def websocket_scope(scope: Scope) -> Scope:

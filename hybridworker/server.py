@@ -72,7 +72,7 @@ class Server:
 
     def tick(self, now: float) -> None:
         """Once a second: the Date field, and every timeout of every connection. ``now`` is loop time."""
-        self.context.tick()
+        self.context.tick(now)
         for connection in list(self.context.connections):
             connection.tick(now)
         if not self.accepting and self.state is SERVING and now >= self.paused_until:

@@ -21,7 +21,9 @@ class ConnectionState(enum.Enum):
     """One TCP connection, as :class:`~.http11.HTTPProtocol` sees it."""
 
     NEW = enum.auto()  #: accepted, no byte of a request yet. Exits: ACTIVE, CLOSING, CLOSED
-    ACTIVE = enum.auto()  #: a request has begun and its response is not complete. Exits: IDLE, UPGRADED, CLOSING, CLOSED
+    ACTIVE = (
+        enum.auto()
+    )  #: a request has begun and its response is not complete. Exits: IDLE, UPGRADED, CLOSING, CLOSED
     IDLE = enum.auto()  #: between a complete response and the next request. Exits: ACTIVE, CLOSING, CLOSED
     UPGRADED = enum.auto()  #: handed to another protocol. Terminal here
     CLOSING = enum.auto()  #: nothing more is parsed; what is written still goes out. Exit: CLOSED

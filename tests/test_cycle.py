@@ -154,13 +154,13 @@ def test_h36_order_and_repeats_of_fields_are_kept() -> None:
 def test_h49_date_and_server_are_added_once() -> None:
     """The application's own win."""
     with wire(responder(start(200, (b"server", b"mine"), (b"content-length", b"0")), body())) as w:
-        w.context.tick()
+        w.context.tick(0.0)
         sent = w.feed(GET)
         assert sent.lower().count(b"server:") == 1
         assert b"server: mine" in sent
         assert sent.count(b"Date: ") == 1
     with wire(responder(start(200, (b"Date", b"now"), (b"content-length", b"0")), body())) as w:
-        w.context.tick()
+        w.context.tick(0.0)
         sent = w.feed(GET)
         assert sent.count(b"Date: ") == 1
         assert b"Server: gunicorn\r\n" in sent

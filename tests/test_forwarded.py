@@ -397,6 +397,14 @@ def test_with_a_star_the_left_end_is_the_client() -> None:
     assert client_from([b"unknown, 192.0.2.1, 10.0.0.1"], settings) == ("192.0.2.1", 0)
 
 
+def test_a_chain_is_not_followed_for_ever() -> None:
+    """Only the hundred right-most entries are looked at, empty ones among them; the last one reached is the client."""
+    settings = configured(forwarded_networks=TRUSTED)
+    assert client_from([b"192.0.2.1" + b",10.0.0.1" * 99], settings) == ("192.0.2.1", 0)
+    assert client_from([b"192.0.2.1", b"10.0.0.2" + b",10.0.0.1" * 99], settings) == ("10.0.0.2", 0)
+    assert client_from([b"192.0.2.1" + b"," * 100], settings) is None
+
+
 @given(st.lists(st.binary(max_size=40) | st.ip_addresses().map(lambda address: str(address).encode()), max_size=6))
 @example([b"1,2", b":1"])
 @bounded

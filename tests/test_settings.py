@@ -147,7 +147,8 @@ def test_limit_request_line(configured: int, effective: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("configured", "effective"), [(0, 32768), (1, 1), (100, 100), (32768, 32768), (32769, 32768), (10**9, 32768)]
+    ("configured", "effective"),
+    [(0, 32768), (1, 1), (100, 100), (32767, 32767), (32768, 32768), (32769, 32768), (10**9, 32768)],
 )
 def test_limit_request_fields(configured: int, effective: int) -> None:
     """0, and everything above 32768, is 32768."""

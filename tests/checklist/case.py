@@ -79,7 +79,7 @@ class Case:
 
     async def released(self, name: str = "go") -> None:
         """Wait until the statement calls :meth:`~.wire.Run.release`."""
-        while not (self.directory / f"{self.token}.{name}").exists():
+        while not (self.directory / f"{self.token}.{name}").exists():  # noqa: ASYNC110 - another process makes it
             await asyncio.sleep(0.005)
 
     async def answer(self, content: bytes = b"ok", status: int = 200, headers: Iterable[Any] = ()) -> None:
@@ -99,7 +99,7 @@ class Case:
 
     async def read(self) -> bytes:
         """The whole body of the request; what ends it is noted as "end of body"."""
-        content = []
+        content: list[bytes] = []
         while True:
             event = await self.receive()
             if event["type"] != "http.request":

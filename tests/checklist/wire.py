@@ -288,7 +288,9 @@ class WebSocket(Wire):
     run: Run
     handshake: Answer
 
-    def ask(self, app: App, target: str = "/", headers: Fields = (), method: str = "GET", **change: bytes | None) -> Run:
+    def ask(
+        self, app: App, target: str = "/", headers: Fields = (), method: str = "GET", **change: bytes | None
+    ) -> Run:
         """
         Write the handshake.
 

@@ -40,7 +40,7 @@ DEADLINE: Final = 40.0
 #: What must not be in the log of a server that did nothing wrong. gunicorn's own code leaves sockets
 #: unclosed, and some of its releases call the SIGTERM that they sent themselves an error.
 DIRT: Final = re.compile(
-    r"^(?!.*was sent SIGTERM|.*/gunicorn/\w+\.py:\d+: ResourceWarning).*(?:\[ERROR\]|\[CRITICAL\]|Traceback|Warning: |never awaited|Exception ignored).*$",
+    r"^(?!.*was sent SIGTERM|.*/gunicorn/\w+\.py:\d+: ResourceWarning|.*: Enable tracemalloc).*(?:\[ERROR\]|\[CRITICAL\]|Traceback|Warning: |never awaited|Exception ignored).*$",
     re.MULTILINE,
 )
 

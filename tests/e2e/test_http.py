@@ -357,6 +357,8 @@ def test_a_half_closed_client_gets_its_answers(server: Gunicorn) -> None:
 
 BAD_REQUESTS = {
     "no request": b"\x16\x03\x01 this is not HTTP\r\n\r\n",
+    "unknown method": b"FOOBAR / HTTP/1.1\r\nHost: test\r\n\r\n",
+    "method in lower case": b"get / HTTP/1.1\r\nHost: test\r\n\r\n",
     "no version": b"GET /\r\n\r\n",
     "bare LF": b"GET / HTTP/1.1\nHost: test\n\n",
     "length and chunked": b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -132,6 +132,25 @@ def test_with_one_thread_calls_never_overlap(gunicorn: Servers) -> None:
     assert log.index("gate a reached") < log.index("gate b reached")
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        "GET / HTTP/1.1\r\nHos",
+        "POST /digest HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nthe first bytes",
+    ],
+    ids=["head", "body"],
+)
+def test_a_request_that_is_still_coming_in_holds_no_thread(gunicorn: Servers, beginning: str) -> None:
+    """Ten slow clients and one thread: another request is answered meanwhile."""
+    server = gunicorn("wsgi:app", "--threads", "1")
+    slow = [server.connect() for _ in range(10)]
+    for client in slow:
+        client.send(beginning)
+    assert server.request().text == "Hello from WSGI"
+    for client in slow:
+        client.reset()
+
+
 def test_applications_do_not_run_in_the_thread_of_the_loop(server: Gunicorn) -> None:
     """A blocked call must not block anybody else."""
     assert server.request("/thread").text.endswith("False")

@@ -1,0 +1,113 @@
+"""
+README.rst says what the code says.
+
+The tables of settings and of variables are those of ``settings.py``, word for word; the
+commands exist; the names of the examples are those of the folder. ``python -m
+tests.test_readme`` prints the tables as the README should have them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+from hybridworker.settings import SETTINGS, VARIABLES, Fate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: Heading above the table of each fate, in the README's order.
+HEADINGS = {
+    Fate.OBEYED: "Obeyed by this worker",
+    Fate.GUNICORN: "gunicorn's own, unchanged",
+    Fate.REFUSED: "Not possible with this worker",
+}
+
+
+def readme() -> str:
+    return (ROOT / "README.rst").read_text(encoding="utf-8")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], widths: str) -> str:
+    """A ``list-table`` of reStructuredText."""
+    lines = [".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", ""]
+    for row in [header, *rows]:
+        for number, cell in enumerate(row):
+            lines.append(f"   {'* -' if number == 0 else '  -'} {cell}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def names(group: Iterable[str]) -> str:
+    return ", ".join(f"``{name}``" for name in group)
+
+
+def settings_table(fate: Fate) -> str:
+    """gunicorn's settings of one fate; those that share a remark stand in one row."""
+    remarks: dict[str, list[str]] = {}
+    for name, row in SETTINGS.items():
+        if row.fate is fate:
+            remarks.setdefault(row.remark, []).append(name)
+    return table(("Setting", "Remark"), ((names(group), remark) for remark, group in remarks.items()), "30 70")
+
+
+def variables_table() -> str:
+    """Our own variables."""
+    rows = (
+        (f"``{name}``", f"{variable.default} {variable.unit}".strip(), variable.kind.allowed, variable.remark)
+        for name, variable in VARIABLES.items()
+    )
+    return table(("Variable", "Default", "Allowed", "Meaning"), rows, "28 8 24 40")
+
+
+@pytest.mark.parametrize("fate", Fate, ids=lambda fate: fate.name)
+def test_the_settings_of_gunicorn(fate: Fate) -> None:
+    """Every setting has its row under the right heading."""
+    heading = HEADINGS[fate]
+    assert f"{heading}\n{'~' * len(heading)}\n" in readme()
+    assert settings_table(fate) in readme().partition(f"\n{heading}\n")[2]
+
+
+def test_the_variables() -> None:
+    """Every variable has its row, and no other is mentioned."""
+    assert variables_table() in readme()
+    mentioned = set(re.findall(r"HYBRIDWORKER_[A-Z_]+[A-Z]", readme()))
+    assert mentioned == set(VARIABLES)
+
+
+def test_every_target_of_make_is_there() -> None:
+    """What the README calls by ``make`` exists, and ``make help`` lists it."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony is not None
+    assert set(phony[1].split()) == listed
+    assert set(re.findall(r"make ([a-z-]+)", readme())) <= listed
+
+
+def test_every_example_is_named() -> None:
+    """The list of examples is complete."""
+    examples = {path.name for path in (ROOT / "examples").iterdir() if path.name != "__pycache__"}
+    for name in examples:
+        assert f"``{name}``" in readme(), f"{name} is not in the README"
+
+
+def test_the_lowest_gunicorn_is_stated() -> None:
+    """The README and pyproject.toml agree on it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (lowest,) = [
+        requirement.partition(">=")[2]
+        for requirement in project["dependencies"]
+        if requirement.startswith("gunicorn>=")
+    ]
+    assert f"gunicorn {lowest} or later" in readme()
+    assert f"Python {project['requires-python'].removeprefix('>=')} or later" in readme()
+
+
+if __name__ == "__main__":
+    for fate, heading in HEADINGS.items():
+        sys.stdout.write(f"{heading}\n{'~' * len(heading)}\n\n{settings_table(fate)}\n")
+    sys.stdout.write(variables_table())
