@@ -40,14 +40,8 @@ from .environ import request_environ
 #: there shows in the log, as it does with gunicorn's own workers.
 ENVIRON = "hybridworker.environ"
 
-_CONSTANTS = {
-    "SERVER_SOFTWARE": SERVER_SOFTWARE,
-    "wsgi.version": (1, 0),
-    "wsgi.multithread": True,
-    "wsgi.run_once": False,
-    "wsgi.input_terminated": True,
-}
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _Name = TypeVar("_Name", str, bytes)
 
 
@@ -97,7 +91,7 @@ class RequestView:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.method: Any = scope.get("method", "GET")  # the scope of a WebSocket has none
-        self.scheme = _scheme(scope)
+        self.scheme = _SCHEMES[scope["scheme"]]
         self.uri = _text(scope["hybridworker.target"])
         self.path = _text(scope["raw_path"])
         self.query = _text(scope["query_string"])
@@ -204,11 +198,11 @@ class RequestHooks:
 
         Without an environ one is made from the scope; without a view :meth:`before` has raised.
         """
-        if self.post is not None and view is not None:
-            try:
+        try:
+            if self.post is not None and view is not None:
                 self.post(self.worker, view, _environ(view.scope) if environ is None else environ, response)
-            except Exception:
-                self.log.exception("Exception in post_request hook")
+        except Exception:
+            self.log.exception("Exception in post_request hook")
 
 
 # -- the access log
@@ -305,12 +299,7 @@ _FROM_NUMBERS: dict[str, Callable[[int | None, int], Any]] = {
 }
 
 #: The fields among them. Names with an underscore are in a scope if the configuration lets them in.
-_FIELDS = {
-    b"referer": ("f", "HTTP_REFERER"),
-    b"user-agent": ("a", "HTTP_USER_AGENT"),
-    b"user_agent": ("a", "HTTP_USER_AGENT"),
-    b"authorization": ("u", "HTTP_AUTHORIZATION"),
-}
+_FIELDS = {b"referer": "f", b"user-agent": "a", b"user_agent": "a", b"authorization": "u"}
 
 _KEY = re.compile(r"%\(([^)]*)\)")
 
@@ -325,12 +314,11 @@ class AccessLog:
         keys = set(_KEY.findall(self.format))
         self.from_environ = [(key, name) for key, name in _FROM_ENVIRON.items() if key in keys]
         self.from_numbers = [(key, number) for key, number in _FROM_NUMBERS.items() if key in keys]
-        self.field_names = {name: key for name, (atom, key) in _FIELDS.items() if atom in keys}
-        self.request_names = [(key, name.encode("latin-1")) for key, name in _names(keys, "i")]
-        self.response_names = [(key, name.encode("latin-1")) for key, name in _names(keys, "o")]
+        self.fields = {name: key for name, key in _FIELDS.items() if key in keys}
+        self.request_names = [(key, name.encode()) for key, name in _names(keys, "i")]
+        self.response_names = [(key, name.encode()) for key, name in _names(keys, "o")]
         self.environ_names = _names(keys, "e")
-        self.whole_environ = "U" in keys or bool(self.environ_names)
-        self.shows_user = "u" in keys
+        self.needs_environ = "U" in keys or bool(self.environ_names)
         #: "-" is shown for an atom that is missing, and for one that there is not
         self.constants: dict[str, Any] = dict.fromkeys(keys, "-") | {"p": f"<{os.getpid()}>"}
         self.record: dict[str, Any] | None = None
@@ -350,43 +338,47 @@ class AccessLog:
     def atoms(self, exchange: Exchange, took: int) -> Atoms:
         """The atoms of the format; ``took`` in µs."""
         scope = exchange.scope
-        environ = scope.get(ENVIRON)
-        if environ is None:
-            environ = _environ(scope) if self.whole_environ else self._brief_environ(scope)
         atoms = Atoms(self.constants)
         atoms.source = (self, exchange, took)
         atoms["s"] = str(exchange.status)
-        atoms["r"] = _escaped(f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}")
-        _show(atoms, self.from_environ, environ)
         for key, number in self.from_numbers:
             atoms[key] = number(exchange.sent, took)
-        if self.shows_user and "HTTP_AUTHORIZATION" in environ:
-            atoms["u"] = _escaped(self.log._get_user(environ) or "-")
+        if self.needs_environ or ENVIRON in scope:
+            self._read_environ(atoms, _environ(scope))
+        else:
+            self._read_scope(atoms, scope)
         # Of names that come more than once the last is shown, as gunicorn does it.
         if self.request_names:
             _show(atoms, self.request_names, dict(scope["headers"]))
         if self.response_names:
             _show(atoms, self.response_names, {name.lower(): value for name, value in exchange.headers})
-        if self.environ_names:
-            _show(atoms, self.environ_names, {name.lower(): value for name, value in environ.items()})
         return atoms
 
-    def _brief_environ(self, scope: Scope) -> dict[str, Any]:
-        """The part of :func:`~.environ.request_environ` that the format needs."""
-        client = scope["client"]
-        environ = {
-            "REMOTE_ADDR": "" if client is None else client[0],
-            "REQUEST_METHOD": scope.get("method", "GET"),
-            "RAW_URI": scope["hybridworker.target"].decode("latin-1"),
-            "QUERY_STRING": scope["query_string"].decode("latin-1"),
-            "SERVER_PROTOCOL": "HTTP/" + scope["http_version"],
-        }
-        names = self.field_names
+    def _read_environ(self, atoms: Atoms, environ: dict[str, Any]) -> None:
+        atoms["r"] = _escaped(f"{environ['REQUEST_METHOD']} {environ['RAW_URI']} {environ['SERVER_PROTOCOL']}")
+        _show(atoms, self.from_environ, environ)
+        if self.environ_names:
+            _show(atoms, self.environ_names, {name.lower(): value for name, value in environ.items()})
+        if b"authorization" in self.fields and "HTTP_AUTHORIZATION" in environ:
+            atoms["u"] = _escaped(self.log._get_user(environ) or "-")
+
+    def _read_scope(self, atoms: Atoms, scope: Scope) -> None:
+        """The same without an environ, which takes longer to make than everything else here."""
+        client, fields = scope["client"], self.fields
+        atoms["h"] = "" if client is None else client[0]
+        atoms["m"] = method = scope.get("method", "GET")
+        atoms["H"] = protocol = "HTTP/" + scope["http_version"]
+        atoms["q"] = _escaped(_text(scope["query_string"]))
+        atoms["r"] = _escaped(f"{method} {_text(scope['hybridworker.target'])} {protocol}")
+        found: dict[str, str] = {}
         for name, value in scope["headers"]:
-            if name in names:
-                key, text = names[name], value.decode("latin-1")
-                environ[key] = f"{environ[key]},{text}" if key in environ else text
-        return environ
+            if name in fields:
+                key, text = fields[name], value.decode("latin-1")
+                found[key] = f"{found[key]},{text}" if key in found else text
+        for key, text in found.items():
+            if key == "u":
+                text = self.log._get_user({"HTTP_AUTHORIZATION": text}) or "-"
+            atoms[key] = _escaped(text)
 
     def all_atoms(self, exchange: Exchange, took: int) -> dict[str, Any]:
         """Every atom, made by gunicorn at its own cost."""
@@ -432,12 +424,10 @@ def _environ(scope: Scope) -> dict[str, Any]:
     """The WSGI application's own environ, or what it would have been given for this scope."""
     environ: dict[str, Any] | None = scope.get(ENVIRON)
     if environ is None:
-        environ = {**_CONSTANTS, **request_environ(scope), "wsgi.url_scheme": _scheme(scope)}
+        environ = request_environ(scope)
+        environ["SERVER_SOFTWARE"] = SERVER_SOFTWARE
+        environ["wsgi.url_scheme"] = _SCHEMES[scope["scheme"]]
     return environ
-
-
-def _scheme(scope: Scope) -> Any:
-    return {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
 
 
 def _names(keys: Iterable[str], kind: str) -> list[tuple[str, str]]:

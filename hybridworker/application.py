@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,8 @@ def detect(app: Any, override: str = "auto") -> Decision:
 
 def single_callable(app: Any, interface: Interface) -> ASGIApp:
     """The ASGI 3 form of an ASGI application."""
-    adapted: ASGIApp = double_to_single_callable(app) if interface is Interface.ASGI2 else app
-    return adapted
+    adapt: Callable[[Any], ASGIApp] = double_to_single_callable if interface is Interface.ASGI2 else lambda app: app
+    return adapt(app)
 
 
 def _layers(app: Any) -> Iterator[Any]:

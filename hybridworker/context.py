@@ -83,6 +83,7 @@ class WorkerContext:
         "draining",
         "fields",
         "hooks",
+        "idle_time",
         "is_wsgi",
         "keep_alive",
         "log",
@@ -139,6 +140,8 @@ class WorkerContext:
         self.max_lines = settings.limit_request_fields + 2
         #: field name as received -> its lower-case form and what it means to :mod:`.http11`
         self.names: dict[bytes, tuple[bytes, int]] = {}
+        #: how long an idle connection is kept, in seconds
+        self.idle_time = settings.keepalive
         #: connections may outlive a response
         self.keep_alive = settings.keepalive > 0
         self.draining = False
@@ -165,6 +168,7 @@ class WorkerContext:
         """The worker is leaving: every response from now on ends its connection."""
         self.draining = True
         self.keep_alive = False
+        self.idle_time = self.settings.drain_window
 
     def warn_once(self, message: str) -> None:
         """Log a warning the first time."""

@@ -6,48 +6,28 @@ parser: :class:`~.http11.HTTPProtocol` feeds it the request's body and is told w
 the response is complete.
 
     feed, feed_eof, disconnect  ->  receive()
-    send() -> response.encode_fields -> one transport.write of head and first chunk
+    send() -> ResponseWriter    ->  one transport.write of head and first chunk
 
-Event loop side only. The head is held back until the first body message (ASGI HTTP
-2.5 allows it), so that an error before it is still a clean 500. The rule one could
-break by accident: validate before anything is written, for what was written cannot
-be taken back. States: ``states.RESPONSE``; :meth:`RequestResponseCycle.send` is the
-same table as a ladder, commonest case first.
+Event loop side only. States: ``states.RESPONSE``; :meth:`RequestResponseCycle.send` is
+the same table as a ladder, commonest case first. The rule one could break by accident:
+an application may call ``receive()`` and ``send()`` from several tasks, before, while
+and after the client leaves, and none of these calls may hang.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http
-from typing import Protocol
 
 from .accesslog import ResponseView
-from .asgi import Message, Scope
+from .asgi import Headers, Message, Scope
 from .context import Hooks, WorkerContext
 from .environ import request_environ
-from .errors import (
-    ClientDisconnected,
-    InvalidMessage,
-    ResponseError,
-    UnexpectedMessage,
-    caused_by_disconnect,
-)
+from .errors import ClientDisconnected, UnexpectedMessage, caused_by_disconnect
 from .filebody import send_file
 from .flow import FlowControl
-from .response import (
-    CLOSE,
-    DATE,
-    LAST_CHUNK,
-    SERVER,
-    as_bytes,
-    bodiless,
-    encode_fields,
-    encode_trailers,
-    error_response,
-    server_fields,
-    status_line,
-)
+from .response import error_response
 from .states import RESPONSE, RequestState, ResponseState, expected
+from .writer import Owner, ResponseWriter
 
 WAITING, STARTED, BODY = ResponseState.WAITING, ResponseState.STARTED, ResponseState.BODY
 TRAILERS, COMPLETE, ABORTED = ResponseState.TRAILERS, ResponseState.COMPLETE, ResponseState.ABORTED
@@ -55,73 +35,25 @@ TRAILERS, COMPLETE, ABORTED = ResponseState.TRAILERS, ResponseState.COMPLETE, Re
 #: Bytes of request body held for an application that does not ask for them; above, reading pauses.
 BODY_BUFFER = 65536
 
-#: Above this size head and chunk are written as two buffers: copying costs more than the second buffer.
-JOIN_MAX = 65536
-
 #: The status that the access log shows where the client left before there was one. No client ever sees it.
 CLIENT_LEFT = 499
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class Owner(Protocol):
-    """What a cycle needs of the protocol that made it."""
-
-    def cycle_complete(self, cycle: RequestResponseCycle) -> None:
-        """The last byte of the response was written."""
-
-    def body_wanted(self) -> None:
-        """The application waits for bytes of the body that have not arrived."""
-
-    def drainable(self) -> bool:
-        """Whether the unread rest of the request is short enough to be read and dropped."""
-
-    def abort(self) -> None:
-        """Cut the connection, so that the peer sees a truncated response."""
-
-
-class RequestResponseCycle:
-    """
-    One request and its response.
-
-    ``keep_alive`` is what the request allows; the response may end the connection
-    all the same. ``status``, ``headers`` and ``sent`` (bytes of body written) are what
-    the access log shows.
-    """
+class RequestResponseCycle(ResponseWriter):
+    """One request and its response: the application's ``receive`` and ``send``."""
 
     __slots__ = (
-        # the connection
-        "context",
-        "flow",
-        "owner",
-        "transport",
-        # the request
         "access",
         "buffered",
         "chunks",
         "delivered",
         "disconnected",
         "event",
-        "expect_continue",
-        "http10",
-        "method",
-        "request",
         "scope",
         "started_at",
         "task",
-        "takes_trailers",
-        # the response
-        "bodiless",
-        "chunked",
-        "head",
-        "headers",
-        "keep_alive",
-        "reason",
-        "remaining",
-        "sent",
-        "state",
-        "status",
-        "trailers",
     )
 
     def __init__(
@@ -136,6 +68,7 @@ class RequestResponseCycle:
         expect_continue: bool = False,
         takes_trailers: bool = False,
     ) -> None:
+        # One constructor for both halves: a second call for each request would show in the benchmarks.
         self.context = context
         self.owner = owner
         self.flow = flow
@@ -158,7 +91,7 @@ class RequestResponseCycle:
         self.state = WAITING
         self.keep_alive = keep_alive
         self.head = b""
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: Headers = []
         self.status = 0
         self.reason: bytes | None = None
         self.sent = 0
@@ -226,7 +159,8 @@ class RequestResponseCycle:
 
     def start(self) -> None:
         """Call the application, in a task of its own and a fresh copy of the base context."""
-        self.task = self.context.spawn(self.run())
+        context = self.context
+        self.task = context.loop.create_task(self.run(), context=context.base.copy())
 
     async def run(self) -> None:
         """Call the application once and see to it that its response ends, well or badly."""
@@ -308,7 +242,7 @@ class RequestResponseCycle:
         if kind == "http.response.body" and (state is STARTED or state is BODY):
             self.body(message.get("body", b""), message.get("more_body", False))
         elif kind == "http.response.start" and state is WAITING:
-            self._start(message)
+            self.start_response(message)
         elif state is ABORTED:
             raise ClientDisconnected("the client disconnected")
         elif (kind == "http.response.zerocopysend" and (state is STARTED or state is BODY)) or (
@@ -318,130 +252,18 @@ class RequestResponseCycle:
         elif (kind == "http.response.early_hint" or kind == "http.response.informational") and (
             state is WAITING or state is STARTED or state is BODY
         ):
-            self._informational(kind, message)
+            self.informational(kind, message)
         elif kind == "http.response.trailers" and state is TRAILERS:
-            self._trailers(message)
+            self.send_trailers(message)
         else:
             raise UnexpectedMessage(kind, state, expected(RESPONSE, state))
         if self.flow.write_paused and self.state is not COMPLETE:
             await self.flow.drain()
 
-    # -- the pieces of a response
+    # -- the end
 
-    def _start(self, message: Message) -> None:
-        status = message.get("status")
-        if (type(status) is not int and not isinstance(status, http.HTTPStatus)) or not 200 <= status <= 999:
-            raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
-        headers = message.get("headers", ())
-        if self.access is not None or status == 204:
-            headers = [(name, value) for name, value in headers]
-            self.headers = headers
-            if status == 204:  # RFC 9110 8.6: no Content-Length in a 204
-                headers = [field for field in headers if field[0].lower() != b"content-length"]
-        block, length, seen = encode_fields(headers)
-        if seen & CLOSE or not self.context.keep_alive:
-            self.keep_alive = False
-        elif self.keep_alive and self.request is not RequestState.DONE:
-            # RFC 9110 10.1.1: without the 100 the client may or may not send its body.
-            self.keep_alive = not self.expect_continue and self.owner.drainable()
-        framing = b""
-        if bodiless(self.method, status):
-            self.bodiless = True
-        elif length is not None:
-            self.remaining = length
-        elif self.http10:
-            self.keep_alive = False
-        else:
-            self.chunked = True
-            framing = b"Transfer-Encoding: chunked\r\n"
-        if not self.keep_alive:
-            framing = b"Connection: close\r\n" + framing
-        elif self.http10:
-            framing = b"Connection: keep-alive\r\n" + framing
-        fields = self.context.fields
-        if seen & (DATE | SERVER):  # the application's own win, and there are never two
-            fields = server_fields(fields, seen)
-        self.reason = message.get("hybridworker.reason")
-        line = status_line(status, self.reason)
-        self.head = line + fields + framing + block + b"\r\n"
-        self.trailers = bool(message.get("trailers", False))
-        self.status = status
-        self.state = STARTED
-
-    def body(self, body: bytes, more: bool) -> None:
-        """Take a part of the body: check it, frame it, write it."""
-        if type(body) is not bytes:
-            body = as_bytes(body)
-        size = len(body)
-        if self.remaining is not None:
-            if size > self.remaining or (not more and size < self.remaining):
-                raise ResponseError(
-                    f"the body has {'more' if size > self.remaining else 'fewer'} bytes than its Content-Length:"
-                    f" {size} where {self.remaining} remain"
-                )
-            self.remaining -= size
-            self.sent += size
-        elif self.bodiless:
-            body = b""
-        elif self.chunked:
-            self.sent += size
-            if size > JOIN_MAX:
-                self.transport.writelines([self.head, b"%x\r\n" % size, body])
-                self.head, body = b"\r\n", b""
-            elif size:
-                body = b"%x\r\n%b\r\n" % (size, body)
-            if not more and not self.trailers:
-                body += LAST_CHUNK
-        else:
-            self.sent += size
-        head = self.head
-        if head:
-            self.head = b""
-            if size <= JOIN_MAX:
-                self.transport.write(head + body)
-            else:
-                self.transport.writelines([head, body])
-        elif body:
-            self.transport.write(body)
-        if more:
-            self.state = BODY
-        else:
-            self.body_sent(False)
-
-    def body_sent(self, more: bool) -> None:
-        """A part of the body was written: on to the next state."""
-        if more:
-            self.state = BODY
-        elif self.trailers:
-            self.state = TRAILERS
-        else:
-            self._complete()
-
-    def _informational(self, kind: str, message: Message) -> None:
-        """A 103 from the standard extension, or gunicorn's own informational message (RFC 8297)."""
-        if kind == "http.response.early_hint":
-            status, headers = 103, [(b"link", link) for link in message.get("links", ())]
-        else:
-            status, headers = message.get("status", 103), message.get("headers", ())
-            if not isinstance(status, int) or not 100 <= status < 200 or status == 101:
-                raise InvalidMessage(f"an informational status is 100 or from 102 to 199, not {status!r}")
-        block, _, _ = encode_fields(headers)
-        # Not to HTTP/1.0 (RFC 9110 15.2), and after the head a hint is too late (checklist X15).
-        if not self.http10 and self.state is not BODY:
-            self.transport.write(b"%b%b\r\n" % (status_line(status), block))
-
-    def _trailers(self, message: Message) -> None:
-        block = encode_trailers(message.get("headers", ()))
-        if self.chunked and self.takes_trailers:  # RFC 9110 6.5.1: only to a client that asked for them
-            self.head += block
-        if message.get("more_trailers", False):
-            return
-        if self.chunked:
-            self.transport.write(b"0\r\n%b\r\n" % self.head)
-        self.head = b""
-        self._complete()
-
-    def _complete(self) -> None:
+    def complete(self) -> None:
+        """The last byte was written."""
         self.state = COMPLETE
         if self.event is not None:
             self.event.set()
@@ -455,7 +277,7 @@ class RequestResponseCycle:
             self.status, self.headers, self.reason, self.keep_alive = status, [], None, False
             page = error_response(status, self.context.fields, body=self.method != "HEAD")
             self.transport.write(page)
-            self._complete()
+            self.complete()
         elif self.state is ABORTED:  # nobody is there to be told
             self.status = self.status or CLIENT_LEFT
             self._log()

@@ -73,6 +73,7 @@ class RequestHead:
         "peer",
         "policy",
         "proxied",
+        "proxy",
         "scheme",
         "server",
         "tls",
@@ -82,11 +83,11 @@ class RequestHead:
         "headers",
         "host",
         "host_at",
+        "http10",
         "length",
         "request",
         "seen",
         "special",
-        "target",
         "te",
         "transfer",
         "upgrade",
@@ -95,6 +96,7 @@ class RequestHead:
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
         self.names = context.names
+        self.proxy: ProxyHeader | None = None  #: until its end has come
         self.announced: tuple[str, int] | None = None  #: the client that a PROXY header named
         self.proxied: dict[str, str] | None = None  #: what else it said, for environ
         self.policy: FieldPolicy | None = None  #: one decision for the whole connection, when first asked for
@@ -109,12 +111,20 @@ class RequestHead:
         ssl_object = transport.get_extra_info("ssl_object")
         self.tls = None if ssl_object is None else tls_extension(ssl_object, self.context.server_cert)
         self.scheme = "http" if ssl_object is None else "https"
+        settings = self.context.settings
+        if settings.proxy_protocol != "off":
+            self.proxy = ProxyHeader(settings, self.peer)
 
-    def announce(self, proxy: ProxyHeader) -> None:
-        """Take the addresses of a PROXY header, for the whole connection."""
+    def strip_proxy_header(self, proxy: ProxyHeader, data: bytes) -> bytes:
+        """Take the PROXY header off the first bytes; returns those behind it, or none while it is incomplete."""
+        rest = proxy.feed(data)
+        if rest is None:
+            return b""
+        self.proxy = None
         if proxy.client is not None:
             self.client = self.announced = proxy.client
             self.proxied = proxy.environ
+        return rest
 
     def begin(self, head: bytes | bytearray) -> None:
         """A new head is about to be parsed; ``head`` holds its bytes, or will."""
@@ -178,48 +188,9 @@ class RequestHead:
 
     # -- the whole
 
-    def http_scope(self, method: bytes, http10: bool, path: bytes, query: bytes) -> Scope:
-        """The scope of the request, by what the connection is and what trusted forwarders say."""
-        scheme, client = self.scheme, self.client
-        if self.special is not None and self.policy is not None:
-            scheme, client = self.policy.resolve(self.special, scheme, client)
-        scope = http_scope(
-            "1.0" if http10 else "1.1",
-            method.decode("ascii"),
-            scheme,
-            path,
-            query,
-            self.target,
-            self.context.settings.root_path,
-            self.headers,
-            client,
-            self.server,
-            self.context.state,
-        )
-        if self.tls is not None:
-            scope["extensions"]["tls"] = self.tls.copy()
-        if self.proxied is not None:
-            scope["hybridworker.proxy"] = self.proxied.copy()
-        return scope
-
-    def split(self, method: bytes) -> tuple[bytes, bytes]:
-        """The path and the query of the target. An absolute-form target replaces Host (RFC 9112 3.2.2)."""
-        target = self.target
-        if target[:1] == b"/" and b"#" not in target:
-            path, _, query = target.partition(b"?")
-            return path, query
-        path, query, authority = split_target(method, target)
-        if authority is not None:
-            check_host(authority)
-            if self.seen & HOST:
-                self.headers[self.host_at] = (b"host", authority)
-            else:
-                self.headers.append((b"host", authority))
-        return path, query
-
-    def read_line(self, method: bytes) -> bool:
+    def read(self, method: bytes) -> Scope:
         """
-        Take the target from the request line and check the rest, and Host; returns whether the request is HTTP/1.0.
+        The scope of the request whose head is complete. Raises :class:`~.errors.ProtocolError`.
 
         The parser also takes HTTP/0.9 and 2.0, RTSP and ICE, and more than one space. What
         it took cannot hold a space in the target, so the line itself tells where that is.
@@ -229,13 +200,49 @@ class RequestHead:
         end = head.find(b" ", start)
         if not head.startswith(b" HTTP/1.", end) or end == start:
             raise ProtocolError("the request line is not one of HTTP/1.0 or HTTP/1.1 (RFC 9112 3)")
-        self.target = bytes(head[start:end])
-        http10 = head[end + 8] == 48
+        target = bytes(head[start:end])
+        self.http10 = http10 = head[end + 8] == 48
         if self.seen & HOST:
             check_host(self.host)
         elif not http10:
             raise ProtocolError("no Host (RFC 9112 3.2)")
-        return http10
+        if target[:1] == b"/" and b"#" not in target:
+            path, _, query = target.partition(b"?")
+        else:
+            path, query = self._split(method, target)
+        scheme, client = self.scheme, self.client
+        if self.special is not None and self.policy is not None:
+            scheme, client = self.policy.resolve(self.special, scheme, client)
+        context = self.context
+        scope = http_scope(
+            "1.0" if http10 else "1.1",
+            method.decode("ascii"),
+            scheme,
+            path,
+            query,
+            target,
+            context.settings.root_path,
+            self.headers,
+            client,
+            self.server,
+            context.state,
+        )
+        if self.tls is not None:
+            scope["extensions"]["tls"] = self.tls.copy()
+        if self.proxied is not None:
+            scope["hybridworker.proxy"] = self.proxied.copy()
+        return scope
+
+    def _split(self, method: bytes, target: bytes) -> tuple[bytes, bytes]:
+        """The path and the query of a target that is no plain path; an absolute one replaces Host (RFC 9112 3.2.2)."""
+        path, query, authority = split_target(method, target)
+        if authority is not None:
+            check_host(authority)
+            if self.seen & HOST:
+                self.headers[self.host_at] = (b"host", authority)
+            else:
+                self.headers.append((b"host", authority))
+        return path, query
 
     def says_close(self) -> bool:
         """Whether ``close`` is among the Connection options, which the parser does not see beside keep-alive in 1.0."""

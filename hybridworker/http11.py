@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import math
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import httptools
 
@@ -30,7 +30,6 @@ from .context import WorkerContext
 from .cycle import BODY_BUFFER, RequestResponseCycle
 from .errors import ProtocolError
 from .flow import FlowControl
-from .forwarded import ProxyHeader
 from .head import HOST, LENGTH, TRANSFER, UPGRADE, RequestHead, check_transfer_encoding
 from .limits import ChunkScanner, HeadScanner
 from .response import error_response
@@ -46,6 +45,9 @@ DRAIN_MAX = 65536
 
 #: A WSGI call with a body of at most this many bytes begins when the body is complete: a slow client holds no thread.
 WHOLE_BODY_MAX = 65536
+
+#: The deadline of a connection that may take its time.
+NEVER = math.inf
 
 #: Seconds that a peer has to see our half-close and to close as well, before the connection is dropped.
 LINGER = 2.0
@@ -63,7 +65,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         "loop",
         "parser",
         "pending",
-        "proxy",
         "state",
         "transport",
         # the request
@@ -85,6 +86,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self.scanner: HeadScanner | None = None
         self.chunks: ChunkScanner | None = None
         self.cycle: RequestResponseCycle | None = None
+        self.parser: Any = None
         self.persistent = True  #: the client may send further requests
         self.waiting = False  #: the cycle begins when the body is complete
 
@@ -95,20 +97,13 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.flow = FlowControl(self.transport)
         self.connect(self.transport)
-        settings = context.settings
-        self.proxy = None if settings.proxy_protocol == "off" else ProxyHeader(settings, self.peer)
         self.parser = httptools.HttpRequestParser(self)
-        self.deadline = self.loop.time() + settings.header_timeout
+        self.deadline = self.loop.time() + context.settings.header_timeout
         context.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         state = self.state
         if state is IDLE or state is NEW:
-            if self.proxy is not None:
-                rest = self._proxy_header(self.proxy, data)
-                if not rest:
-                    return
-                data = rest
             self.state = ACTIVE
         elif state is not ACTIVE:
             return  # CLOSING: the rest is dropped, so that no RST overtakes the last answer
@@ -124,7 +119,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             return False  # the transport closes itself
         # A half-closed client and one that has gone look the same: what was begun goes on for a while.
         self.eof = True
-        self.deadline = math.inf
+        self.deadline = NEVER
         self.cycle.end_of_input()
         self.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._grace_over)
         return True
@@ -196,7 +191,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
 
     def _next(self) -> None:
         """The response and the request are complete: wait for the next one, or take it from what has come."""
-        context = self.context
         self.request = HEADERS
         self.state = IDLE
         if self.foreign:
@@ -210,10 +204,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         elif self.eof:
             self.close()
         else:
-            seconds = context.settings.drain_window if context.draining else context.settings.keepalive
-            self.deadline = self.loop.time() + seconds
-            if not seconds:
-                self.close()
+            self.head, self.headers = b"", []  # an idle connection keeps nothing of its last request alive
+            self.deadline = self.loop.time() + self.context.idle_time
 
     def close(self, linger: bool = False) -> None:
         """
@@ -232,7 +224,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self.transport.write_eof()
             self.flow.resume_reading()
         else:
-            self.deadline = math.inf
+            self.deadline = NEVER
             self.transport.close()
 
     def _expire(self, now: float) -> None:
@@ -247,7 +239,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         elif self.cycle is None or self.waiting:
             self.transport.abort()  # the rest of a body that is dropped, or that no application waits for
         elif self.request is BODY and not self.flow.read_paused and not self.cycle.expect_continue:
-            self.deadline = math.inf
+            self.deadline = NEVER
             self.cycle.end_of_input()
 
     def _grace_over(self) -> None:
@@ -261,6 +253,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         context = self.context
         try:
+            if self.proxy is not None:
+                data = self.strip_proxy_header(self.proxy, data)
             while data:
                 request = self.request
                 if request is HEADERS:
@@ -352,13 +346,12 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser, context, seen = self.parser, self.context, self.seen
-        method = parser.get_method()
-        http10 = self.read_line(method)
-        path, query = self.split(method)
+        scope = self.read(parser.get_method())
+        http10 = self.http10
         self.chunks = None
         self.request = BODY if self.length else DONE
         self.persistent = parser.should_keep_alive() and not (http10 and self.says_close())
-        self.deadline = math.inf
+        self.deadline = NEVER
         expect_continue = takes_trailers = False
         if seen & ~(HOST | LENGTH):
             if seen & TRANSFER:
@@ -367,7 +360,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                 self.request = BODY
             expect_continue = not http10 and self.expects_continue()
             takes_trailers = self.takes_trailers()
-        scope = self.http_scope(method, http10, path, query)
         if seen & UPGRADE and not http10 and parser.should_upgrade() and self._websocket(scope):
             return
         self.cycle = cycle = RequestResponseCycle(
@@ -381,7 +373,9 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             expect_continue,
             takes_trailers,
         )
-        context.count_request()
+        context.served += 1
+        if context.served == context.max_requests:
+            context.recycle()
         if (
             context.is_wsgi
             and self.request is BODY
@@ -403,7 +397,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         if self.request is DONE or self.parser.should_upgrade():
             return
         self.request = DONE
-        self.deadline = math.inf
+        self.deadline = NEVER
         if self.cycle is not None:
             self.cycle.feed_eof()
             if self.waiting:
@@ -411,18 +405,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                 self.cycle.start()
 
     # -- what is not a plain request
-
-    def _proxy_header(self, proxy: ProxyHeader, data: bytes) -> bytes | None:
-        """Take the PROXY header off the first bytes; returns those behind it, or None while it is incomplete."""
-        try:
-            rest = proxy.feed(data)
-        except ProtocolError as exc:
-            self._refuse(exc)
-            return None
-        if rest is not None:
-            self.proxy = None
-            self.announce(proxy)
-        return rest
 
     def _websocket(self, scope: Scope) -> bool:
         """Whether the request is a WebSocket handshake, which leaves HTTP; raises where it must be refused."""

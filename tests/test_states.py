@@ -33,6 +33,7 @@ from hybridworker.states import (
     WEBSOCKET,
     ConnectionState,
     LifespanState,
+    RequestState,
     ResponseState,
     ServerState,
     Table,
@@ -154,7 +155,7 @@ async def response_in(state: ResponseState, trailers: bool, files: Files) -> Asy
     loop = asyncio.get_running_loop()
     context = WorkerContext(app=HELLO, settings=make_settings(), loop=loop, log=FakeLog())
     flow = FlowControl(FakeTransport())
-    cycle = RequestResponseCycle(context, Owner(), flow, request_scope(), True, takes_trailers=True)
+    cycle = RequestResponseCycle(context, Owner(), flow, request_scope(), RequestState.DONE, True, takes_trailers=True)
     start = {"type": "http.response.start", "status": 200, "trailers": trailers or state is ResponseState.TRAILERS}
     path: dict[ResponseState, list[Message]] = {
         ResponseState.WAITING: [],

@@ -32,12 +32,16 @@ SLOW_CLIENTS = 500
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the load saw: times in seconds, latencies in milliseconds; ``busy`` is the share of its core it used."""
+    """
+    What the load saw: times in seconds, latencies in milliseconds; ``busy`` is the share of its core it used.
+
+    A pipeline has no latencies: wrk takes the time of a whole batch, and spoils the percentiles by its correction.
+    """
 
     requests: int
     seconds: float
-    p50: float
-    p99: float
+    p50: float | None
+    p99: float | None
     busy: float
 
 
@@ -118,7 +122,8 @@ def put_load(scenario: Scenario, port: int, seconds: int) -> Load:
     if result["bytes"] < result["requests"] * scenario.length and scenario.client == "wrk":
         raise ServerError("answers under load were shorter than the one that was checked")
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Load(result["requests"], result["seconds"], result["p50"], result["p99"], used / result["seconds"])
+    p50, p99 = (result["p50"], result["p99"]) if scenario.pipeline == 1 else (None, None)
+    return Load(result["requests"], result["seconds"], p50, p99, used / result["seconds"])
 
 
 def _wrk(scenario: Scenario, port: int, seconds: int) -> list[str]:

@@ -107,8 +107,10 @@ def _load(scenario: Scenario, server: Server, running: Running, seconds: int) ->
     if scenario.access_log:
         _check_access_log(running.directory / server.access_log, seen.requests)
     rate = seen.requests / seen.seconds
+    value = seen.p99 if scenario.measure is Measure.P99 else rate
+    assert value is not None  # no scenario asks for the latency of a pipeline
     return Sample(
-        value=seen.p99 if scenario.measure is Measure.P99 else rate,
+        value=value,
         rate=rate,
         per_cpu=seen.requests / used if used else None,
         p50=seen.p50,

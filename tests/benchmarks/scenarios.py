@@ -116,7 +116,7 @@ SCENARIOS: tuple[Scenario, ...] = (
           bars={"uvicorn-worker": 1.3, "gunicorn-asgi": 2.0}),
     _framework("starlette", "Starlette", "with_starlette:app", length=43, bars=FRAMEWORK_BARS),
     _framework("fastapi", "FastAPI", "with_fastapi:app", length=43, bars=FRAMEWORK_BARS),
-    _framework("django-asgi", "Django (ASGI)", "with_django:asgi", path="/async", length=46, bars=FRAMEWORK_BARS),
+    _framework("django-asgi", "Django (ASGI)", "with_django:asgi", path="/async", length=48, bars=FRAMEWORK_BARS),
     _framework("file-50k", "50 KB file (Starlette)", "with_starlette:app", path="/50k", length=51_200,
                bars={"uvicorn-worker": 1.5}),
     _asgi("websocket-echo", "WebSocket echo, deflate offered", "websocket_echo", **_WS),
@@ -143,7 +143,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     _wsgi("wsgi-access-log", "Hello, access log", "hello", access_log=True),
     _framework("flask", "Flask", "with_flask:app", interface="wsgi", servers=WSGI, length=46,
                bars=WSGI_FRAMEWORK_BARS),
-    _framework("django-wsgi", "Django (WSGI)", "with_django:wsgi", interface="wsgi", servers=WSGI, length=46,
+    _framework("django-wsgi", "Django (WSGI)", "with_django:wsgi", interface="wsgi", servers=WSGI, length=48,
                bars=WSGI_FRAMEWORK_BARS),
     _wsgi("wsgi-slow-clients", "Hello beside 500 slow clients", "hello", **_SLOW),
 )  # fmt: skip

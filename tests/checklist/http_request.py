@@ -226,4 +226,3 @@ def h32_expect_100_continue(subject: Subject) -> None:
         answer = wire.answer()
         assert answer.status == 403
         assert answer.informational == []
-

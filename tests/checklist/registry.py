@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import importlib
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ CHAPTERS = (
     "extensions_tls",
 )
 
-_NAME = re.compile(r"([chwlx]\d+)_(?!app$)\w+(?<!_app)")
+_NAME = re.compile(r"([chwlx]\d+)_\w+")
 
 
 class NotDecidable(Exception):
@@ -65,7 +66,8 @@ def statements() -> Iterator[Statement]:
         module = importlib.import_module(f"{__package__}.{chapter}")
         for name, check in vars(module).items():
             match = _NAME.fullmatch(name)
-            if match and check.__module__ == module.__name__:
+            # The coroutines are the applications.
+            if match and check.__module__ == module.__name__ and not inspect.iscoroutinefunction(check):
                 yield Statement(match[1].upper(), " ".join(check.__doc__.split()), check)
 
 

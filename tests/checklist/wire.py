@@ -17,7 +17,7 @@ import ssl
 import struct
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -289,7 +289,12 @@ class WebSocket(Wire):
     handshake: Answer
 
     def ask(
-        self, app: App, target: str = "/", headers: Fields = (), method: str = "GET", **change: bytes | None
+        self,
+        app: App,
+        target: str = "/",
+        headers: Fields = (),
+        method: str = "GET",
+        change: Mapping[str, bytes | None] | None = None,
     ) -> Run:
         """
         Write the handshake.
@@ -298,7 +303,7 @@ class WebSocket(Wire):
         other values, or leaves them out.
         """
         key = base64.b64encode(os.urandom(16))
-        usual = {"upgrade": b"websocket", "connection": b"Upgrade", "version": b"13", "key": key} | change
+        usual = {"upgrade": b"websocket", "connection": b"Upgrade", "version": b"13", "key": key, **(change or {})}
         names = {"version": b"Sec-WebSocket-Version", "key": b"Sec-WebSocket-Key"}
         fields = [(names.get(name, name.encode()), value) for name, value in usual.items() if value is not None]
         self.run, head = self.head(app, method, target, [*fields, *headers])

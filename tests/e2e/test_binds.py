@@ -144,7 +144,9 @@ def test_a_port_that_is_taken_ends_gunicorn(gunicorn: Servers, listener: socket.
 
 def test_with_reuse_port_each_worker_has_its_own_socket(gunicorn: Servers) -> None:
     """The child makes it after the fork."""
-    with socket.socket() as reserved:  # bound and not listening: nobody else gets the port, and no connection comes here
+    with (
+        socket.socket() as reserved
+    ):  # bound and not listening: nobody else gets the port, and no connection comes here
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{reserved.getsockname()[1]}"

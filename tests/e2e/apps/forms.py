@@ -80,7 +80,7 @@ class _WsgiObject:
 
 wsgi_object = _WsgiObject()
 wsgi_partial = functools.partial(_wsgi, "wsgi_partial")
-wsgi_decorated = _decorate(wsgi_function)
+wsgi_decorated = _decorate(functools.partial(_wsgi, "wsgi_decorated"))
 
 
 def factory():
