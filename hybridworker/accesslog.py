@@ -41,7 +41,7 @@ from .environ import request_environ
 ENVIRON = "hybridworker.environ"
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
-_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_SCHEMES = {"ws": "http", "wss": "https"}
 _Name = TypeVar("_Name", str, bytes)
 
 
@@ -91,7 +91,7 @@ class RequestView:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.method: Any = scope.get("method", "GET")  # the scope of a WebSocket has none
-        self.scheme = _SCHEMES[scope["scheme"]]
+        self.scheme: Any = _SCHEMES.get(scope["scheme"], scope["scheme"])
         self.uri = _text(scope["hybridworker.target"])
         self.path = _text(scope["raw_path"])
         self.query = _text(scope["query_string"])
@@ -186,10 +186,10 @@ class RequestHooks:
         if self.pre is not None:
             try:
                 self.pre(self.worker, view)
+                view.apply()
             except Exception:
                 self.after(view, {}, None)
                 raise
-            view.apply()
         return view
 
     def after(self, view: RequestView | None, environ: dict[str, Any] | None, response: Any) -> None:
@@ -236,11 +236,7 @@ def access_writer(log: Any, cfg: Any) -> Callable[[Exchange], None] | None:
 
 
 class Atoms(dict[str, Any]):
-    """
-    The atoms of one line: those of the format, and all of gunicorn's as soon as somebody looks for others.
-
-    Formatters read them from ``record.args``, one by one or all together.
-    """
+    """The atoms of one line: those of the format, and all of gunicorn's once a formatter or filter asks for others."""
 
     __slots__ = ("source",)
 
@@ -395,9 +391,9 @@ class AccessLog:
         self.record = vars(self._make_record(())) if genuine else None
 
     def _make_record(self, args: Any) -> logging.LogRecord:
-        logger, code = self.logger, glogging.Logger.access.__code__
+        code = glogging.Logger.access.__code__
         where = (code.co_filename, code.co_firstlineno)
-        return logger.makeRecord(logger.name, logging.INFO, *where, self.format, args, None, code.co_name)
+        return self.logger.makeRecord(self.logger.name, logging.INFO, *where, self.format, args, None, code.co_name)
 
     def _emit(self, atoms: Atoms, now: int) -> None:
         if self.record is None:
@@ -417,16 +413,13 @@ class AccessLog:
         self.logger.handle(record)
 
 
-# -- small things
-
-
 def _environ(scope: Scope) -> dict[str, Any]:
     """The WSGI application's own environ, or what it would have been given for this scope."""
     environ: dict[str, Any] | None = scope.get(ENVIRON)
     if environ is None:
         environ = request_environ(scope)
         environ["SERVER_SOFTWARE"] = SERVER_SOFTWARE
-        environ["wsgi.url_scheme"] = _SCHEMES[scope["scheme"]]
+        environ["wsgi.url_scheme"] = _SCHEMES.get(scope["scheme"], scope["scheme"])
     return environ
 
 

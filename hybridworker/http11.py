@@ -50,7 +50,7 @@ WHOLE_BODY_MAX = 65536
 NEVER = math.inf
 
 #: Seconds that a peer has to see our half-close and to close as well, before the connection is dropped.
-LINGER = 2.0
+LINGER = 1.0
 
 
 class HTTPProtocol(RequestHead, asyncio.Protocol):

@@ -69,15 +69,14 @@ class Lifespan:
                 context.log.warning("Application startup is still not complete after %d s", waited)
         self.answered.clear()
         if self.state is FAILED:
-            self.task.cancel()
-            await asyncio.wait([self.task], timeout=1)
+            await self.abandon()
             raise LifespanFailed(self.message or "the application gave no reason")
         if self.state is STARTED:
             context.base = self.variables.copy()
 
     async def shutdown(self, seconds: float) -> None:
         """Send ``lifespan.shutdown`` if startup was completed; wait ``seconds`` at most."""
-        if self.task is None:
+        if self.task is None or self.task.cancelled():
             return
         if self.state is STARTED and not self.task.done():
             self.state = STOPPING
@@ -85,6 +84,11 @@ class Lifespan:
         done, _ = await asyncio.wait([self.task], timeout=seconds)
         if not done:
             self.context.log.error("Application shutdown was not complete after %.1f s", seconds)
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """End the application's task, whatever it is doing. It gets no shutdown event."""
+        if self.task is not None:
             self.task.cancel()
             await asyncio.wait([self.task], timeout=1)
 

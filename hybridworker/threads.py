@@ -1,22 +1,21 @@
 """
-ThreadPool: the threads that run WSGI calls, and the crossing between them and the loop.
+ThreadPool: the threads that run WSGI calls.
 
-    loop side      submit: queue, wake a thread             _collect: call.wake()
+    loop side      submit: queue, wake a thread              _collect: call.wake()
     thread side    _work: call.context.run(call.run) -> ready, announced to the loop
 
 ``size`` calls run at once, in daemon threads that are started when they are needed and
 never joined. One woken thread drains the queue, because calls that compute only fight
 for the GIL when several threads run them; a further one is woken when those that run
 are blocked, which :meth:`ThreadPool._check` finds out within about a millisecond. As
-long as calls are seen to block, each one gets its thread at once. The thread that went
-idle last is woken first: its caches are warm, and surplus threads stay asleep.
-:mod:`.wsgi` says what a call is; nothing here knows HTTP.
+long as calls are seen to block, each gets its thread at once. The thread that went idle
+last is woken first: its caches are warm, and surplus threads stay asleep. :mod:`.handoff`
+is the other half of the crossing; nothing here knows HTTP.
 
-There is no lock for the data: ``append``, ``pop`` and ``remove`` of lists, deques and
-sets are atomic. The rule one could break by accident: each side first says what it does
-and then looks at what the other said. A thread joins ``idle`` and then looks at the
-queue, the loop queues and then looks at ``idle``; the other way round a call, or a
-result, would be left lying.
+No lock guards the data: ``append``, ``pop`` and ``remove`` of lists, deques and sets are
+atomic. The rule one could break by accident: each side first says what it does and then
+looks at what the other said. A thread joins ``idle`` and then looks at the queue, the
+loop queues and then looks at ``idle``; the other way round a call would be left lying.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class Call(Protocol):
 
 
 class RunningCall(NamedTuple):
-    """One call in a thread, for reports."""
+    """One call in a thread."""
 
     thread: int  #: ``threading.get_ident()`` of its thread
     label: str
@@ -66,7 +65,7 @@ class _Worker(threading.Thread):
 
     def __init__(self, pool: ThreadPool, number: int) -> None:
         super().__init__(target=pool._work, args=(self,), name=f"hybridworker-wsgi-{number}", daemon=True)
-        #: Guards no data: the thread waits for it while it is idle, and the loop releases it.
+        #: Guards no data: an idle thread waits for it, and whoever wakes the thread releases it.
         self.sleep = threading.Lock()
         self.sleep.acquire()
         self.call: Call | None = None
@@ -87,7 +86,7 @@ class ThreadPool:
         # Both sides
         self._queue: deque[Call] = deque()
         self._idle: list[_Worker] = []
-        self._blocked: set[_Worker] = set()  #: amid a call that was seen to wait: not counted upon
+        self._blocked: set[_Worker] = set()  #: seen to wait amid a call, so not counted upon
         self._blocking = False  #: the last that was seen of calls is that they wait
         self._ready: deque[Call] = deque()
         self._announced = False
@@ -106,7 +105,7 @@ class ThreadPool:
         if self._blocking or len(self._idle) + len(self._blocked) >= len(self._workers):
             self._wake()
         if not self._checking:
-            self._begin_checking()
+            self._check_later()
 
     def cancel(self, call: Call) -> bool:
         """Take ``call`` out of the queue, so that it never runs; False when a thread has taken it already."""
@@ -148,12 +147,11 @@ class ThreadPool:
         """Label, age and stack of the calls that run for more than ``limit`` seconds (0 = no limit), each once."""
         report = []
         for worker in self._workers:
-            call, age = worker.call, now - worker.started
-            if call is not None and age > limit > 0 and worker.reported != worker.started:
+            call, started = worker.call, worker.started
+            if call is not None and now - started > limit > 0 and worker.reported != started:
                 frame = sys._current_frames().get(worker.ident or 0)
-                if frame is not None and worker.call is call:
-                    worker.reported = worker.started
-                    report.append((call.label, age, "".join(traceback.format_stack(frame))))
+                worker.reported = started
+                report.append((call.label, now - started, "".join(traceback.format_stack(frame))))
         return report
 
     def _wake(self) -> None:
@@ -168,32 +166,32 @@ class ThreadPool:
         else:
             worker.sleep.release()
 
-    def _begin_checking(self) -> None:
+    def _check_later(self) -> None:
         self._checking = True
         self._clocks = (time.monotonic(), time.thread_time(), time.process_time())
         self.loop.call_later(PATIENCE, self._check)
 
     def _check(self) -> None:
         """
-        Find the threads that are blocked, and wake one for the queue if nobody else takes from it.
+        Find the threads that are blocked; if all are that are awake, wake one for the queue.
 
-        A thread that holds a call for long may wait for something, or compute. What
-        tells the two apart is whether the processor was used while the loop left it free.
+        A thread that has been in a call for long may be waiting, or computing. What tells
+        the two apart is whether anybody used the processor while the loop did not.
         """
         self._checking = False
         if self._ready:
             self._collect()
-        now, loop_time, process_time = time.monotonic(), time.thread_time(), time.process_time()
-        since, loop_before, process_before = self._clocks
-        used = loop_time - loop_before
+        now = time.monotonic()
+        since, loop_time, process_time = self._clocks
+        used = time.thread_time() - loop_time
         free = now - since - used
-        waiting = process_time - process_before - used < free / 2 and free > PATIENCE / 4
+        waiting = free > PATIENCE / 4 and time.process_time() - process_time - used < free / 2
         undecided = False
         for worker in self._workers:
             if worker.call is None or worker in self._blocked:
                 continue
             age = now - worker.started
-            if age > PATIENCE / 2 and waiting:
+            if waiting and age > PATIENCE / 2:
                 self._blocking = True
                 self._blocked.add(worker)
             elif age > FAIRNESS:
@@ -203,7 +201,7 @@ class ThreadPool:
         if self._queue and len(self._idle) + len(self._blocked) >= len(self._workers):
             self._wake()
         if undecided or (self._queue and len(self._blocked) < self.size):
-            self._begin_checking()
+            self._check_later()
 
     def _collect(self) -> None:
         self._announced = False
@@ -211,12 +209,12 @@ class ThreadPool:
         while ready:
             ready.popleft().wake()
         if self._queue and not self._checking:
-            self._begin_checking()
+            self._check_later()
 
     # -- thread side
 
     def post(self, call: Call) -> None:
-        """Have ``call.wake()`` called by the loop, where many posts cost no more than one."""
+        """Have ``call.wake()`` called by the loop; many posts in a row cost no more than one."""
         self._ready.append(call)
         if not self._announced:
             self._announce()
@@ -225,45 +223,49 @@ class ThreadPool:
         self._announced = True
         try:
             self.loop.call_soon_threadsafe(self._collect)
-        except RuntimeError:  # the loop is closed: the process is leaving
+        except RuntimeError:  # the loop is closed: the process is leaving, and nobody listens any more
             pass
 
     def _work(self, worker: _Worker) -> None:
         """Take calls from the queue and run them; sleep while there are none."""
-        queue, idle, blocked, ready, monotonic = self._queue, self._idle, self._blocked, self._ready, time.monotonic
-        started = monotonic()
+        queue, blocked, monotonic = self._queue, self._blocked, time.monotonic
+        now = monotonic()
         while True:
             try:
                 call = queue.popleft()
             except IndexError:
                 if self._closing:
                     return
-                idle.append(worker)
-                if not queue and not self._closing:
-                    worker.sleep.acquire()
-                else:
-                    try:
-                        idle.remove(worker)
-                    except ValueError:  # woken meanwhile
-                        worker.sleep.acquire()
-                started = monotonic()
+                self._rest(worker)
+                now = monotonic()
                 continue
-            worker.started = started
+            worker.started = now
             worker.call = call
             call.context.run(call.run)
             worker.call = None
-            ended = monotonic()
-            ready.append(call)
+            now = monotonic()
+            self._ready.append(call)
             del call  # an idle thread keeps nothing alive
-            quick = ended - started < PATIENCE
+            quick = now - worker.started < PATIENCE
             if quick and self._blocking:
                 self._blocking = False
             if blocked and worker in blocked:
                 blocked.discard(worker)
                 quick = False
-            # After a quick call the next one is likely to be quick as well, and one announcement will do for
-            # both. Where it is not, the loop's next look finds this result: it looks while a call waits and
-            # not all threads are known to be blocked.
+            # After a quick call the next one is likely to be quick too, and one announcement does for both. If it
+            # is not, the loop's next look finds the result: it looks while a call waits and a thread is not known
+            # to be blocked.
             if not self._announced and not (quick and queue):
                 self._announce()
-            started = ended
+
+    def _rest(self, worker: _Worker) -> None:
+        """Sleep until woken, unless there is something to do after all."""
+        self._idle.append(worker)
+        if self._queue or self._closing:
+            try:
+                self._idle.remove(worker)
+            except ValueError:
+                pass  # woken meanwhile: the lock is free, or will be at once
+            else:
+                return
+        worker.sleep.acquire()

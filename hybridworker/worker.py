@@ -150,15 +150,25 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             if self.decision.interface is not Interface.WSGI and self.settings.asgi_lifespan != "off":
                 lifespan = Lifespan(self.context, self.settings.asgi_lifespan)
-                await lifespan.startup()
-            self.server.start()
-            if not self.alive:  # told to stop while starting
-                self.stop.set()
-            await self.stop.wait()
+                await self._start_up(lifespan)
+            if self.alive:
+                self.server.start()
+                await self.stop.wait()
             await self._leave(loop, lifespan)
         finally:
             beat.cancel()
             await asyncio.wait([beat])
+
+    async def _start_up(self, lifespan: Lifespan) -> None:
+        """Start the application, unless the worker is told to stop meanwhile."""
+        starting, stopped = asyncio.ensure_future(lifespan.startup()), asyncio.ensure_future(self.stop.wait())
+        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if starting.done():
+            starting.result()
+        else:
+            starting.cancel()
+            await lifespan.abandon()
 
     def _new_context(self, loop: asyncio.AbstractEventLoop) -> WorkerContext:
         settings = self.settings

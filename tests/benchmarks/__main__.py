@@ -48,10 +48,11 @@ def workplace(scenarios: Sequence[Scenario]) -> Iterator[tuple[Path, int, int]]:
     if len(cores) < 2:
         raise UsageError("the benchmark needs two cores, one for the server and one for the load")
     needed = 2 * max(scenario.connections for scenario in scenarios) + 500
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise UsageError(f"{needed} open files are needed and {hard} allowed (ulimit -Hn)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     if os.getloadavg()[0] > 0.5:
         print("warning: something else is running on this machine; wait, or trust the ratios only", file=sys.stderr)
     os.sched_setaffinity(0, {cores[1]})
@@ -127,11 +128,11 @@ def write_report(page: Path | None) -> None:
     print(f"written to {RESULTS}", file=sys.stderr)
 
 
-def show_profile(name: str, server: str, seconds: int) -> None:
+def show_profile(name: str, server: str, seconds: int, native: bool) -> None:
     scenarios = chosen([name])
     with workplace(scenarios) as (directory, core, _):
         for scenario in scenarios:
-            print(profile(scenario, SERVERS[server], seconds, directory, core))
+            print(profile(scenario, SERVERS[server], seconds, directory, core, native))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -146,6 +147,7 @@ def parser() -> argparse.ArgumentParser:
     profile_parser.add_argument("scenario", metavar="SCENARIO")
     profile_parser.add_argument("--server", default=BASELINE, choices=SERVERS)
     profile_parser.add_argument("--seconds", type=int, default=5)
+    profile_parser.add_argument("--native", action="store_true", help="show C functions too (py-spy only)")
     report_parser = commands.add_parser("report", help="write tables and chart again from stored results")
     report_parser.add_argument("--into", type=Path, metavar="PAGE", help="also between the markers of this page")
     commands.add_parser("list", help="show the scenarios")
@@ -163,7 +165,7 @@ def main() -> int:
                     raise UsageError(f"no server {', '.join(sorted(unknown))}; there are: {', '.join(SERVERS)}")
                 run(arguments.scenarios, max(1, arguments.rounds), max(1, arguments.seconds), names)
             case "profile":
-                show_profile(arguments.scenario, arguments.server, max(1, arguments.seconds))
+                show_profile(arguments.scenario, arguments.server, max(1, arguments.seconds), arguments.native)
             case "report":
                 write_report(arguments.into)
             case "list":

@@ -2,7 +2,9 @@
 Where one worker spends its time under the load of a scenario.
 
 py-spy where it is installed (it samples from outside and costs the worker next to nothing), else cProfile, switched on
-in the worker by a gunicorn hook: that one makes calls look dearer than they are.
+in the worker by a gunicorn hook: that one makes calls look dearer than they are. What uvloop and httptools do in C is
+counted for the Python function that called them, the loop itself for ``Runner.run``; with `native` py-spy shows the C
+functions and system calls too, at the price of stopping the worker for every sample.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def py_spy() -> str | None:
     return str(beside) if beside.exists() else shutil.which("py-spy")
 
 
-def profile(scenario: Scenario, server: Server, seconds: int, directory: Path, core: int) -> str:
+def profile(scenario: Scenario, server: Server, seconds: int, directory: Path, core: int, native: bool = False) -> str:
     """Run the worker alone under load and return its functions, dearest first."""
     sampler = py_spy()
     extra = [] if sampler else ["--config", "hooks.py"]
@@ -49,17 +51,17 @@ def profile(scenario: Scenario, server: Server, seconds: int, directory: Path, c
         load.check(scenario, running)
         load.put_load(scenario, running.port, 1)
         if sampler:
-            return _sampled(sampler, scenario, running, seconds)
+            return _sampled(sampler, scenario, running, seconds, native)
         load.put_load(scenario, running.port, seconds)
     if not (directory / "profile.out").exists():
         raise ServerError("the worker left no profile: without py-spy only a gunicorn worker that leaves cleanly can")
     return _deterministic(directory / "profile.out")
 
 
-def _sampled(sampler: str, scenario: Scenario, running: Running, seconds: int) -> str:
+def _sampled(sampler: str, scenario: Scenario, running: Running, seconds: int, native: bool) -> str:
     output = running.directory / "profile.raw"
     command = [sampler, "record", "--pid", str(running.worker()), "--duration", str(seconds), "--rate", "200"]
-    command += ["--format", "raw", "--output", str(output), "--nonblocking"]
+    command += ["--format", "raw", "--output", str(output), "--native" if native else "--nonblocking"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     assert process.stderr
     try:
@@ -80,6 +82,8 @@ def collapsed(text: str) -> list[str]:
     whole: Counter[str] = Counter()
     for line in text.splitlines():
         stack, _, count = line.rpartition(" ")
+        if not stack:
+            continue
         frames = [frame.rpartition(":")[0] + ")" if ":" in frame else frame for frame in stack.split(";")]
         own[frames[-1]] += int(count)
         for frame in set(frames):

@@ -163,7 +163,7 @@ class Running:
 
     def log_tail(self) -> str:
         lines = (self.directory / "server.log").read_text(errors="replace").strip().splitlines()
-        return " | ".join(lines[-3:]) or "nothing in its log"
+        return " | ".join(" ".join(line.split())[:160] for line in lines[-3:]) or "nothing in its log"
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -33,16 +33,15 @@ def find(name: str) -> Callable[[Case], Awaitable[None]]:
     return found
 
 
-async def app(*args: Any, **kwargs: Any) -> None:
-    """An ASGI 3 application."""
-    scope, receive, send = args
+async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """An ASGI 3 application: whoever calls it otherwise than with these three gets a TypeError."""
     if scope["type"] == "lifespan":
         case, name = Case(scope, receive, send, "lifespan"), os.environ.get(LIFESPAN) or f"{__name__}:lifespan"
     else:
         field = next((value for key, value in scope["headers"] if key.lower() == b"x-case"), b"")
         name, _, token = field.decode().partition(" ")
         case = Case(scope, receive, send, token or "unknown")
-    case.note("call", (len(args), len(kwargs), scope["type"]))
+    case.note("call", scope["type"])
     try:
         await find(name or f"{__name__}:ready")(case)
     except asyncio.CancelledError:

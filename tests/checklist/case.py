@@ -23,8 +23,11 @@ DIRECTORY = "CHECKLIST_DIRECTORY"
 
 def plain(value: Any) -> Any:
     """``value`` as a literal; what is none becomes ``("object", name of its type)``."""
-    if value is None or isinstance(value, bool | int | float | str | bytes):
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (int, float, str, bytes):
+        if isinstance(value, kind):
+            return kind(value)  # members of enums have a repr that is no literal
     if isinstance(value, dict):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

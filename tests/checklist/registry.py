@@ -11,6 +11,7 @@ import enum
 import importlib
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,5 +81,11 @@ def judge(statement: Statement, subject: Subject) -> tuple[Verdict, str]:
     except NotDecidable as exc:
         return Verdict.NOT_DECIDABLE, str(exc)
     except Exception as exc:  # a connection cut amid a message is an observation as good as a wrong value
-        return Verdict.FAILED, f"{type(exc).__name__}: {exc}".strip().splitlines()[0][:200]
+        return Verdict.FAILED, reason(exc)
     return Verdict.PASSED, ""
+
+
+def reason(exc: Exception) -> str:
+    """One line that says what failed: the message, or the assertion as it is written."""
+    text = str(exc) or traceback.extract_tb(exc.__traceback__)[-1].line or ""
+    return f"{type(exc).__name__}: {text}".splitlines()[0][:200]

@@ -279,6 +279,7 @@ class Subject:
         self._count = 0
         self._stack = contextlib.ExitStack()
         self._server: Server | None = None
+        self._broken = ""
         self._certificates: Certificates | None = None
 
     def __enter__(self) -> Subject:
@@ -295,8 +296,14 @@ class Subject:
     @property
     def server(self) -> Server:
         """The server that most statements share."""
+        if self._broken:
+            raise AssertionError(self._broken)
         if self._server is None or self._server.process.poll() is not None:
-            self._server = self._stack.enter_context(self.start())
+            try:
+                self._server = self._stack.enter_context(self.start())
+            except AssertionError as exc:
+                self._broken = str(exc)  # it would not start the next time either
+                raise
         return self._server
 
     @property

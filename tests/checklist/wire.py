@@ -202,6 +202,10 @@ class Wire:
             self.sock.settimeout(PATIENCE)
         return not self.buffer
 
+    def peek(self) -> bool:
+        """Wait for the next byte; False when the connection ends instead."""
+        return bool(self.buffer) or self._fill()
+
     def closed(self) -> bool:
         """Whether the server closes, or resets, the connection without another byte."""
         try:

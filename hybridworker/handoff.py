@@ -1,0 +1,221 @@
+"""
+Handoff: a response on its way from the thread that makes it to the loop that sends it.
+
+The half of a WSGI call that crosses the border between threads; :mod:`.wsgi` is the half
+that knows WSGI, and :mod:`.threads` runs it.
+
+    thread side    outbox, final, ended -> post;  ask -> wait
+    loop side      wake -> deliver: send(start), send(body);  receive() -> answer
+
+Neither side takes a lock. Each field has one writer, what the thread produces is appended
+to ``outbox``, and what it needs it asks for and finds in ``inbox``. The rule one could
+break by accident: the thread fills ``outbox`` before it sets ``final``, and that before
+``ended``; the loop reads them in the opposite order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from .asgi import Message, Receive, Send
+from .errors import ClientDisconnected, WSGIError, caused_by_disconnect
+
+#: Bytes of response that may wait for the client before the thread waits too: a slow reader of less holds no thread.
+AHEAD_MAX = 1024 * 1024
+
+#: Bytes of response that are joined to one message.
+JOIN_MAX = 65536
+
+#: What a thread may ask of the loop: the next message of the request; that the outbox be emptied.
+READ, ROOM = "read", "room"
+
+_ROOM_MADE: Message = {}
+
+
+class Border(Protocol):
+    """The pool that the thread belongs to."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def post(self, call: Any) -> None:
+        """Have :meth:`Handoff.wake` called by the loop."""
+
+
+class Handoff:
+    """What one call hands over, and what it asks for."""
+
+    __slots__ = (
+        "border",
+        # written by the thread
+        "ended",
+        "error",
+        "file",
+        "final",
+        "hints",
+        "outbox",
+        "sent",
+        "start",
+        # written by the loop
+        "future",
+        "gone",
+        "missed",
+        "taken",
+        # set by one side, cleared by the other
+        "asked",
+        "inbox",
+        "posted",
+    )
+
+    def __init__(self, border: Border) -> None:
+        self.border = border
+        self.ended = False  #: the call is over
+        self.error: BaseException | None = None
+        self.file: Message | None = None  #: the message for a file that ends the body
+        self.final = False  #: outbox and file hold all that is left of the response
+        self.hints: list[Message] = []
+        self.outbox: list[bytes] = []
+        self.sent = 0  #: bytes of body that were handed over
+        self.start: Message | None = None  #: set before anything is in the outbox
+        self.future: asyncio.Future[None] = border.loop.create_future()
+        self.gone = False  #: nobody takes anything any more
+        self.missed = False  #: wake() came while nobody waited for it
+        self.taken = 0  #: bytes of ``sent`` that the connection has taken
+        self.asked: str | None = None
+        self.inbox: SimpleQueue[Message | None] | None = None
+        self.posted = False
+
+    @property
+    def label(self) -> str:
+        """What the call serves, for reports."""
+        raise NotImplementedError
+
+    # -- loop side
+
+    def wake(self) -> None:
+        """The thread has posted something, or the call is over."""
+        self.posted = False
+        if self.gone:
+            self._dismiss()
+        elif self.future.done():
+            self.missed = True
+        else:
+            self.future.set_result(None)
+
+    async def deliver(self, receive: Receive, send: Send) -> None:
+        """Send the response, and answer the thread, until the call is over. Raises what the call raised."""
+        try:
+            await self.future
+            if self.ended and self.error is None and not self.hints and self.sent <= JOIN_MAX and self.file is None:
+                # All of the response at once, as it mostly is. _relay would do the same, more slowly.
+                await send(self.start)  # type: ignore[arg-type]  # there is one, since the call ended well
+                await send({"type": "http.response.body", "body": b"".join(self.outbox), "more_body": False})
+            else:
+                await self._relay(receive, send)
+        except BaseException:
+            self.gone = True
+            self._dismiss()
+            raise
+        self.gone = True
+
+    async def _relay(self, receive: Receive, send: Send) -> None:
+        head_sent = complete = False
+        while True:
+            self.missed = False
+            ended = self.ended
+            while self.hints:
+                await send(self.hints.pop(0))
+            while self.outbox or (self.final and not complete):
+                if not head_sent:
+                    head_sent = True
+                    await send(self.start)  # type: ignore[arg-type]  # set before the outbox is filled
+                body = self._take()
+                complete = self.final and not self.outbox
+                if self.file is None or not complete:
+                    await send({"type": "http.response.body", "body": body, "more_body": not complete})
+                else:
+                    await self._send_file(body, send)
+                self.taken += len(body)
+                if self.asked is ROOM and self.sent - self.taken <= AHEAD_MAX // 2:
+                    self._answer(_ROOM_MADE)
+            if ended:
+                break
+            if self.asked is READ:
+                self._answer(await receive())
+            elif self.asked is ROOM:
+                self._answer(_ROOM_MADE)
+            if not self.missed:
+                self.future = self.border.loop.create_future()
+                await self.future
+        if self.error is not None:
+            self._fail()
+
+    def _take(self) -> bytes:
+        """The next item of the outbox, or several that are short. The thread may be adding to it meanwhile."""
+        outbox = self.outbox
+        size = count = 0
+        for item in outbox:
+            size += len(item)
+            if count and size > JOIN_MAX:
+                break
+            count += 1
+        body = b"".join(outbox[:count])
+        del outbox[:count]
+        return body
+
+    async def _send_file(self, body: bytes, send: Send) -> None:
+        message, self.file = self.file, None
+        assert message is not None
+        with message["file"]:
+            if body:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send(message)
+
+    def _answer(self, answer: Message | None) -> None:
+        self.asked = None
+        assert self.inbox is not None
+        self.inbox.put(answer)
+
+    def _fail(self) -> None:
+        error, self.error = self.error, None
+        try:
+            if isinstance(error, Exception):
+                raise error
+            # A SystemExit would end the worker, and a CancelledError would say that the server gave the request up.
+            raise WSGIError(f"the application raised {type(error).__name__}") from error
+        finally:
+            del error  # breaks the reference cycle with the traceback
+
+    def _dismiss(self) -> None:
+        """The response has ended before its call: tell the thread when it asks, and let no error be lost."""
+        if self.asked is not None:
+            self._answer(None)
+        if not self.ended:
+            return
+        if self.file is not None:
+            self.file["file"].close()
+        error, self.error = self.error, None
+        if error is not None and not caused_by_disconnect(error):
+            self.border.loop.call_exception_handler(
+                {"message": f"Error handling request {self.label}, whose client has gone", "exception": error}
+            )
+
+    # -- thread side
+
+    def post(self) -> None:
+        """Let the loop look at what was handed over."""
+        if not self.posted:
+            self.posted = True
+            self.border.post(self)
+
+    def ask(self, what: str) -> Message:
+        """Have the loop do ``what``, and wait for it. Raises :class:`~.errors.ClientDisconnected`."""
+        if self.inbox is None:
+            self.inbox = SimpleQueue()
+        self.asked = what
+        self.post()
+        answer = self.inbox.get()
+        if answer is None:
+            raise ClientDisconnected("the client disconnected")
+        return answer

@@ -1,0 +1,210 @@
+"""The benchmark's arithmetic and tables, without a server or a clock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import report
+from tests.benchmarks.measure import Sample, to_json
+from tests.benchmarks.profile import collapsed
+from tests.benchmarks.scenarios import SCENARIOS, Measure, Scenario, chosen
+from tests.benchmarks.servers import SERVERS, Launch
+
+
+def rounds(*values: float | None) -> list[dict[str, Any]]:
+    """Samples of one server, one per round; None stands for a round that failed."""
+    return [{"error": "it failed"} if value is None else {"value": value} for value in values]
+
+
+def results(samples: Mapping[str, Any], name: str = "asgi-hello") -> dict[str, Any]:
+    machine = {"cpu": "a CPU", "cores": 2, "system": "Linux 6", "python": "CPython 3.13"}
+    scenario = {"date": "2026-01-01", "rounds": 3, "seconds": 1, "samples": samples}
+    return {"environment": {"machine": machine, "versions": {"gunicorn": "27"}}, "scenarios": {name: scenario}}
+
+
+# -- ratios
+
+
+def test_ratio_is_the_median_of_the_rounds_and_not_the_ratio_of_the_medians() -> None:
+    """A round is compared with itself: a slow moment of the machine that hits both servers changes nothing."""
+    found = report.ratio(rounds(100, 10, 50), rounds(50, 5, 50))
+    assert found == report.Ratio(2.0, 1.0, 2.0)
+    assert str(found) == "2.00 (1.00-2.00)"
+
+
+def test_ratio_leaves_out_a_round_in_which_either_server_failed() -> None:
+    """A failed round has no value, and its partner is not compared with that of another round."""
+    assert report.ratio(rounds(100, None, 30), rounds(50, 1, None)) == report.Ratio(2.0, 2.0, 2.0)
+
+
+def test_ratio_of_less_is_better_is_above_one_when_ours_is_smaller() -> None:
+    """Above 1 always means that this worker is better."""
+    assert report.ratio(rounds(5), rounds(10), more_is_better=False) == report.Ratio(2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize("theirs", [[], rounds(None), rounds(0)])
+def test_ratio_without_a_common_round_is_none(theirs: list[dict[str, Any]]) -> None:
+    """No number is made up where nothing was measured."""
+    assert report.ratio(rounds(1), theirs) is None
+
+
+def test_median_ignores_failed_rounds() -> None:
+    """The median is that of the rounds that gave a value."""
+    assert report.median(rounds(1, None, 5, 3)) == 3
+    assert report.median(rounds(None)) is None
+
+
+# -- bars
+
+
+def bar(**options: Any) -> Scenario:
+    return Scenario(name="x", title="X", app="m:a", **options)
+
+
+@pytest.mark.parametrize(("ours", "expected"), [(150, "1.5: met"), (149, "1.5: NOT MET")])
+def test_a_bar_is_met_from_its_own_value_on(ours: float, expected: str) -> None:
+    """ "At least 1.5 times" includes 1.5."""
+    samples = {"hybridworker": rounds(ours), "granian": rounds(100)}
+    assert report.verdict(bar(bars={"granian": 1.5}), samples, "granian") == expected
+
+
+def test_a_server_without_a_bar_or_without_a_value_has_no_verdict() -> None:
+    """Silence, neither success nor failure."""
+    samples = {"hybridworker": rounds(1), "granian": rounds(1), "hypercorn": rounds(None)}
+    scenario = bar(bars={"hypercorn": 1.0})
+    assert report.verdict(scenario, samples, "granian") == ""
+    assert report.verdict(scenario, samples, "hypercorn") == ""
+
+
+@pytest.mark.parametrize(("ours", "expected"), [(4.9, "under 5: met"), (5.0, "under 5: NOT MET")])
+def test_a_limit_bounds_the_own_value(ours: float, expected: str) -> None:
+    """ "Under 5 KB" does not include 5."""
+    assert report.verdict(bar(limit=5.0), {"hybridworker": rounds(ours)}, "hybridworker") == expected
+
+
+def test_linearity_compares_the_ratios_to_the_ceiling() -> None:
+    """Least and greatest ratio to bare, over all four numbers of connections or not at all."""
+    counts = [scenario.name for scenario in SCENARIOS if scenario.name.startswith("connections-")]
+    assert len(counts) == 4
+    measured = {
+        name: {"samples": {"hybridworker": rounds(ours), "bare": rounds(100)}}
+        for name, ours in zip(counts, (80, 88, 84, 80), strict=True)
+    }
+    assert "0.80, 0.88, 0.84, 0.80; 10% apart" in report.linearity(measured)
+    del measured[counts[0]]
+    assert report.linearity(measured) == ""
+
+
+# -- results and tables
+
+
+def test_merge_keeps_other_scenarios_of_the_same_environment_only() -> None:
+    """Numbers of another machine or other versions never stand in one table."""
+    stored, current = results({}, "one"), results({}, "two")
+    assert set(report.merge(stored, current)["scenarios"]) == {"one", "two"}
+    stored["environment"]["versions"]["gunicorn"] = "26"
+    assert set(report.merge(stored, current)["scenarios"]) == {"two"}
+    assert set(report.merge(None, current)["scenarios"]) == {"two"}
+
+
+def test_a_sample_is_stored_without_what_was_not_measured() -> None:
+    """Absent and zero are different things."""
+    assert to_json(Sample(value=1.0, busy=0.0)) == {"value": 1.0, "busy": 0.0}
+
+
+def test_every_cell_of_a_table_fits_its_column_and_no_first_cell_is_empty() -> None:
+    """docutils reads a row with an empty first cell as a continuation of the row above."""
+    lines = report.table(["a", "long title"], [["", "1"], ["longer cell", ""]]).splitlines()
+    assert lines[0] == lines[2] == lines[-1] == "===========  =========="
+    assert lines[1] == "a            long title"
+    assert lines[3] == "\\            1"
+    assert lines[4] == "longer cell  \\"
+
+
+def test_the_page_shows_ratio_bar_and_the_reason_of_a_failure() -> None:
+    """One row per server in its fixed order, failures with their first reason below."""
+    measured = results({"granian": rounds(None, None), "hybridworker": rounds(300, 300), "bare": rounds(400, 400)})
+    short, whole = report.render(measured)
+    assert "a CPU (2 cores" in short and "gunicorn 27" in short
+    assert "0.75" in short and "failed" in short
+    assert "0.75 (0.75-0.75)" in whole and "0.7: met" in whole
+    assert "* granian failed in 2 of 2 rounds: it failed" in whole
+    assert whole.index("\nhybridworker ") < whole.index("\nbare ") < whole.index("\ngranian ")
+
+
+def test_the_summary_replaces_what_is_between_the_markers_and_nothing_else() -> None:
+    """Twice the same summary gives the same page."""
+    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    once = report.insert(page, "new\n")
+    assert once == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
+    assert report.insert(once, "new\n") == once
+    with pytest.raises(ValueError, match="needs the comments"):
+        report.insert("no markers", "new")
+
+
+def test_the_chart_is_written_and_the_same_for_the_same_results(tmp_path: Path) -> None:
+    """A chart under version control changes only when its numbers do."""
+    pytest.importorskip("matplotlib", reason="the chart needs matplotlib")
+    measured = results({"hybridworker": rounds(300), "granian": rounds(200)})
+    for name in ("one.svg", "two.svg"):
+        assert report.chart(measured, tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert not report.chart(results({"granian": rounds(200)}), tmp_path / "none.svg")
+
+
+# -- records
+
+
+def test_scenarios_have_names_of_their_own_and_known_servers() -> None:
+    """A bar or a server that is spelt wrong would silently never be measured."""
+    names = [scenario.name for scenario in SCENARIOS]
+    assert len(set(names)) == len(names)
+    for scenario in SCENARIOS:
+        assert set(scenario.servers) <= set(SERVERS), scenario.name
+        assert set(scenario.bars) <= set(scenario.servers), scenario.name
+
+
+def test_chosen_takes_shell_patterns_in_the_order_of_the_table() -> None:
+    """No pattern means all; one that matches nothing is an error that lists the names."""
+    assert chosen([]) == list(SCENARIOS)
+    assert [scenario.name for scenario in chosen(["wsgi-hello", "asgi-hell?"])] == ["asgi-hello", "wsgi-hello"]
+    with pytest.raises(ValueError, match="asgi-hello"):
+        chosen(["asgi-hello", "nonsense"])
+
+
+@pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
+def test_every_server_is_told_its_port_and_its_application(server: Any) -> None:
+    """And never more than one worker."""
+    launch = Launch(app="module:app", interface="wsgi", port=18123, threads=8)
+    command = server.command(launch)
+    assert "module:app" in command
+    assert any(part.endswith("18123") for part in command)
+    if "--workers" in command:
+        assert command[command.index("--workers") + 1] == "1"
+
+
+def test_units_say_which_direction_is_better() -> None:
+    """Rates are the more the better, everything else the less."""
+    assert {measure for measure in Measure if measure.more_is_better} == {Measure.RATE, Measure.MESSAGES}
+
+
+def test_collapsed_stacks_count_own_and_whole_time_of_a_function_once() -> None:
+    """Lines of one function are one function, and recursion counts once in "whole"."""
+    lines = collapsed("run (a.py:1);f (a.py:2);f (a.py:3) 3\nrun (a.py:1);f (a.py:9) 1\n 5\n")
+    assert lines[1:] == [" 100.0%  100.0%  f (a.py)"]
+
+
+def test_stored_results_can_be_rendered() -> None:
+    """What lies in the results folder belongs to this version of the report."""
+    path = Path(report.__file__).parent / "results" / "results.json"
+    if not path.exists():
+        pytest.skip("no results are stored")
+    stored = json.loads(path.read_text())
+    short, whole = report.render(stored)
+    assert stored["environment"]["machine"]["python"] in short
+    assert all(f"``{name}``" in whole for name in stored["scenarios"])

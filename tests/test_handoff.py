@@ -1,0 +1,543 @@
+"""Handoff: what crosses from the thread to the loop and back, in which order, and what becomes of it when one side ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridworker.asgi import Message
+from hybridworker.errors import ClientDisconnected, WSGIError
+from hybridworker.handoff import AHEAD_MAX, JOIN_MAX, READ, ROOM, Handoff
+from hybridworker.threads import ThreadPool
+from tests.wsgicall import DEADLINE, Client, passes, run
+
+START: Message = {"type": "http.response.start", "status": 200, "headers": []}
+
+
+class Call(Handoff):
+    """A call that does what ``script`` does, in a thread."""
+
+    def __init__(self, pool: ThreadPool, script: Callable[[Call], None]) -> None:
+        super().__init__(pool)
+        self.script = script
+        self.context = contextvars.copy_context()
+        self.over = threading.Event()
+
+    label = "GET /script"
+
+    def run(self) -> None:
+        try:
+            self.script(self)
+        except BaseException as exc:
+            self.error = exc
+        self.ended = True
+        self.over.set()
+
+    def put(self, *items: bytes) -> None:
+        self.outbox += items
+        self.sent += sum(map(len, items))
+
+    def head(self, *items: bytes) -> None:
+        self.start = START
+        self.put(*items)
+
+
+@asynccontextmanager
+async def calling(script: Callable[[Call], None], client: Client) -> AsyncIterator[tuple[Call, asyncio.Task[None]]]:
+    """Run ``script`` for ``client``; the block sees the call and the task that delivers it."""
+    pool = ThreadPool(1)
+    call = Call(pool, script)
+    pool.submit(call)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            yield call, asyncio.ensure_future(call.deliver(client.receive, client.send))
+    finally:
+        pool.close()
+
+
+def deliver(script: Callable[[Call], None], *body: bytes | None) -> Client:
+    client = Client(*body)
+
+    async def main() -> None:
+        async with calling(script, client) as (_, task):
+            await task
+
+    run(main())
+    return client
+
+
+def test_whole_response_goes_out_in_two_messages() -> None:
+    """A short response that is complete when the loop hears of it needs no more than head and body."""
+
+    def script(call: Call) -> None:
+        call.head(b"a", b"b")
+        call.final = True
+
+    client = deliver(script)
+    assert client.messages == [START, {"type": "http.response.body", "body": b"ab", "more_body": False}]
+
+
+def test_each_item_goes_out_without_waiting_for_the_next() -> None:
+    """What is posted is sent while the thread goes on, and the end follows."""
+    client = Client()
+    seen = threading.Event()
+
+    def script(call: Call) -> None:
+        call.head(b"one")
+        call.post()
+        passes(seen)
+        call.put(b"two")
+        call.final = True
+
+    async def main() -> None:
+        async with calling(script, client) as (_, task):
+            await client.until(lambda: client.body == b"one")
+            assert not client.complete
+            seen.set()
+            await task
+            assert client.chunks == [b"one", b"two"]
+            assert client.complete
+
+    run(main())
+
+
+def test_items_that_wait_are_joined() -> None:
+    """While the client does not read, items gather, and go out together; long ones stay apart."""
+    client = Client()
+    go = threading.Event()
+    client.reads.clear()
+    big = b"x" * JOIN_MAX
+
+    def script(call: Call) -> None:
+        call.head(b"first")
+        call.post()
+        passes(go)
+        call.put(*[b"y"] * 100, big, b"z" * 10, b"z" * 10)
+        call.post()
+        call.final = True
+
+    async def main() -> None:
+        async with calling(script, client) as (call, task):
+            await client.until(lambda: client.messages)
+            go.set()
+            assert await asyncio.to_thread(call.over.wait, DEADLINE)
+            client.reads.set()
+            await task
+            assert client.chunks == [b"first" + b"y" * 100, big, b"z" * 20]
+            assert client.complete
+
+    run(main())
+
+
+def test_end_without_a_body() -> None:
+    """A response without any item is a head and an empty, last message, also when the end comes by itself."""
+    client = Client()
+    go = threading.Event()
+
+    def script(call: Call) -> None:
+        call.hints.append({"type": "http.response.informational"})
+        call.post()
+        passes(go)
+        call.start = START
+        call.final = True
+
+    async def main() -> None:
+        async with calling(script, client) as (_, task):
+            await client.until(lambda: client.messages)
+            go.set()
+            await task
+            assert client.messages[1:] == [START, {"type": "http.response.body", "body": b"", "more_body": False}]
+
+    run(main())
+
+
+def test_response_may_be_complete_before_the_call() -> None:
+    """The last message does not wait for what the thread does afterwards; deliver() does."""
+    client = Client()
+    go = threading.Event()
+
+    def script(call: Call) -> None:
+        call.head(b"all")
+        call.final = True
+        call.post()
+        passes(go)
+
+    async def main() -> None:
+        async with calling(script, client) as (_, task):
+            await client.until(lambda: client.complete)
+            assert not task.done()
+            go.set()
+            await task
+            assert client.chunks == [b"all"]
+
+    run(main())
+
+
+def test_s25_thread_waits_for_a_client_that_does_not_read() -> None:
+    """ROOM is given when the client has taken half of what may wait, and not before."""
+    client = Client()
+    client.reads.clear()
+    asking, roomy = threading.Event(), threading.Event()
+    part = b"x" * (AHEAD_MAX // 4)
+
+    def script(call: Call) -> None:
+        call.head(*[part] * 5)
+        call.post()
+        asking.set()
+        call.ask(ROOM)
+        roomy.set()
+        call.final = True
+
+    async def main() -> None:
+        async with calling(script, client) as (call, task):
+            assert await asyncio.to_thread(asking.wait, DEADLINE)
+            await client.until(lambda: client.messages)
+            assert not roomy.is_set()
+            assert call.taken == 0
+            client.reads.set()
+            await task
+            assert roomy.is_set()
+            assert client.body == part * 5
+            assert call.taken == call.sent
+
+    run(main())
+
+
+def test_room_where_nothing_waits() -> None:
+    """A thread that asks when everything has been taken is answered as well."""
+    client = Client()
+
+    def script(call: Call) -> None:
+        call.head(b"x")
+        call.post()
+        call.ask(ROOM)
+        call.ask(ROOM)
+        call.final = True
+
+    async def main() -> None:
+        async with calling(script, client) as (_, task):
+            await task
+
+    run(main())
+
+
+def test_thread_reads_the_request() -> None:
+    """READ is receive(), called when the thread asks and not before."""
+    client = Client(b"one", b"two")
+    go = threading.Event()
+    read: list[Any] = []
+
+    def script(call: Call) -> None:
+        call.head(b"x")
+        call.post()
+        passes(go)
+        read.extend([call.ask(READ)["body"], call.ask(READ)["body"]])
+        call.final = True
+
+    async def main() -> None:
+        async with calling(script, client) as (_, task):
+            await client.until(lambda: client.body)
+            assert client.asked == 0
+            go.set()
+            await task
+            assert read == [b"one", b"two"]
+            assert client.asked == 2
+
+    run(main())
+
+
+def test_hints_go_before_the_head() -> None:
+    """Informational messages are sent at once, in order."""
+
+    def script(call: Call) -> None:
+        call.hints += [{"type": "http.response.informational", "status": 103}, {"type": "http.response.informational"}]
+        call.post()
+        call.head(b"x")
+        call.final = True
+
+    types = [message["type"] for message in deliver(script).messages]
+    assert types == ["http.response.informational"] * 2 + ["http.response.start", "http.response.body"]
+
+
+def opened(path: Path) -> Message:
+    path.write_bytes(b"content")
+    file = open(path, "rb", buffering=0)  # noqa: SIM115  # the call closes it
+    return {"type": "http.response.zerocopysend", "file": file, "offset": 0, "count": 7}
+
+
+@pytest.mark.parametrize("before", [b"", b"before"])
+def test_file_ends_the_body(tmp_path: Path, before: bytes) -> None:
+    """A file is sent behind what is in the outbox, with one message, and closed."""
+    message = opened(tmp_path / "file")
+
+    def script(call: Call) -> None:
+        call.head(*[before][: len(before)])
+        call.file = message
+        call.final = True
+
+    client = deliver(script)
+    assert client.messages[0] == START
+    assert client.messages[-1] is message
+    assert client.messages[1:-1] == (
+        [{"type": "http.response.body", "body": before, "more_body": True}] if before else []
+    )
+    assert message["file"].closed
+
+
+def test_file_behind_a_long_body(tmp_path: Path) -> None:
+    """All of the outbox goes out before the file."""
+    message = opened(tmp_path / "file")
+
+    def script(call: Call) -> None:
+        call.head(b"x" * JOIN_MAX, b"y" * JOIN_MAX)
+        call.file = message
+        call.final = True
+
+    client = deliver(script)
+    assert [message["type"] for message in client.messages[1:]] == ["http.response.body"] * 2 + [message["type"]]
+
+
+class Failure(Exception):
+    pass
+
+
+def test_error_of_the_call_is_raised() -> None:
+    """What the thread raised comes out of deliver(), with its traceback, and nothing is sent before a head."""
+
+    def script(call: Call) -> None:
+        raise Failure("mine")
+
+    client = Client()
+
+    async def main() -> None:
+        async with calling(script, client) as (call, task):
+            with pytest.raises(Failure, match="mine") as caught:
+                await task
+            assert "script" in [entry.name for entry in caught.traceback]
+            assert client.messages == []
+            assert call.error is None
+
+    run(main())
+
+
+def test_what_came_before_an_error_is_sent() -> None:
+    """An error after the first item comes after that item."""
+    client = Client()
+
+    def script(call: Call) -> None:
+        call.head(b"x")
+        call.post()
+        raise Failure
+
+    async def main() -> None:
+        async with calling(script, client) as (_, task):
+            with pytest.raises(Failure):
+                await task
+            assert client.body == b"x"
+            assert not client.complete
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
+def test_error_that_would_end_the_loop_is_wrapped(kind: type[BaseException]) -> None:
+    """What means something else to a task than that the application failed is not raised as it is."""
+
+    def script(call: Call) -> None:
+        raise kind
+
+    async def main() -> None:
+        async with calling(script, Client()) as (_, task):
+            with pytest.raises(WSGIError, match=f"the application raised {kind.__name__}") as caught:
+                await task
+            assert isinstance(caught.value.__cause__, kind)
+
+    run(main())
+
+
+async def errors_of(script: Callable[[Call], None], end: Callable[[Client, asyncio.Task[None]], Any]) -> list[Any]:
+    """What the loop is told after ``end`` has ended the response of a call that is still running."""
+    errors: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: errors.append(context))
+    client = Client()
+    client.reads.clear()
+    async with calling(script, client) as (call, task):
+        await client.until(lambda: client.messages)
+        end(client, task)
+        with pytest.raises((ClientDisconnected, asyncio.CancelledError)):
+            await task
+        call.script_may_end.set()  # type: ignore[attr-defined]
+        assert await asyncio.to_thread(call.over.wait, DEADLINE)
+        while not call.gone or call.border.busy:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    return errors
+
+
+def leave(client: Client, task: asyncio.Task[None]) -> None:
+    client.leave()
+
+
+def cancel(client: Client, task: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
+def outliving(then: Callable[[Call], Any]) -> Callable[[Call], None]:
+    """A script that begins a response, and does ``then`` when that has been given up."""
+
+    def script(call: Call) -> None:
+        call.script_may_end = threading.Event()  # type: ignore[attr-defined]
+        call.head(b"x")
+        call.post()
+        passes(call.script_may_end)  # type: ignore[attr-defined]
+        then(call)
+
+    return script
+
+
+@pytest.mark.parametrize("end", [leave, cancel])
+@pytest.mark.parametrize("what", [READ, ROOM])
+def test_s24_thread_that_asks_afterwards_is_told(end: Any, what: str) -> None:
+    """A thread whose client has gone gets an OSError from whatever it asks for, and that is no error to report."""
+    raised: list[BaseException] = []
+
+    def then(call: Call) -> None:
+        for _ in range(2):
+            try:
+                call.ask(what)
+            except OSError as exc:
+                raised.append(exc)
+        raise ValueError from raised[0]
+
+    assert run(errors_of(outliving(then), end)) == []
+    assert [type(exc) for exc in raised] == [ClientDisconnected] * 2
+
+
+@pytest.mark.parametrize("end", [leave, cancel])
+def test_error_after_the_client_left_is_not_lost(end: Any) -> None:
+    """An error of the application that nobody waits for goes to the loop's exception handler."""
+
+    def then(call: Call) -> None:
+        raise Failure("late")
+
+    [context] = run(errors_of(outliving(then), end))
+    assert context["message"] == "Error handling request GET /script, whose client has gone"
+    assert str(context["exception"]) == "late"
+
+
+def test_file_after_the_client_left_is_closed(tmp_path: Path) -> None:
+    """A file that nobody will send any more is closed all the same."""
+    message = opened(tmp_path / "file")
+
+    def then(call: Call) -> None:
+        call.file = message
+        call.final = True
+
+    assert run(errors_of(outliving(then), cancel)) == []
+    assert message["file"].closed
+
+
+@pytest.mark.parametrize("end", [leave, cancel])
+def test_s24_thread_that_is_waiting_is_told(end: Any) -> None:
+    """A thread that waits for a client is freed by its leaving."""
+    raised: list[BaseException] = []
+    client = Client()
+    client.reads.clear()
+
+    def script(call: Call) -> None:
+        call.head(b"x")
+        try:
+            call.ask(ROOM)
+        except OSError as exc:
+            raised.append(exc)
+
+    async def main() -> None:
+        async with calling(script, client) as (call, task):
+            await client.until(lambda: client.messages)
+            end(client, task)
+            with pytest.raises((ClientDisconnected, asyncio.CancelledError)):
+                await task
+            assert await asyncio.to_thread(call.over.wait, DEADLINE)
+            assert isinstance(raised[0], ClientDisconnected)
+
+    run(main())
+
+
+def test_error_that_was_ready_when_the_client_left(tmp_path: Path) -> None:
+    """The call may be over before its response is given up: error and file are seen to at that moment."""
+    errors: list[Any] = []
+    message = opened(tmp_path / "file")
+    client = Client()
+    client.reads.clear()
+
+    def script(call: Call) -> None:
+        call.head(b"x")
+        call.post()
+        call.file = message
+        raise Failure
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+        async with calling(script, client) as (call, task):
+            await client.until(lambda: client.messages)
+            assert await asyncio.to_thread(call.over.wait, DEADLINE)
+            client.leave()
+            with pytest.raises(ClientDisconnected):
+                await task
+            assert [type(error) for error in errors] == [Failure]
+            assert message["file"].closed
+
+    run(main())
+
+
+def test_call_leaves_nothing_to_the_garbage_collector() -> None:
+    """A call is freed when nobody refers to it: no circle, also after an error."""
+
+    async def main() -> None:
+        for failing in (False, True):
+
+            def script(call: Call, failing: bool = failing) -> None:
+                call.head(b"x")
+                call.post()
+                if failing:
+                    raise Failure
+                call.final = True
+
+            client = Client()
+            async with calling(script, client) as (call, task):
+                gone = weakref.ref(call)
+                with contextlib.suppress(Failure):
+                    await task
+                while call.border.busy:  # type: ignore[attr-defined]
+                    await asyncio.sleep(0)
+            del call, task
+            await asyncio.sleep(0)
+            assert gone() is None
+
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
+
+
+def test_label_is_the_business_of_the_subclass() -> None:
+    """A handoff does not know what it serves."""
+
+    async def main() -> None:
+        with pytest.raises(NotImplementedError):
+            _ = Handoff(ThreadPool(1)).label
+
+    run(main())

@@ -1,0 +1,371 @@
+"""Server: accepting, the limit of connections, the tick, and leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import trustme
+import uvloop
+
+from hybridworker import server as module
+from hybridworker.asgi import ASGIApp, Receive, Scope, Send
+from hybridworker.context import WorkerContext
+from hybridworker.server import Server
+from hybridworker.states import ServerState
+from tests.fakes import FakeLog
+from tests.harness import GET, HELLO, body, make_settings, start
+
+DEADLINE = 10
+
+
+class Listener:
+    """What gunicorn's listening sockets look like from here."""
+
+    def __init__(self) -> None:
+        self.sock = socket.create_server(("127.0.0.1", 0))
+        self.sock.setblocking(False)
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+class Site:
+    """A running server and clients for it."""
+
+    def __init__(self, app: ASGIApp, ssl_context: ssl.SSLContext | None, settings: dict[str, Any]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.log = FakeLog()
+        self.context = WorkerContext(app=app, settings=make_settings(**settings), loop=self.loop, log=self.log)
+        self.listener = Listener()
+        self.address = self.listener.sock.getsockname()
+        self.server = Server(self.context, [self.listener], ssl_context)
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def client(self, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*self.address, **options)
+        self.writers.append(writer)
+        return reader, writer
+
+    async def get(self) -> bytes:
+        """One request on a connection of its own, which stays open."""
+        reader, writer = await self.client()
+        writer.write(GET)
+        return await asyncio.wait_for(reader.readuntil(b"hello"), DEADLINE)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not condition():  # noqa: ASYNC110  (conditions of several objects, none of which has an event)
+                await asyncio.sleep(0.001)
+
+    async def close(self) -> None:
+        for writer in self.writers:
+            writer.close()
+        await self.server.drain(self.loop.time())
+        for writer in self.writers:
+            try:
+                await asyncio.wait_for(writer.wait_closed(), DEADLINE)
+            except (OSError, ssl.SSLError):
+                pass  # cut by the server, as some tests want it
+
+
+def serve(
+    test: Callable[[Site], Awaitable[None]],
+    app: ASGIApp = HELLO,
+    ssl_context: ssl.SSLContext | None = None,
+    **settings: Any,
+) -> None:
+    """Run ``test`` against a server on uvloop."""
+
+    async def main() -> None:
+        site = Site(app, ssl_context, settings)
+        try:
+            await test(site)
+        finally:
+            await site.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+class Gate:
+    """An application that answers when it is let."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.running += 1
+        await self.event.wait()
+        await HELLO(scope, receive, send)
+
+
+def test_connections_are_accepted_and_served() -> None:
+    """From the listener to the application and back."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        assert site.server.state is ServerState.SERVING
+        assert (await site.get()).startswith(b"HTTP/1.1 200 OK")
+
+    serve(test)
+
+
+def test_no_connection_is_accepted_before_the_start() -> None:
+    """L3: the backlog holds them while the application starts."""
+
+    async def test(site: Site) -> None:
+        getting = asyncio.create_task(site.get())
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not site.context.connections
+        site.server.start()
+        assert (await getting).endswith(b"hello")
+
+    serve(test)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_connections_above_the_limit_wait_in_the_backlog(workers: int) -> None:
+    """``worker_connections`` stops accepting, and nothing is refused."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        await site.get()
+        third = asyncio.create_task(site.get())
+        await site.until(lambda: not site.server.accepting)
+        assert len(site.context.connections) == 2
+        site.writers[0].close()
+        assert (await third).endswith(b"hello")
+
+    serve(test, worker_connections=2, workers=workers, keepalive=100)
+
+
+def test_an_exhausted_process_pauses_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMFILE never spins: accepting rests until the tick after a second."""
+
+    class Exhausted:
+        """A listening socket whose process has no descriptors left."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self.sock = sock
+            self.calls = 0
+
+        def accept(self) -> Any:
+            self.calls += 1
+            raise OSError(errno.EMFILE, "too many open files")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.sock, name)
+
+    async def test(site: Site) -> None:
+        real, exhausted = site.listener.sock, Exhausted(site.listener.sock)
+        site.server.listeners = [exhausted_listener := Listener.__new__(Listener)]
+        exhausted_listener.sock = exhausted  # type: ignore[assignment]
+        site.server.start()
+        getting = asyncio.create_task(site.get())
+        await site.until(lambda: exhausted.calls > 0)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert exhausted.calls == 1
+        assert len(site.log.at("error")) == 1
+        exhausted_listener.sock = real
+        site.server.tick(site.loop.time())
+        assert not site.server.accepting
+        site.server.paused_until = 0
+        site.server.tick(site.loop.time() + 2)
+        assert (await getting).endswith(b"hello")
+
+    serve(test)
+
+
+def test_another_error_of_accept_is_not_hidden() -> None:
+    """Only what is known to pass is waited for."""
+
+    class Broken:
+        def accept(self) -> Any:
+            raise OSError(errno.EBADF, "bad descriptor")
+
+    async def test(site: Site) -> None:
+        with pytest.raises(OSError, match="bad descriptor"):
+            site.server._accept(Broken())  # type: ignore[arg-type]
+
+    serve(test)
+
+
+def test_the_tick_expires_silent_connections() -> None:
+    """Every timeout of every connection is looked at once a second."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        reader, _ = await site.client()
+        await site.until(lambda: bool(site.context.connections))
+        site.server.tick(site.loop.time() + 100)
+        assert await asyncio.wait_for(reader.read(), DEADLINE) == b""
+
+    serve(test)
+
+
+@contextmanager
+def certificates() -> Iterator[tuple[ssl.SSLContext, ssl.SSLContext]]:
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(server)
+    authority.configure_trust(client)
+    yield server, client
+
+
+def test_tls() -> None:
+    """The same through a handshake."""
+    with certificates() as (server, client):
+
+        async def test(site: Site) -> None:
+            site.server.start()
+            reader, writer = await site.client(ssl=client, server_hostname="localhost")
+            writer.write(GET)
+            assert (await asyncio.wait_for(reader.readuntil(b"hello"), DEADLINE)).startswith(b"HTTP/1.1 200 OK")
+
+        serve(test, ssl_context=server)
+
+
+def test_a_plain_request_to_a_tls_port_harms_nobody() -> None:
+    """The connection fails, the next one is served."""
+    with certificates() as (server, client):
+
+        async def test(site: Site) -> None:
+            site.server.start()
+            plain, writer = await site.client()
+            writer.write(GET)
+            try:
+                assert b"HTTP" not in await asyncio.wait_for(plain.read(), DEADLINE)
+            except ConnectionResetError:
+                pass  # as good a refusal as any
+            reader, writer = await site.client(ssl=client, server_hostname="localhost")
+            writer.write(GET)
+            assert (await asyncio.wait_for(reader.readuntil(b"hello"), DEADLINE)).endswith(b"hello")
+            assert site.log.at("error") == []
+
+        serve(test, ssl_context=server)
+
+
+def test_a_handshake_that_does_not_end_is_dropped() -> None:
+    """It falls under the header timeout, and counts against the limit meanwhile."""
+    with certificates() as (server, _):
+
+        async def test(site: Site) -> None:
+            site.server.start()
+            reader, _ = await site.client()
+            await site.until(lambda: bool(site.server.handshakes))
+            try:
+                assert await asyncio.wait_for(reader.read(), DEADLINE) == b""
+            except ConnectionResetError:
+                pass
+            await site.until(lambda: not site.server.handshakes)
+
+        serve(test, ssl_context=server, header_timeout=0.05)
+
+
+def test_drain_finishes_what_was_begun() -> None:
+    """A request in flight gets its answer, with ``Connection: close``; nobody new gets in."""
+
+    async def test(site: Site) -> None:
+        gate = site.context.app
+        assert isinstance(gate, Gate)
+        site.server.start()
+        reader, writer = await site.client()
+        writer.write(GET)
+        await site.until(lambda: gate.running == 1)
+        draining = asyncio.create_task(site.server.drain(site.loop.time() + DEADLINE))
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectionRefusedError):
+            await site.client()
+        gate.event.set()
+        answer = await asyncio.wait_for(reader.read(), DEADLINE)
+        assert b"Connection: close" in answer
+        assert answer.endswith(b"hello")
+        assert await draining == 0
+        assert site.server.state is ServerState.STOPPED
+
+    serve(test, app=Gate())
+
+
+def test_drain_does_not_wait_for_idle_connections() -> None:
+    """They may speak for the drain window and are closed then."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        await asyncio.wait_for(site.server.drain(site.loop.time() + 1000), DEADLINE)
+        assert not site.context.connections
+
+    serve(test, keepalive=1000, drain_window=0.01)
+
+
+def test_drain_cuts_what_is_not_finished_in_time() -> None:
+    """At the deadline tasks are cancelled and connections dropped; the number is returned."""
+
+    async def test(site: Site) -> None:
+        gate = site.context.app
+        assert isinstance(gate, Gate)
+        site.server.start()
+        reader, writer = await site.client()
+        writer.write(GET)
+        await site.until(lambda: gate.running == 1)
+        assert await site.server.drain(site.loop.time()) == 1
+        try:
+            assert await asyncio.wait_for(reader.read(), DEADLINE) in (b"",)
+        except ConnectionResetError:
+            pass
+        assert not site.context.cycles
+
+    serve(test, app=Gate())
+
+
+def test_drain_waits_for_background_work() -> None:
+    """What an application does behind its response is work in flight."""
+    done: list[bool] = []
+    gate = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200, (b"content-length", b"5")))
+        await send(body(b"hello"))
+        await gate.wait()
+        done.append(True)
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        draining = asyncio.create_task(site.server.drain(site.loop.time() + DEADLINE))
+        await site.until(lambda: not site.context.connections)
+        assert not draining.done()
+        gate.set()
+        assert await draining == 0
+        assert done == [True]
+
+    serve(test, app=app, drain_window=0)
+
+
+def test_the_drain_looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections that arrive through a handshake during the drain are drained as well."""
+    monkeypatch.setattr(module, "DRAIN_TICK", 0.001)
+    with certificates() as (server, client):
+
+        async def test(site: Site) -> None:
+            site.server.start()
+            connecting = asyncio.create_task(site.client(ssl=client, server_hostname="localhost"))
+            await site.until(lambda: bool(site.server.handshakes))
+            await asyncio.wait_for(site.server.drain(site.loop.time() + 1000), DEADLINE)
+            assert not site.context.connections
+            await asyncio.wait([connecting], timeout=DEADLINE)
+            if connecting.exception() is not None:
+                assert isinstance(connecting.exception(), OSError)
+
+        serve(test, ssl_context=server, drain_window=0)

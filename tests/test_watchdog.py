@@ -1,0 +1,696 @@
+"""The watchdog: the table of requests, the reports from signal handlers, the loop that is held."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import io
+import itertools
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import pytest
+import uvloop
+
+from hybridworker import watchdog as module
+from hybridworker.context import WorkerContext
+from hybridworker.threads import RunningCall, ThreadPool
+from hybridworker.watchdog import (
+    Watchdog,
+    beat,
+    descriptors,
+    format_stack,
+    format_task,
+    in_flight,
+    last_words,
+    report,
+    resident,
+)
+from tests.fakes import FakeLog
+from tests.harness import make_settings
+
+#: Seconds after which a test gives up; nothing takes so long.
+DEADLINE = 20.0
+
+each_loop = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uv"])
+
+
+async def no_app(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError("nobody calls it")
+
+
+def until(true: Callable[[], Any]) -> None:
+    """Wait, in the thread of the caller, until something can be seen."""
+    deadline = time.monotonic() + DEADLINE
+    while not true():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.001)
+
+
+async def until_async(true: Callable[[], Any]) -> None:
+    """The same on the loop."""
+    async with asyncio.timeout(DEADLINE):
+        while not true():  # noqa: ASYNC110  # another thread is observed, which sets no event
+            await asyncio.sleep(0.001)
+
+
+def run(main: Callable[[WorkerContext], Coroutine[Any, Any, None]], new_loop: Any = None, **options: Any) -> FakeLog:
+    """Run ``main`` with a context; returns the log."""
+    log = FakeLog()
+    is_wsgi = options.pop("is_wsgi", False)
+
+    async def start() -> None:
+        loop = asyncio.get_running_loop()
+        settings = make_settings(**options)
+        await main(WorkerContext(app=no_app, settings=settings, loop=loop, log=log, is_wsgi=is_wsgi))
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(start())
+    return log
+
+
+class Running:
+    """What stands in ``context.cycles``."""
+
+    def __init__(self, path: str, started_at: float = 0.0, task: Any = None, **scope: Any) -> None:
+        self.scope = {"method": "GET", **scope, "path": path}
+        self.started_at = started_at
+        self.task = task
+
+
+def requests(*cycles: Any) -> dict[Any, None]:
+    """Requests in flight."""
+    return dict.fromkeys(cycles)
+
+
+def pool_of(*calls: RunningCall) -> Any:
+    """A pool that says what is to be seen in it."""
+    return SimpleNamespace(snapshot=lambda: list(calls))
+
+
+class Held:
+    """A call for the pool that waits to be let go."""
+
+    def __init__(self, label: str) -> None:
+        self.context = contextvars.copy_context()
+        self.label = label
+        self.began, self.release, self.woken = threading.Event(), threading.Event(), False
+
+    def run(self) -> None:
+        self.began.set()
+        assert self.release.wait(DEADLINE)
+
+    def wake(self) -> None:
+        self.woken = True
+
+
+@contextmanager
+def running(log: Any) -> Iterator[Watchdog]:
+    """A watchdog with its thread."""
+    watchdog = Watchdog(log)
+    watchdog.start()
+    try:
+        yield watchdog
+    finally:
+        watchdog.stop()
+
+
+# -- the table
+
+
+def test_a_line_says_what_how_long_and_where() -> None:
+    """Requests that wait, the one that runs, one without a task, and WebSockets, which have no method."""
+
+    async def main(context: WorkerContext) -> None:
+        waiting = Running("/waits", 90.0)
+        mine = Running("/runs", 98.5, asyncio.current_task(), method="POST")
+        websocket = Running("/ws", 40.0)
+        del websocket.scope["method"]
+        context.cycles = requests(waiting, mine, websocket)
+        assert in_flight(context, None, 100.0) == [
+            "GET /waits, 10.0 s, in the loop",
+            "POST /runs, 1.5 s, in the loop, running",
+            "WebSocket /ws, 60.0 s, in the loop",
+        ]
+        # While no task runs, as in a callback, a request without a task is not taken for the one that runs.
+        lines: list[str] = []
+        context.loop.call_soon(lambda: lines.extend(in_flight(context, None, 100.0)))
+        await until_async(lambda: lines)
+        assert not any("running" in line for line in lines)
+
+    run(main)
+
+
+def test_a_call_in_a_thread_is_named_and_the_oldest_comes_first() -> None:
+    """Of requests that are alike the oldest have the threads; a call whose request is gone is listed as well."""
+
+    async def main(context: WorkerContext) -> None:
+        context.cycles = requests(Running("/a", 90.0), Running("/a", 91.0), Running("/a", 92.0))
+        me = threading.get_ident()
+        calls = (RunningCall(0, "GET /a", 91.5), RunningCall(me, "GET /a", 90.5), RunningCall(me, "GET /left", 80.0))
+        assert in_flight(context, pool_of(*calls), 100.0) == [
+            "GET /a, 10.0 s, in thread MainThread",
+            "GET /a, 9.0 s, in thread None",
+            "GET /a, 8.0 s, in the loop",
+            "GET /left, 20.0 s, in thread MainThread, without its client",
+        ]
+
+    run(main)
+
+
+def test_a_path_cannot_forge_a_line_of_the_log() -> None:
+    """A decoded path holds whatever its client wanted."""
+
+    async def main(context: WorkerContext) -> None:
+        context.cycles = requests(Running("/ü"), Running("/a\n[1] [INFO] b"))
+        assert in_flight(context, None, 0.0) == [
+            "GET /ü, 0.0 s, in the loop",
+            "GET /a\\n[1] [INFO] b, 0.0 s, in the loop",
+        ]
+
+    run(main)
+
+
+# -- stacks
+
+
+def outer_function(calls: int, frame: Callable[[], FrameType]) -> FrameType:
+    return outer_function(calls - 1, frame) if calls else frame()
+
+
+def test_a_stack_shows_its_innermost_calls() -> None:
+    """At most so many as wanted, the innermost last; and nothing for no frame."""
+    frame = outer_function(3, lambda: sys._getframe())
+    stack = format_stack(frame, 2)
+    assert stack.count('  File "') == 2
+    assert stack.splitlines()[-1].strip() == "frame = outer_function(3, lambda: sys._getframe())"
+    assert "outer_function(calls - 1, frame)" in stack
+    assert format_stack(None) == ""
+
+
+def test_a_stack_begins_inside_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What leads to the loop is the same in every stack, and those who do nothing have none."""
+    monkeypatch.setattr(module, "ROOTS", frozenset({(__name__, "outer_function")}))
+    frame = outer_function(1, lambda: sys._getframe())
+    assert format_stack(frame).count('  File "') == 1
+    assert format_stack(frame.f_back) == ""
+
+
+def test_the_roots_exist() -> None:
+    """They are names, which a renamed method would leave behind."""
+    from hybridworker.worker import Worker
+
+    assert Worker.run.__code__.co_qualname == "Worker.run"
+    assert ThreadPool._work.__code__.co_qualname == "ThreadPool._work"
+    assert module.ROOTS == {(Worker.__module__, "Worker.run"), (ThreadPool.__module__, "ThreadPool._work")}
+
+
+def test_the_stack_of_a_task_ends_where_it_waits() -> None:
+    """Through coroutines and generators, which ``Task.get_stack`` does not follow."""
+
+    class Generator:
+        def __await__(self) -> Iterator[Any]:
+            yield from innermost.__await__()
+
+    async def waits() -> None:
+        await Generator()
+
+    async def main(context: WorkerContext) -> None:
+        nonlocal innermost
+        innermost = context.loop.create_future()
+        task = context.loop.create_task(waits())
+        await asyncio.sleep(0)
+        lines = [line.strip() for line in format_task(task).splitlines()]
+        assert lines[1::2] == ["await Generator()", "yield from innermost.__await__()"]
+        innermost.set_result(None)
+        await task
+        assert format_task(task) == ""
+
+    innermost: Any = None
+    run(main)
+
+
+# -- the report
+
+
+def test_the_report_of_calls_in_threads() -> None:
+    """The table, the interrupted stack, and the threads with what they serve; not this one, nor the idle ones."""
+
+    async def main(context: WorkerContext) -> None:
+        pool = ThreadPool(2)
+        calls = [Held("GET /slow"), Held("GET /idle\n")]
+        for call in calls:
+            pool.submit(call)
+            await until_async(call.began.is_set)
+        calls[1].release.set()
+        await until_async(lambda: calls[1].woken and pool.busy == 1)
+        context.cycles = requests(Running("/slow", task=asyncio.current_task()))
+        text = await asyncio.to_thread(report, sys._getframe(), context, pool, tasks=True)
+        lines = text.splitlines()
+        assert lines[0] == "Requests in flight: 1"
+        assert lines[1].startswith("  GET /slow, ") and lines[1].endswith(" s, in thread hybridworker-wsgi-0")
+        assert lines[2].startswith("Main thread")
+        assert "asyncio.to_thread(report" in text
+        assert "\nThread hybridworker-wsgi-0: GET /slow\n" in text
+        assert "assert self.release.wait(DEADLINE)" in text
+        assert "hybridworker-wsgi-1" not in text
+        assert text.count("Thread ") == 1
+        assert "Task of" not in text  # of WSGI calls they are all alike
+        calls[0].release.set()
+        await until_async(lambda: calls[0].woken)
+        pool.close()
+
+    run(main, is_wsgi=True)
+
+
+def test_the_report_of_tasks() -> None:
+    """The request that holds the loop is named, and, when asked for, where the others wait."""
+
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    async def main(context: WorkerContext) -> None:
+        task = context.loop.create_task(waits())
+        await asyncio.sleep(0)
+        context.cycles = requests(
+            Running("/waits", task=task), Running("/runs", task=asyncio.current_task()), Running("/begins")
+        )
+        with_tasks = report(sys._getframe(), context, None, tasks=True)
+        assert "\nMain thread: GET /runs\n" in with_tasks
+        assert "\nTask of GET /waits\n" in with_tasks
+        assert "await asyncio.Event().wait()" in with_tasks
+        assert with_tasks.count("Task of") == 1  # one runs, and one has no task yet
+        assert "Task of" not in report(sys._getframe(), context, None, tasks=False)
+        # In a callback the loop runs no request's task.
+        texts: list[str] = []
+        context.loop.call_soon(lambda: texts.append(report(sys._getframe(), context, None, tasks=False)))
+        await until_async(lambda: texts)
+        assert "\nMain thread\n" in texts[0]
+        # Where the running task belongs to no request, none is named.
+        context.cycles = {}
+        assert "\nMain thread\n" in report(sys._getframe(), context, None, tasks=False)
+        task.cancel()
+
+    run(main)
+
+
+def test_the_report_of_a_worker_that_is_starting_or_idle() -> None:
+    """No context yet, and no frame worth showing."""
+    assert report(None, None, None, tasks=True) == "Requests in flight: 0"
+
+
+def test_a_report_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand WebSockets do not flood the log."""
+    monkeypatch.setattr(module, "MOST_REQUESTS", 2)
+
+    async def main(context: WorkerContext) -> None:
+        context.cycles = requests(*[Running(f"/{number}") for number in range(5)])
+        text = report(None, context, None, tasks=False)
+        assert text.startswith("Requests in flight: 5\n  GET /0, ")
+        assert "GET /2" not in text
+        assert text.endswith("\n  and 3 younger ones")
+
+    run(main)
+
+
+# -- the descriptors
+
+
+def test_the_descriptors_of_a_logger(tmp_path: Path) -> None:
+    """Those of its handlers and of its parents'; stderr's where there is none."""
+    parent, logger = logging.Logger("parent"), logging.Logger("child")
+    logger.parent = parent
+    files = [open(tmp_path / name, "w") for name in "ab"]
+    closed = open(tmp_path / "c", "w")
+    closed.close()
+    for stream in (files[0], closed, io.StringIO()):
+        logger.addHandler(logging.StreamHandler(stream))
+    logger.addHandler(logging.NullHandler())
+    parent.addHandler(logging.StreamHandler(files[1]))
+    assert descriptors(logger) == [files[0].fileno(), files[1].fileno()]
+    logger.propagate = False
+    assert descriptors(logger) == [files[0].fileno()]
+    for file in files:
+        file.close()
+    assert descriptors(logger) == [2]
+    assert descriptors(None) == [2]
+
+
+def test_last_words_go_as_far_as_nothing_blocks() -> None:
+    """A pipe that nobody reads takes what fits, a broken one nothing, and the next one is written all the same."""
+    full, full_in = os.pipe()
+    broken, broken_in = os.pipe()
+    os.close(broken)
+    with open(os.devnull, "wb") as devnull:
+        last_words("x" * 1_000_000, [broken_in, full_in, devnull.fileno()])
+    os.close(full_in)
+    os.close(broken_in)
+    with open(full, "rb") as file:
+        assert set(file.read()) == {ord("x")}
+
+
+def test_last_words_are_the_bare_stacks_where_there_is_no_report() -> None:
+    """And those are not begun where the descriptor takes nothing."""
+    end, write_end = os.pipe()
+    last_words("", [write_end])
+    assert b"test_last_words_are_the_bare_stacks" in os.read(end, 65536)
+    os.set_blocking(write_end, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(write_end, b"x" * 4096)
+    os.set_blocking(write_end, True)
+    last_words("", [write_end])
+    os.close(write_end)
+    with open(end, "rb") as file:
+        assert b"test_last_words" not in file.read()
+
+
+# -- from signal handlers
+
+
+@each_loop
+def test_status_while_the_loop_is_held(new_loop: Any) -> None:
+    """A plain handler reports amid the blocking code, which goes on."""
+
+    async def main(context: WorkerContext) -> None:
+        log = context.log
+        assert isinstance(log, FakeLog)
+        context.cycles = requests(Running("/held", task=asyncio.current_task()))
+        before = signal.signal(signal.SIGUSR2, lambda number, frame: watchdog.status())
+        try:
+            with running(log) as watchdog:
+                watchdog.watch(context, None)
+                os.kill(os.getpid(), signal.SIGUSR2)
+                until(lambda: log.lines)
+        finally:
+            signal.signal(signal.SIGUSR2, before)
+
+    ((level, text),) = run(main, new_loop, slow_loop=0.0).lines
+    assert level == "warning"
+    assert text.startswith("Requests in flight: 1\n  GET /held, ")
+    assert " s, in the loop, running\nMain thread: GET /held\n" in text
+    assert ", in main\n    until(lambda: log.lines)\n" in text
+    assert "\nTask of" not in text  # the stack of the task that runs is the main thread's
+
+
+def abort_from(held: Callable[[], None], log: Any, logger: logging.Logger | None = None) -> None:
+    """Let SIGABRT interrupt ``held``, with a handler that reports and then leaves as the worker does."""
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        watchdog.abort(frame, logger)
+        sys.exit(1)
+
+    before = signal.signal(signal.SIGABRT, handler)
+    try:
+        with running(log) as watchdog, pytest.raises(SystemExit):
+            held()
+    finally:
+        signal.signal(signal.SIGABRT, before)
+
+
+def blocked() -> None:
+    os.kill(os.getpid(), signal.SIGABRT)
+    until(lambda: False)
+
+
+def test_abort_writes_the_stack_of_the_blocked_frame() -> None:
+    """And the worker leaves afterwards, as gunicorn wants."""
+    log = FakeLog()
+    abort_from(blocked, log)
+    (text,) = log.at("error")
+    assert text.startswith(f"Worker aborted (pid: {os.getpid()}). Requests in flight: 0\nMain thread\n")
+    assert "in blocked\n" in text
+
+
+def test_abort_of_a_frame_that_holds_the_log(tmp_path: Path) -> None:
+    """The report goes past the logger, and the worker leaves."""
+    logger = logging.Logger("held")
+    path = tmp_path / "log"
+    handler = logging.FileHandler(path)
+    logger.addHandler(handler)
+
+    def writing() -> None:
+        with handler.lock or threading.RLock():
+            try:
+                blocked()
+            finally:
+                content.append(path.read_text())
+
+    content: list[str] = []
+    abort_from(writing, logger, logger)
+    handler.close()
+    assert content[0].startswith("Requests in flight: 0\nMain thread\n")
+    assert "in blocked\n" in content[0]
+
+
+def test_abort_with_a_log_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the full pipe nor the lock of the thread that waits there holds the worker."""
+    end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(write_end, b"x")
+    os.set_blocking(write_end, True)
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    logger = logging.Logger("full")
+    stream = open(write_end, "w")
+    logger.addHandler(logging.StreamHandler(stream))
+    watchdog = Watchdog(logger)
+    watchdog.start()
+    try:
+        watchdog.abort(sys._getframe(), logger)
+        watchdog.stop()  # does not wait for a thread that is stuck
+    finally:
+        reader = os.fdopen(end, "rb")
+        drain = threading.Thread(target=reader.read)
+        drain.start()
+        until(lambda: not watchdog._thread.is_alive())
+        stream.close()
+        drain.join()
+        reader.close()
+
+
+def test_abort_without_a_thread_and_without_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fails, ``abort`` returns: the thread never ran, the logger raises, the last words raise."""
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    said: list[str] = []
+    monkeypatch.setattr(module, "last_words", lambda text, fds: said.append(text))
+    Watchdog(FakeLog()).abort(None, None)
+    assert said == [""]
+
+    def fail(text: str, fds: Any) -> None:
+        said.append(text)
+        raise RecursionError
+
+    monkeypatch.setattr(module, "last_words", fail)
+    Watchdog(FakeLog()).abort(None, None)
+    assert said == ["", ""]
+
+
+def test_a_report_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the stack of the interrupted frame all the same."""
+
+    def fail(*args: Any, **options: Any) -> str:
+        raise LookupError("the report is broken")
+
+    monkeypatch.setattr(module, "report", fail)
+    log = FakeLog()
+    abort_from(blocked, log)
+    (text,) = log.at("error")
+    assert "No report could be made\n" in text
+    assert "in blocked\n" in text
+    assert text.endswith("LookupError: the report is broken")
+
+
+# -- the slow loop
+
+
+@each_loop
+def test_a_held_loop_is_reported_once_while_it_is_held(new_loop: Any) -> None:
+    """With the stack that holds it and the request, then one line when it is over; and the next one again."""
+
+    async def main(context: WorkerContext) -> None:
+        assert isinstance(context.log, FakeLog)
+        lines = context.log.at
+        context.cycles = requests(Running("/held", task=asyncio.current_task()))
+        with running(context.log) as watchdog:
+            watchdog.watch(context, None)
+            for count in (1, 3):
+                await asyncio.sleep(0)
+                until(lambda count=count: len(lines("warning")) >= count)  # type: ignore[misc]
+                looked = watchdog._looked
+                until(lambda looked=looked: watchdog._looked > looked)  # type: ignore[misc]
+                assert len(lines("warning")) == count  # once, although it is still held
+                assert " by GET /held\n" in lines("warning")[-1]
+                assert "in until\n" in lines("warning")[-1]
+                await until_async(lambda count=count: len(lines("warning")) > count)  # type: ignore[misc]
+                assert lines("warning")[-1].startswith("The event loop turns again; it was held for ")
+
+    log = run(main, new_loop, slow_loop=0.05)
+    assert len(log.lines) == 4
+
+
+def looks(
+    monkeypatch: pytest.MonkeyPatch, limit: float = 1.0
+) -> tuple[Watchdog, FakeLog, list[Callable[[], None]], Callable[[float, float], None]]:
+    """A watchdog without a thread, on a clock that the test moves: ``look(seconds, processor_seconds)``."""
+    log = FakeLog()
+    clock = SimpleNamespace(now=100.0, used=7.0)
+    monkeypatch.setattr(
+        module,
+        "time",
+        SimpleNamespace(monotonic=lambda: clock.now, process_time=lambda: clock.used),
+    )
+    monkeypatch.setattr(module, "_holder", lambda context: "")
+    pings: list[Callable[[], None]] = []
+    watchdog = Watchdog(log)
+    context: Any = SimpleNamespace(
+        settings=make_settings(slow_loop=limit), loop=SimpleNamespace(call_soon_threadsafe=pings.append)
+    )
+    watchdog.watch(context, None)
+
+    def look(seconds: float, processor: float = 0.0) -> None:
+        clock.now += seconds
+        clock.used += processor
+        watchdog._look()
+
+    return watchdog, log, pings, look
+
+
+def test_every_hold_that_is_longer_than_the_limit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may begin up to a period before the ping that it does not answer."""
+    _, log, pings, look = looks(monkeypatch)
+    look(0.25)
+    for _ in range(2):
+        look(0.25)
+    assert log.lines == []
+    look(0.25)
+    assert [line.splitlines()[0] for line in log.at("warning")] == ["The event loop is held for more than 0.75 s"]
+    look(0.25)
+    assert len(pings) == 1
+    pings.pop()()
+    look(0.25)
+    assert log.at("warning")[1:] == ["The event loop turns again; it was held for 1.00 s"]
+    pings.pop()()
+    look(0.25)
+    assert len(log.lines) == 2
+    assert len(pings) == 1
+
+
+def test_a_process_that_stood_still_is_no_held_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither before the ping was answered nor after; SIGSTOP takes the processor from all threads."""
+    _, log, pings, look = looks(monkeypatch)
+    look(0.25)
+    look(60)
+    look(0.25)
+    pings.pop()()
+    look(60)
+    assert log.lines == []
+
+
+def test_a_thread_that_kept_the_gil_is_reported_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody could look meanwhile, but the processor was used."""
+    _, log, pings, look = looks(monkeypatch)
+    look(0.25)
+    look(60, 60)
+    assert [line.splitlines()[0] for line in log.at("warning")] == ["The event loop is held for more than 60.00 s"]
+    # Standing still afterwards does not shorten what is told.
+    look(60)
+    pings.pop()()
+    look(0.25)
+    assert log.at("warning")[1:] == ["The event loop turns again; it was held for 120.00 s"]
+
+
+def test_a_hold_that_was_over_before_anybody_looked_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no stack to show any more."""
+    watchdog, log, pings, look = looks(monkeypatch)
+    look(0.25)
+    monkeypatch.setattr(watchdog, "_look", lambda: None)  # the loop answers first
+    look(5, 5)
+    pings.pop()()
+    monkeypatch.undo()
+    watchdog._look()
+    assert log.at("warning") == ["The event loop turns again; it was held for 5.00 s"]
+
+
+def test_a_watchdog_that_has_nothing_to_look_at_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it knows a loop, with HYBRIDWORKER_SLOW_LOOP=0, and when the loop is closed."""
+    watchdog, log, pings, _ = looks(monkeypatch, 0.0)
+    assert watchdog.period is None
+    watchdog._look()
+    Watchdog(log)._look()
+    assert (log.lines, pings) == ([], [])
+
+    async def main(context: WorkerContext) -> None:
+        closed.watch(context, None)
+
+    closed = Watchdog(log)
+    run(main)
+    closed._look()
+    assert closed.period is None
+
+
+def test_a_limit_below_the_period_and_far_above(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few wake-ups a second at most, fewer where less precision is asked for."""
+    assert looks(monkeypatch, 0.01)[0].period == module.PERIOD
+    assert looks(monkeypatch, 8.0)[0].period == 2.0
+
+
+# -- loop side
+
+
+def test_a_slow_heartbeat_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And names the remedy."""
+    log = FakeLog()
+    clock = itertools.count(step=0.06)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    beats: list[int] = []
+
+    async def main(context: WorkerContext) -> None:
+        beat(lambda: beats.append(1), context)
+        assert log.lines == []
+        for _ in range(2):
+            beat(lambda: beats.append(next(clock) > 0), context)
+
+    async def with_log(context: WorkerContext) -> None:
+        context.log = log
+        await main(context)
+
+    run(with_log)
+    assert len(beats) == 3
+    (warning,) = log.at("warning")
+    assert warning.startswith("A heartbeat took more than 100 ms")
+    assert "--worker-tmp-dir /dev/shm" in warning
+
+
+def test_the_resident_memory_is_the_kernels_number() -> None:
+    """Between one and many MiB; a large allocation shows."""
+    before = resident()
+    block = b"x" * (64 * 2**20)
+    assert resident() >= before + 60 > 60
+    assert block
+
+
+@pytest.mark.parametrize("platform, unit", [("darwin", 2**20), ("freebsd14", 2**10)])
+def test_without_proc_the_resident_memory_is_the_peak(
+    monkeypatch: pytest.MonkeyPatch, platform: str, unit: int
+) -> None:
+    """``ru_maxrss`` has its own unit on macOS."""
+    import resource
+
+    def no_proc(*args: Any) -> Any:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("builtins.open", no_proc)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=300 * unit))
+    assert resident() == 300
