@@ -16,6 +16,7 @@ from .asgi import Headers, Scope
 from .context import WorkerContext
 from .errors import ProtocolError
 from .forwarded import FieldPolicy, ProxyHeader, is_special, trusts
+from .limits import ChunkScanner
 from .response import TOKEN
 from .scope import Address, http_scope, normal_address, split_target
 from .settings import Settings
@@ -32,7 +33,7 @@ TYPE = 32
 TE = 64
 POLICY = 128  #: forwarding, schemes and names with underscores: :mod:`.forwarded` decides
 
-BODY = RequestState.BODY
+BODY, DONE = RequestState.BODY, RequestState.DONE
 
 #: Fields that a request may carry once only (RFC 9110 5.3, 8.3, 8.6; RFC 9112 3.2).
 SINGLE = HOST | LENGTH | TYPE
@@ -78,6 +79,7 @@ class RequestHead:
         "server",
         "tls",
         # the request
+        "chunks",
         "expect",
         "head",
         "headers",
@@ -101,6 +103,7 @@ class RequestHead:
         self.proxied: dict[str, str] | None = None  #: what else it said, for environ
         self.policy: FieldPolicy | None = None  #: one decision for the whole connection, when first asked for
         self.request = RequestState.HEADERS
+        self.chunks: ChunkScanner | None = None  #: of a chunked body
         self.begin(b"")
 
     def connect(self, transport: asyncio.Transport) -> None:
@@ -190,7 +193,9 @@ class RequestHead:
 
     def read(self, method: bytes) -> Scope:
         """
-        The scope of the request whose head is complete. Raises :class:`~.errors.ProtocolError`.
+        The scope of the request whose head is complete, and in ``request``, ``length`` and ``chunks`` its framing.
+
+        Raises :class:`~.errors.ProtocolError`.
 
         The parser also takes HTTP/0.9 and 2.0, RTSP and ICE, and more than one space. What
         it took cannot hold a space in the target, so the line itself tells where that is.
@@ -227,6 +232,12 @@ class RequestHead:
             self.server,
             context.state,
         )
+        self.chunks = None
+        self.request = BODY if self.length else DONE
+        if self.seen & TRANSFER:
+            check_transfer_encoding(self.transfer, http10)
+            self.chunks = ChunkScanner(context.settings)
+            self.request = BODY
         if self.tls is not None:
             scope["extensions"]["tls"] = self.tls.copy()
         if self.proxied is not None:
@@ -250,7 +261,7 @@ class RequestHead:
 
     def expects_continue(self) -> bool:
         """Whether the client waits for a 100 (RFC 9110 10.1.1); any other expectation is a 417."""
-        if not self.seen & EXPECT:
+        if not self.seen & EXPECT or self.http10:
             return False
         if self.expect.lower() != b"100-continue":
             raise ProtocolError("unknown expectation (RFC 9110 10.1.1)", 417)

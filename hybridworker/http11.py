@@ -30,8 +30,8 @@ from .context import WorkerContext
 from .cycle import BODY_BUFFER, RequestResponseCycle
 from .errors import ProtocolError
 from .flow import FlowControl
-from .head import HOST, LENGTH, TRANSFER, UPGRADE, RequestHead, check_transfer_encoding
-from .limits import ChunkScanner, HeadScanner
+from .head import HOST, LENGTH, UPGRADE, RequestHead
+from .limits import HeadScanner
 from .response import error_response
 from .scope import websocket_scope
 from .states import ConnectionState, RequestState
@@ -57,24 +57,9 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
     """One TCP or unix connection, or the inside of a TLS one, that speaks HTTP/1.1."""
 
     __slots__ = (
-        # the connection
-        "deadline",
-        "eof",
-        "flow",
-        "foreign",
-        "loop",
-        "parser",
-        "pending",
-        "state",
-        "transport",
-        # the request
-        "chunks",
-        "cycle",
-        "persistent",
-        "scanner",
-        "upgraded",
-        "waiting",
-    )
+        "deadline", "eof", "flow", "foreign", "loop", "parser", "pending", "state", "transport",  # the connection
+        "cycle", "persistent", "scanner", "upgraded", "waiting",  # the request
+    )  # fmt: skip
 
     def __init__(self, context: WorkerContext) -> None:
         super().__init__(context)
@@ -84,7 +69,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self.foreign = False  #: the parser knows one body only
         self.pending = b""  #: bytes behind the current request
         self.scanner: HeadScanner | None = None
-        self.chunks: ChunkScanner | None = None
         self.cycle: RequestResponseCycle | None = None
         self.parser: Any = None
         self.persistent = True  #: the client may send further requests
@@ -348,18 +332,11 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         parser, context, seen = self.parser, self.context, self.seen
         scope = self.read(parser.get_method())
         http10 = self.http10
-        self.chunks = None
-        self.request = BODY if self.length else DONE
         self.persistent = parser.should_keep_alive() and not (http10 and self.says_close())
         self.deadline = NEVER
         expect_continue = takes_trailers = False
         if seen & ~(HOST | LENGTH):
-            if seen & TRANSFER:
-                check_transfer_encoding(self.transfer, http10)
-                self.chunks = ChunkScanner(context.settings)
-                self.request = BODY
-            expect_continue = not http10 and self.expects_continue()
-            takes_trailers = self.takes_trailers()
+            expect_continue, takes_trailers = self.expects_continue(), self.takes_trailers()
         if seen & UPGRADE and not http10 and parser.should_upgrade() and self._websocket(scope):
             return
         self.cycle = cycle = RequestResponseCycle(

@@ -235,24 +235,21 @@ def test_blocked_thread_does_not_delay_the_next_call() -> None:
     run(main())
 
 
-def test_call_that_computes_for_long_holds_nobody_up() -> None:
-    """After a while another call is run beside one that computes."""
+def test_call_that_computes_for_long_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread is not taken for blocked while the processor is used; after a while another one helps all the same."""
+    monkeypatch.setattr(time, "process_time", lambda: 2 * time.monotonic())
 
     async def main() -> None:
         async with pool_of(2) as pool:
-            stop = threading.Event()
-
-            def compute() -> None:
-                end = time.monotonic() + DEADLINE
-                while not stop.is_set() and time.monotonic() < end:
-                    pass
-
-            busy, job = Job(compute), Job(stop.set)
-            pool.submit(busy)
-            await started(busy)
+            gate, job = Gate(), Job()
+            pool.submit(gate)
+            await started(gate)
             pool.submit(job)
-            await ended(job, busy)
-            assert busy.thread is not job.thread
+            await ended(job)
+            assert not pool._blocking
+            assert gate.thread is not job.thread
+            gate.open.set()
+            await ended(gate)
 
     run(main())
 

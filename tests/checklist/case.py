@@ -23,11 +23,12 @@ DIRECTORY = "CHECKLIST_DIRECTORY"
 
 def plain(value: Any) -> Any:
     """``value`` as a literal; what is none becomes ``("object", name of its type)``."""
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool | float | bytes):
         return value
-    for kind in (int, float, str, bytes):
-        if isinstance(value, kind):
-            return kind(value)  # members of enums have a repr that is no literal
+    if isinstance(value, int):
+        return int(value)  # the members of enums have a repr that is no literal
+    if isinstance(value, str):
+        return str.__str__(value)
     if isinstance(value, dict):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -8,7 +8,7 @@ from typing import Any
 from .case import Case, body, start
 from .registry import NotDecidable
 from .servers import Options, Subject
-from .wire import TEXT, App
+from .wire import TEXT, App, Wire
 
 
 async def seen_app(case: Case) -> None:
@@ -230,6 +230,20 @@ def c11_its_own_exception_is_not_an_error(subject: Subject) -> None:
     assert not logged(subject, before, c11_app), "it is logged"
 
 
+def usable(wire: Wire) -> bool:
+    """Whether another request on the connection is answered rightly, or refused by closing without a stray byte."""
+    try:
+        wire.request(seen_app)
+        if not wire.peek():
+            return True
+        answer = wire.answer()
+    except OSError:
+        return True
+    except AssertionError:
+        return False
+    return (answer.status, answer.body) == (200, b"ok")
+
+
 async def c12_app(case: Case) -> None:
     await case.answer(b"first")
     await case.refused(body(b"late"))
@@ -243,8 +257,7 @@ def c12_late_messages_do_nothing(subject: Subject) -> None:
         run = wire.request(c12_app)
         assert wire.answer().body == b"first"
         run.wait("done")
-        wire.request(seen_app)
-        assert wire.answer().body == b"ok"
+        assert usable(wire)
 
 
 def c13_extensions_are_dicts(subject: Subject) -> None:

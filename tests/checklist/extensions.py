@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .case import Case, body, length, start
-from .http_response import usable
+from .core import usable
 from .registry import NotOffered
 from .servers import Server, Subject
 from .websocket_scope import handshake

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .case import Case, body, length, start
+from .core import usable
 from .extensions import offered, require
-from .http_response import usable
 from .servers import Options, Subject
 
 #: What the file holds: small enough to be read at once, or large enough not to be.

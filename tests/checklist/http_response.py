@@ -6,24 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from .case import Case, body, length, start
-from .core import logged, seen_app
+from .core import logged, seen_app, usable
 from .registry import NotDecidable
 from .servers import Subject
-from .wire import Answer, App, Wire
-
-
-def usable(wire: Wire) -> bool:
-    """Whether another request on the connection is answered rightly, or the connection is closed without a stray byte."""
-    try:
-        wire.request(seen_app)
-        if not wire.peek():
-            return True
-        answer = wire.answer()
-    except OSError:
-        return True
-    except AssertionError:
-        return False
-    return (answer.status, answer.body) == (200, b"ok")
+from .wire import Answer, App
 
 
 async def h33_app(case: Case) -> None:

@@ -83,12 +83,12 @@ def _hybridworker(options: Options) -> list[str]:
 
 
 def _gunicorn_asgi(options: Options) -> list[str]:
-    _impossible(wsgi=options.app == "wsgi", **{"the ping interval": options.ping_interval})
+    _impossible(**{"WSGI applications": options.app == "wsgi", "the ping interval": options.ping_interval})
     return _gunicorn("asgi", options)
 
 
 def _uvicorn_worker(options: Options) -> list[str]:
-    _impossible(wsgi=options.app == "wsgi", **{"the ping interval": options.ping_interval})
+    _impossible(**{"WSGI applications": options.app == "wsgi", "the ping interval": options.ping_interval})
     return _gunicorn("uvicorn_worker.UvicornWorker", options)
 
 

@@ -59,7 +59,8 @@ def w3_subprotocols(subject: Subject) -> None:
     """subprotocols are all offers, in order, over all their headers; an empty list without one."""
     name = b"Sec-WebSocket-Protocol"
     offers = [(name, b"one,  two"), (name, b"three")]
-    assert list(scope_of(subject, headers=offers)["subprotocols"]) == ["one", "two", "three"]
+    found = list(scope_of(subject, headers=offers)["subprotocols"])
+    assert found == ["one", "two", "three"], f"they are {found}"
     assert list(scope_of(subject)["subprotocols"]) == []
 
 
