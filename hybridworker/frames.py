@@ -34,7 +34,7 @@ from .response import as_bytes
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:  # no C extension for this platform
+except ImportError:  # pragma: no cover  # no C extension for this platform
     from websockets.utils import apply_mask
 
 TEXT, BINARY = 0x81, 0x82  #: the first byte of an unfragmented data frame (RFC 6455 5.2)

@@ -17,7 +17,7 @@ import re
 
 from .asgi import Headers, Message, Scope
 from .errors import InvalidMessage, ProtocolError, ResponseError
-from .response import DATE, SERVER, TOKEN, bodiless, encode_fields, server_fields, status_line
+from .response import DATE, SERVER, TOKEN, bodiless, encode_fields, field_list, server_fields, status_line
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
@@ -59,7 +59,7 @@ def accept_response(key: bytes, fields: bytes, extensions: bytes, message: Messa
     ``fields`` are the server's own lines, ``extensions`` is the value of
     Sec-WebSocket-Extensions or empty. Raises :class:`~.errors.InvalidMessage`.
     """
-    headers = _pairs(message)
+    headers = field_list(message)
     block, length, seen = encode_fields(headers)
     for name, _ in headers:
         if name.lower().startswith(b"sec-websocket-") or name.lower() == b"upgrade":
@@ -100,7 +100,7 @@ class Denial:
         if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 999:
             raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
         self.status = status
-        self.headers = _pairs(message)
+        self.headers = field_list(message)
         self.bodiless = bodiless("GET", status)
         kept = self.headers
         if status == 204:  # RFC 9110 8.6
@@ -121,14 +121,6 @@ class Denial:
         if self.head:
             body, self.head = b"%b\r\n%b" % (self.head, body), b""
         return body
-
-
-def _pairs(message: Message) -> Headers:
-    """The application's fields as a list; :func:`~.response.encode_fields` checks what is in them."""
-    try:
-        return [(name, value) for name, value in message.get("headers") or ()]
-    except (TypeError, ValueError) as exc:
-        raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
 
 
 def _server_fields(fields: bytes, seen: int) -> bytes:

@@ -250,10 +250,13 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                         and data.count(b"\n", 0, size) <= context.max_lines
                     ):
                         self.begin(data)
-                        if size == len(data):
-                            data = self._feed_head(data, b"")
-                        else:
-                            data = self._feed_head(data[:size], data[size:])
+                        whole = size == len(data)
+                        rest = b"" if whole else data[size:]
+                        try:
+                            self.parser.feed_data(data if whole else data[:size])
+                            data = rest
+                        except httptools.HttpParserUpgrade:
+                            data = self._upgrade(rest)
                     else:
                         data = self._scan_head(data)
                 elif request is BODY:
@@ -285,21 +288,12 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         if scanner.complete:
             self.scanner = None
         if lines:
-            rest = self._feed_head(lines, rest)
+            try:
+                self.parser.feed_data(lines)
+            except httptools.HttpParserUpgrade:
+                rest = self._upgrade(rest)
         if scanner.error is not None:
             raise scanner.error
-        return rest
-
-    def _feed_head(self, lines: bytes, rest: bytes) -> bytes:
-        """Parse whole lines of a head; returns ``rest``, or nothing of it when another protocol took over."""
-        try:
-            self.parser.feed_data(lines)
-        except httptools.HttpParserUpgrade:
-            # The parser takes the message for complete and would read its body as the next request.
-            if self.state is UPGRADED:
-                self._upgrade(rest)
-                return b""
-            self._keep_framing()
         return rest
 
     def _body(self, data: bytes) -> bytes:
@@ -400,8 +394,11 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self.upgraded = scope
         return True
 
-    def _upgrade(self, rest: bytes) -> None:
-        """Hand the connection over."""
+    def _upgrade(self, rest: bytes) -> bytes:
+        """The parser has stopped: hand the connection over, or go on; returns the bytes that are ours to parse."""
+        if self.state is not UPGRADED:
+            self._keep_framing()
+            return rest
         context = self.context
         protocol = websocket.WebSocketProtocol(context, self.flow, self.upgraded, self.parser.get_method())
         context.connections.discard(self)
@@ -409,13 +406,14 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self.parser = None
         self.transport.set_protocol(protocol)
         protocol.start(rest)
+        return b""
 
     def _keep_framing(self) -> None:
         """
         Go on after an upgrade that is ignored.
 
-        The parser has stopped, believing that the protocol changes. A new one reads the
-        body, told its framing by a head that nobody listens to.
+        The parser takes the message for complete and would read its body as the next
+        request. A new one reads the body, told its framing by a head that nobody listens to.
         """
         if self.request is DONE:
             self.parser = httptools.HttpRequestParser(self)

@@ -10,7 +10,6 @@ loop stalled, or in which reading was paused, does not count against it.
 from __future__ import annotations
 
 import enum
-import math
 
 #: A tick that comes this many seconds after the one before: the loop stalled, and the peer's bytes may wait for it.
 LATE = 2.0
@@ -46,7 +45,6 @@ class Liveness:
         elif self.pinged and elapsed < LATE:
             self.silence += elapsed
             if self.silence >= self.interval:
-                self.ping_at = math.inf
                 return Verdict.DEAD
         if now < self.ping_at:
             return Verdict.ALIVE

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable
 from email.utils import formatdate
 
+from .asgi import Headers, Message
 from .errors import InvalidMessage
 
 #: RFC 9110 5.6.2.
@@ -108,6 +109,14 @@ def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | 
     except TypeError as exc:
         raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
     return b"".join(lines), length, seen
+
+
+def field_list(message: Message) -> Headers:
+    """The ``headers`` of a message, which may be any iterable, as a list. Raises :class:`~.errors.InvalidMessage`."""
+    try:
+        return [(name, value) for name, value in message.get("headers") or ()]
+    except (TypeError, ValueError) as exc:
+        raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
 
 
 def _encode(field: Iterable[bytes]) -> tuple[bytes, int]:

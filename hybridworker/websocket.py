@@ -175,14 +175,17 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def tick(self, now: float) -> None:
         state = self.state
-        if state is OPEN or state is REJECTING:
-            if self.flow.stalled(now, self.context.settings.write_timeout, self.sent):
-                self.context.log.debug("WebSocket peer takes no bytes, connection dropped")
-                self.transport.abort()
-            elif state is OPEN:
-                self._listen(now)
-        elif state is not CONNECTING and now >= self.close_by:
+        ending = state is not OPEN and state is not CONNECTING and state is not REJECTING
+        if self.flow.stalled(now, CLOSE_TIMEOUT if ending else self.context.settings.write_timeout, self.sent):
+            self.context.log.debug("WebSocket peer takes no bytes, connection dropped")
             self.transport.abort()
+        elif state is OPEN:
+            self._listen(now)
+        elif ending:
+            if self.transport.get_write_buffer_size():
+                self.close_by = now + CLOSE_TIMEOUT  # the time begins when the peer has everything
+            elif now >= self.close_by:
+                self.transport.abort()
 
     def drain(self, deadline: float) -> None:
         if self.state is OPEN and self.leaving is None:

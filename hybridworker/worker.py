@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import logging
 import os
 import signal
@@ -151,6 +152,9 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             if self.decision.interface is not Interface.WSGI and self.settings.asgi_lifespan != "off":
                 lifespan = Lifespan(self.context, self.settings.asgi_lifespan)
                 await self._start_up(lifespan)
+            # What the application made while loading stays: no collection need ever look at it again.
+            gc.collect()
+            gc.freeze()
             if self.alive:
                 self.server.start()
                 await self.stop.wait()

@@ -27,6 +27,7 @@ from .response import (
     bodiless,
     encode_fields,
     encode_trailers,
+    field_list,
     server_fields,
     status_line,
 )
@@ -120,13 +121,13 @@ class ResponseWriter:
         if (type(status) is not int and not isinstance(status, http.HTTPStatus)) or not 200 <= status <= 999:
             raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
         headers = message.get("headers", ())
-        if self.context.access is not None or status == 204:
-            headers = [(name, value) for name, value in headers]
-            self.headers = headers
+        context = self.context
+        if context.access is not None or context.hooks is not None or status == 204:
+            self.headers = headers = field_list(message)
             if status == 204:  # RFC 9110 8.6: no Content-Length in a 204
                 headers = [field for field in headers if field[0].lower() != b"content-length"]
         block, length, seen = encode_fields(headers)
-        if seen & CLOSE or not self.context.keep_alive:
+        if seen & CLOSE or not context.keep_alive:
             self.keep_alive = False
         elif self.keep_alive and self.request is not DONE:
             # RFC 9110 10.1.1: without the 100 the client may or may not send its body.
@@ -145,13 +146,14 @@ class ResponseWriter:
             framing = b"Connection: close\r\n" + framing
         elif self.http10:
             framing = b"Connection: keep-alive\r\n" + framing
-        fields = self.context.fields
+        fields = context.fields
         if seen & (DATE | SERVER):  # the application's own win, and there are never two
             fields = server_fields(fields, seen)
-        self.reason = message.get("hybridworker.reason")
+        if len(message) > 3:  # more than most applications send: type, status and headers
+            self.reason = message.get("hybridworker.reason")
+            self.trailers = bool(message.get("trailers", False))
         line = status_line(status, self.reason)
         self.head = line + fields + framing + block + b"\r\n"
-        self.trailers = bool(message.get("trailers", False))
         self.status = status
         self.state = STARTED
 

@@ -12,6 +12,7 @@ import ast
 import asyncio
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -259,7 +260,7 @@ def converse(loop: asyncio.AbstractEventLoop, case: Case, segments: Iterable[byt
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     """``data`` in pieces that begin at ``places``."""
     edges = [0, *sorted(set(places)), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False) if start < end]
+    return [data[start:end] for start, end in itertools.pairwise(edges) if start < end]
 
 
 def segmentations(data: bytes) -> Iterator[list[bytes]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 
@@ -89,49 +91,71 @@ def seeds() -> list[Case]:
     return corpus("valid") + [case for case in corpus("invalid") if case.requests or case.may_be_called]
 
 
-@st.composite
-def mutants(draw: st.DrawFn) -> Case:
+class Change(NamedTuple):
+    """One change to whatever bytes there are: ``at`` and ``to`` are places, taken modulo the size."""
+
+    kind: int
+    at: int
+    to: int
+    size: int
+    piece: bytes
+    line: bytes
+    noise: bytes
+
+    def apply(self, data: bytes) -> bytes:
+        """``data`` with the change."""
+        at, to = self.at % (len(data) + 1), self.to % (len(data) + 1)
+        lines = data.split(b"\r\n")
+        line, other = self.at % len(lines), self.to % len(lines)
+        changes: list[Callable[[], bytes]] = [
+            lambda: data[:at] + data[at + self.size :],
+            lambda: data[:to] + data[at : at + self.size] + data[to:],
+            lambda: data[:at] + self.piece + data[at:],
+            lambda: data[:at] + self.noise + data[at + len(self.noise) :],
+            lambda: data[:at] + self.noise + data[at:],
+            lambda: b"\r\n".join([*lines[:line], self.line, *lines[line:]]),
+            lambda: b"\r\n".join([*lines[:line], self.line, *lines[line + 1 :]]),
+            lambda: b"\r\n".join([*lines[:line], *lines[line + 1 :]]),
+            lambda: b"\r\n".join([*lines[:line], lines[other], *lines[line:]]),
+            lambda: b"\r\n".join([*lines[:line], lines[other], *lines[line + 1 :]]),
+            lambda: data[:at] + data[at : at + self.size].swapcase() + data[at + self.size :],
+            lambda: data[:at],
+        ]
+        return changes[self.kind % len(changes)]()
+
+
+PLACES = st.integers(0, 65535)
+
+CHANGES = st.builds(
+    Change,
+    st.integers(0, 11),
+    PLACES,
+    PLACES,
+    st.integers(1, 12),
+    st.sampled_from(PIECES),
+    st.sampled_from(LINES),
+    st.binary(min_size=1, max_size=2),
+)
+
+
+def mutants() -> st.SearchStrategy[Case]:
     """A conversation of the corpus, joined with others and changed in up to six places; its settings stay."""
-    case = draw(st.sampled_from(seeds()))
-    data = case.data
-    for other in draw(st.lists(st.sampled_from(seeds()), max_size=2)):
-        data += other.data
-    for _ in range(draw(st.integers(1, 6))):
-        data = draw(_changes(data))
+    seed = st.sampled_from(seeds())
+    return st.builds(mutant, seed, st.lists(seed, max_size=2), st.lists(CHANGES, min_size=1, max_size=6))
+
+
+def mutant(case: Case, others: list[Case], changes: list[Change]) -> Case:
+    """The bytes of all, changed; the settings of the first."""
+    data = b"".join(joined.data for joined in (case, *others))
+    for change in changes:
+        data = change.apply(data)
     return Case("mutant", data, settings=case.settings, peer=case.peer, wsgi=case.wsgi)
 
 
-def _changes(data: bytes) -> st.SearchStrategy[bytes]:
-    """One change to ``data``."""
-    size = len(data)
-    places = st.integers(0, size)
-    spans = st.tuples(places, st.integers(0, 12))
-    lines = data.split(b"\r\n")
-    line = st.integers(0, len(lines) - 1)
-
-    def with_lines(first: int, last: int, *new: bytes) -> bytes:
-        return b"\r\n".join([*lines[:first], *new, *lines[last:]])
-
-    return st.one_of(
-        st.builds(lambda span: data[: span[0]] + data[span[0] + span[1] :], spans),
-        st.builds(lambda span, at: data[:at] + data[span[0] : span[0] + span[1]] + data[at:], spans, places),
-        st.builds(lambda at, piece: data[:at] + piece + data[at:], places, st.sampled_from(PIECES)),
-        st.builds(lambda at, byte: data[:at] + byte + data[at + 1 :], places, st.binary(min_size=1, max_size=1)),
-        st.builds(lambda at, byte: data[:at] + byte + data[at:], places, st.binary(min_size=1, max_size=3)),
-        st.builds(lambda at, new: with_lines(at, at, new), line, st.sampled_from(LINES)),
-        st.builds(lambda at, new: with_lines(at, at + 1, new), line, st.sampled_from(LINES)),
-        st.builds(lambda at: with_lines(at, at + 1), line),
-        st.builds(lambda at: with_lines(at, at, lines[at]), line),
-        st.builds(lambda at, other: with_lines(at, at + 1, lines[other]), line, line),
-        st.builds(lambda at: data[:at] + data[at:].swapcase(), places),
-        st.builds(lambda at: data[:at], places),
-    )
+#: How to cut bytes: at a few places, or into pieces of one size.
+CUTS = st.one_of(st.lists(PLACES, max_size=6), st.integers(1, 7))
 
 
-@st.composite
-def cuts(draw: st.DrawFn, size: int) -> list[int]:
-    """Places to cut ``size`` bytes at: few, many, or all."""
-    if draw(st.booleans()):
-        return draw(st.lists(st.integers(0, size), max_size=6))
-    step = draw(st.integers(1, 7))
-    return list(range(draw(st.integers(0, step)), size, step))
+def places(cuts: list[int] | int, size: int) -> list[int]:
+    """The places at which ``size`` bytes are cut."""
+    return list(range(cuts, size, cuts)) if isinstance(cuts, int) else [place % (size + 1) for place in cuts]

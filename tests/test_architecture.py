@@ -19,38 +19,27 @@ import hybridworker
 
 PACKAGE = Path(hybridworker.__file__).parent
 
-#: Module -> rank. ``__init__`` only re-exports, from the top.
-RANKS = {
-    "asgi": 0,
-    "environ": 0,
-    "errors": 0,
-    "settings": 1,
-    "states": 0,
-    "accesslog": 1,
-    "fleet": 1,
-    "flow": 1,
-    "forwarded": 2,
-    "limits": 2,
-    "response": 1,
-    "scope": 1,
-    "sendfile": 2,
-    "threads": 1,
-    "tls": 1,
-    "context": 2,
-    "filebody": 3,
-    "wsgi": 2,
-    "application": 3,
-    "cycle": 4,
-    "head": 3,
-    "lifespan": 3,
-    "status": 3,
-    "websocket": 3,
-    "http11": 5,
-    "server": 6,
-    "watchdog": 6,
-    "worker": 7,
-    "__init__": 8,
-}
+#: The modules of each rank, lowest first. ``__init__`` only re-exports, from the top.
+LEVELS: tuple[set[str], ...] = (
+    # words, states, and machines that know nothing of the rest
+    {"asgi", "environ", "errors", "liveness", "states", "threads", "tls"},
+    # values in, values out
+    {"accesslog", "application", "flow", "handoff", "pep3333", "response", "scope", "settings"},
+    # what needs the settings, or several of these
+    {"context", "forwarded", "frames", "handshake", "limits", "sendfile", "wsgi"},
+    # the parts of a request, and what stands beside it
+    {"filebody", "head", "lifespan", "websocket", "writer"},
+    # one request
+    {"cycle"},
+    # one connection
+    {"http11"},
+    # all connections of a worker
+    {"server", "watchdog"},
+    # the process
+    {"worker"},
+    {"__init__"},
+)
+RANKS = {module: rank for rank, level in enumerate(LEVELS) for module in level}
 
 #: The doors to gunicorn. Behind them nobody knows it.
 DOORS = {"accesslog", "settings", "worker"}

@@ -298,12 +298,20 @@ def test_lifespan(state: LifespanState, kind: str) -> None:
 
 # -- CONNECTION: HTTPProtocol
 
+WITHOUT_EXTRA = "the extra hybridworker[websockets] is not installed"
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 GET_AND_CLOSE = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 HANDSHAKE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
+
+
+def upgrade(connection: Wire) -> Any:
+    """Feed a handshake; returns the protocol that the connection has afterwards."""
+    connection.feed(HANDSHAKE)
+    connection.protocol = connection.transport.protocol
+    return connection.protocol
 
 
 class Held:
@@ -330,7 +338,7 @@ def connection_in(state: ConnectionState, request: bytes) -> Iterator[tuple[Wire
     with wire(app) as connection:
         protocol = connection.protocol
         if state is ConnectionState.UPGRADED:
-            connection.feed(HANDSHAKE)
+            upgrade(connection)
         elif state is not ConnectionState.NEW:
             connection.feed(request)
         if state is ConnectionState.IDLE or state is ConnectionState.CLOSING:
@@ -359,10 +367,6 @@ def _complete_with_a_successor(connection: Wire, protocol: Any, app: Held) -> No
     _complete(connection, protocol, app)
 
 
-def _upgrade(connection: Wire, protocol: Any, app: Held) -> None:
-    protocol.data_received(HANDSHAKE)
-
-
 def _close(connection: Wire, protocol: Any, app: Held) -> None:
     protocol.close()
 
@@ -388,7 +392,7 @@ CONNECTION_EVENTS: dict[str, list[tuple[Event, bytes]]] = {
 def test_connection(state: ConnectionState, event: str) -> None:
     """``HTTPProtocol`` against ``CONNECTION``: what the table lacks is ignored."""
     if state is ConnectionState.UPGRADED:
-        pytest.importorskip("websockets", reason="the extra hybridworker[websockets] is not installed")
+        pytest.importorskip("websockets", reason=WITHOUT_EXTRA)
         if event != "complete":
             return  # the transport has another protocol: nobody calls this one any more
     if state is ConnectionState.CLOSED and event == "lost":
@@ -413,10 +417,71 @@ def test_connection(state: ConnectionState, event: str) -> None:
 @pytest.mark.parametrize("state", [ConnectionState.NEW, ConnectionState.IDLE], ids=lambda state: state.name)
 def test_connection_upgrade(state: ConnectionState) -> None:
     """A handshake passes through ACTIVE into UPGRADED, from wherever a request may begin."""
-    pytest.importorskip("websockets", reason="the extra hybridworker[websockets] is not installed")
+    pytest.importorskip("websockets", reason=WITHOUT_EXTRA)
     assert (state, "upgrade") not in CONNECTION
-    with connection_in(state, GET) as (connection, protocol, app):
-        _upgrade(connection, protocol, app)
-        connection.run()
+    with connection_in(state, GET) as (connection, protocol, _):
+        assert upgrade(connection) is not protocol
         assert {protocol.state} == CONNECTION[ConnectionState.ACTIVE, "upgrade"]
-        connection.lose()
+
+
+# -- WEBSOCKET: WebSocketProtocol.send
+
+CLOSE_FRAME = b"\x88\x82\0\0\0\0\x03\xe8"  # 1000, masked with zeros
+
+WEBSOCKET_VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "websocket.send": [{"text": "x"}, {"bytes": b"x"}],
+    "websocket.close": [{}, {"code": 4000, "reason": "x"}],
+    "websocket.http.response.start": [{"status": 401, "headers": []}],
+    "websocket.http.response.body": [{"body": b"x", "more_body": more} for more in (False, True)],
+}
+
+WEBSOCKET_PATHS: dict[WebSocketState, list[Message]] = {
+    WebSocketState.CONNECTING: [],
+    WebSocketState.OPEN: [{"type": "websocket.accept"}],
+    WebSocketState.REMOTE_CLOSING: [{"type": "websocket.accept"}],
+    WebSocketState.LOCAL_CLOSING: [{"type": "websocket.accept"}, {"type": "websocket.close"}],
+    WebSocketState.REJECTING: [{"type": "websocket.http.response.start", "status": 401}],
+    WebSocketState.CLOSED: [{"type": "websocket.close"}],
+}
+
+
+def websocket_outcome(state: WebSocketState, message: Message) -> tuple[WebSocketState, Exception | None]:
+    """Bring a WebSocket into ``state`` by legal means, send one message, and look where it is."""
+    app = Held()
+    with wire(app) as connection:
+        protocol = upgrade(connection)
+        send = app.sends[-1]
+        for step in WEBSOCKET_PATHS[state]:
+            connection.loop.run_until_complete(send(step))
+        if state is WebSocketState.REMOTE_CLOSING:
+            protocol.data_received(CLOSE_FRAME)
+        assert protocol.state is state
+        error: Exception | None = None
+        try:
+            connection.loop.run_until_complete(send(message))
+        except Exception as exc:
+            error = exc
+        return protocol.state, error
+
+
+@pytest.mark.parametrize("kind", events(WEBSOCKET, "websocket.receive", "http.response.start"))
+@pytest.mark.parametrize("state", WebSocketState, ids=lambda state: state.name)
+def test_websocket(state: WebSocketState, kind: str) -> None:
+    """``WebSocketProtocol.send`` against ``WEBSOCKET``."""
+    pytest.importorskip("websockets", reason=WITHOUT_EXTRA)
+    forms = WEBSOCKET_VARIANTS.get(kind, [{}])
+    outcomes = [websocket_outcome(state, {"type": kind, **form}) for form in forms]
+    legal = WEBSOCKET.get((state, kind))
+    if legal is not None:
+        assert [error for _, error in outcomes if error is not None] == []
+        assert {after for after, _ in outcomes} == legal
+        return
+    for after, error in outcomes:
+        assert after is state
+        if state in (WebSocketState.CONNECTING, WebSocketState.OPEN, WebSocketState.REJECTING):
+            assert isinstance(error, UnexpectedMessage)
+            assert repr(kind) in str(error)
+            assert state.name in str(error)
+            assert expected(WEBSOCKET, state) in str(error)
+        else:  # whatever it is: nobody is there to take it
+            assert isinstance(error, ClientDisconnected)

@@ -408,8 +408,15 @@ def test_status_while_the_loop_is_held(new_loop: Any) -> None:
     assert "\nTask of" not in text  # the stack of the task that runs is the main thread's
 
 
-def abort_from(held: Callable[[], None], log: Any, logger: logging.Logger | None = None) -> None:
+def abort_from(
+    monkeypatch: pytest.MonkeyPatch,
+    held: Callable[[], None],
+    log: Any,
+    logger: logging.Logger | None = None,
+    patience: float = DEADLINE,
+) -> None:
     """Let SIGABRT interrupt ``held``, with a handler that reports and then leaves as the worker does."""
+    monkeypatch.setattr(module, "PATIENCE", patience)
 
     def handler(number: int, frame: FrameType | None) -> None:
         watchdog.abort(frame, logger)
@@ -428,16 +435,16 @@ def blocked() -> None:
     until(lambda: False)
 
 
-def test_abort_writes_the_stack_of_the_blocked_frame() -> None:
+def test_abort_writes_the_stack_of_the_blocked_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the worker leaves afterwards, as gunicorn wants."""
     log = FakeLog()
-    abort_from(blocked, log)
+    abort_from(monkeypatch, blocked, log)
     (text,) = log.at("error")
     assert text.startswith(f"Worker aborted (pid: {os.getpid()}). Requests in flight: 0\nMain thread\n")
     assert "in blocked\n" in text
 
 
-def test_abort_of_a_frame_that_holds_the_log(tmp_path: Path) -> None:
+def test_abort_of_a_frame_that_holds_the_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The report goes past the logger, and the worker leaves."""
     logger = logging.Logger("held")
     path = tmp_path / "log"
@@ -452,7 +459,7 @@ def test_abort_of_a_frame_that_holds_the_log(tmp_path: Path) -> None:
                 content.append(path.read_text())
 
     content: list[str] = []
-    abort_from(writing, logger, logger)
+    abort_from(monkeypatch, writing, logger, logger, patience=2)
     handler.close()
     assert content[0].startswith("Requests in flight: 0\nMain thread\n")
     assert "in blocked\n" in content[0]
@@ -510,7 +517,7 @@ def test_a_report_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, "report", fail)
     log = FakeLog()
-    abort_from(blocked, log)
+    abort_from(monkeypatch, blocked, log)
     (text,) = log.at("error")
     assert "No report could be made\n" in text
     assert "in blocked\n" in text
