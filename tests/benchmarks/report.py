@@ -163,7 +163,7 @@ def summary(results: Mapping[str, Any]) -> str:
         for scenario in shown:
             samples = results["scenarios"][scenario.name]["samples"]
             ours = samples.get(BASELINE, ())
-            cells = [f"{scenario.title}, {scenario.measure.value}", number(median(ours)) or "-"]
+            cells = [f"{scenario.title}, {scenario.measure.value}", number(median(ours)) or _absence(ours)]
             for peer in peers:
                 found = ratio(ours, samples.get(peer, ()), scenario.measure.more_is_better)
                 cells.append(f"{found.median:.2f}" if found else _absence(samples.get(peer, ())))
@@ -174,7 +174,7 @@ def summary(results: Mapping[str, Any]) -> str:
 
 
 def _absence(samples: Sequence[Mapping[str, Any]]) -> str:
-    return "failed" if samples and not values(samples) else "-"
+    return "failed" if samples and not values(samples) else ""
 
 
 def details(scenario: Scenario, result: Mapping[str, Any]) -> str:
@@ -183,8 +183,8 @@ def details(scenario: Scenario, result: Mapping[str, Any]) -> str:
 
     The ratio stands twice, by the clock and by CPU time: on a busy machine the second is the steadier one.
     """
-    header = ["server", scenario.measure.value, f"{BASELINE} is better by", "bar", "per CPU second", "better by", "p50 ms",
-              "p99 ms", "RSS MiB", "core", "load core"]  # fmt: skip
+    header = ["server", scenario.measure.value, f"{BASELINE} is better by", "bar", "per CPU second", "better by",
+              "p50 ms", "p99 ms", "RSS MiB", "core", "load core"]  # fmt: skip
     samples = result["samples"]
     ours = samples.get(BASELINE, ())
     rows, failures = [], []
@@ -259,7 +259,7 @@ def chart(results: Mapping[str, Any], path: Path) -> bool:
         return False
     heights = [len(shares) for _, shares in panels]
     figure, all_axes = pyplot.subplots(
-        len(panels), figsize=(8, 1 + 0.55 * sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
+        len(panels), figsize=(9, 1 + 0.55 * sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
     )
     colors = {name: f"C{index}" for index, name in enumerate(name for name in SERVERS if name != BASELINE)}
     for axes, (interface, shares) in zip(all_axes[:, 0], panels, strict=True):
@@ -272,7 +272,7 @@ def chart(results: Mapping[str, Any], path: Path) -> bool:
         axes.invert_yaxis()
         axes.axvline(1.0, color="black", linewidth=1)
         axes.set_xlabel(f"{interface.upper()}: throughput, {BASELINE} = 1")
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return True

@@ -25,10 +25,10 @@ class Measure(Enum):
 
     RATE = "requests/s"
     MESSAGES = "messages/s"
-    P99 = "ms at the 99th percentile"
-    REST = "MiB at rest"
-    CONNECTION = "KiB per connection"
-    STARTUP = "ms to the first answer"
+    P99 = "ms, p99"
+    REST = "MiB"
+    CONNECTION = "KiB"
+    STARTUP = "ms"
 
     @property
     def more_is_better(self) -> bool:
@@ -129,10 +129,10 @@ SCENARIOS: tuple[Scenario, ...] = (
     _asgi("slow-clients", "Hello beside 500 slow clients", "hello", **_SLOW),
     _framework("download-beside", "Hello beside a 100 MB download", "with_starlette:app", path="/hello",
                **{**_P99, "beside": "download"}),
-    _asgi("startup", "Start-up", "hello", measure=Measure.STARTUP, bars={}),
-    _asgi("memory-rest", "Memory at rest", "hello", measure=Measure.REST, bars={"uvicorn-worker": 1.0}),
-    _asgi("memory-idle", "Idle connection", "hello", limit=5.0, **_IDLE),
-    _asgi("memory-websocket", "Idle WebSocket", "websocket_echo", **_IDLE_WS),
+    _asgi("startup", "Start to first answer", "hello", measure=Measure.STARTUP, bars={}),
+    _asgi("memory-rest", "Memory of a worker at rest", "hello", measure=Measure.REST, bars={"uvicorn-worker": 1.0}),
+    _asgi("memory-idle", "Memory per idle connection of 5,000", "hello", limit=5.0, **_IDLE),
+    _asgi("memory-websocket", "Memory per idle WebSocket of 1,000", "websocket_echo", **_IDLE_WS),
     _wsgi("wsgi-hello", "Hello", "hello", bars={"gunicorn-gthread": 5.0, "granian": 0.5}),
     _wsgi("wsgi-get-10k", "10 KB answer", "get_10k", length=10_240),
     _wsgi("wsgi-echo-10k", "10 KB echo", "echo", **_ECHO),

@@ -187,7 +187,7 @@ def c10_an_exception_ends_only_its_own_connection(subject: Subject) -> None:
         _, answer = subject.server.call(c10_before_app)
         assert answer.status == 500
         run = wire.request(c10_after_app)
-        assert wire.line() == b"HTTP/1.1 200 OK"
+        assert wire.line().startswith(b"HTTP/1.1 200")
         wire.fields()
         assert wire.exactly(5) == b"five."
         run.release()

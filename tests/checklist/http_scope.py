@@ -8,7 +8,7 @@ from typing import Any
 from .case import Case
 from .registry import NotDecidable
 from .servers import Options, Subject
-from .wire import Fields
+from .wire import Fields, Truncated
 
 #: The request before this one, kept to see whether a scope comes twice.
 previous: list[Any] = []
@@ -43,7 +43,8 @@ def h1_one_scope_per_request(subject: Subject) -> None:
 def h2_http_version(subject: Subject) -> None:
     """http_version is "1.0" or "1.1", as the request has it."""
     for version in ("1.0", "1.1"):
-        assert scope_of(subject, version=version)["http_version"] == version
+        found = scope_of(subject, version=version)["http_version"]
+        assert found == version, f"it is {found!r} for {version}"
 
 
 def h3_method_is_upper_case(subject: Subject) -> None:
@@ -95,7 +96,10 @@ def h9_forms_of_the_target(subject: Subject) -> None:
     for method, target in (("OPTIONS", "*"), ("CONNECT", "checklist:80"), ("GET", "checklist:80")):
         with subject.server.connect() as wire:
             run = wire.request(scope_app, method, target)
-            answer = wire.answer(method)
+            try:
+                answer = wire.answer(method)
+            except (OSError, Truncated):  # refused without a word
+                continue
             if answer.status < 400:
                 assert (method, run.wait("scope")["path"]) in (("OPTIONS", "*"), ("OPTIONS", "")), f"{method} {target}"
 
@@ -162,7 +166,8 @@ def h16_client(subject: Subject) -> None:
     with subject.server.connect() as wire:
         run = wire.request(scope_app)
         wire.answer()
-        assert list(run.wait("scope")["client"]) == list(wire.sock.getsockname())
+        client = run.wait("scope")["client"]
+        assert list(client) == list(wire.sock.getsockname()), f"client is {client!r}"
     scope, _ = over_unix(subject)
     assert scope.get("client") is None, f"client is {scope['client']!r} over a unix socket"
 
@@ -177,7 +182,8 @@ def h17_ipv6_client(subject: Subject) -> None:
     with subject.start(Options(address=("::1", 0))) as server, server.connect() as wire:
         run = wire.request(scope_app)
         wire.answer()
-        assert list(run.wait("scope")["client"]) == list(wire.sock.getsockname()[:2])
+        client = run.wait("scope")["client"]
+        assert list(client) == list(wire.sock.getsockname()[:2]), f"client is {client!r}"
 
 
 def h18_server(subject: Subject) -> None:

@@ -254,7 +254,7 @@ class Server:
     def ready(self) -> bool:
         """Whether a request is answered."""
         try:
-            with self.connect() as wire:
+            with self.connect(certificate=self.options.verify) as wire:
                 wire.send(b"GET / HTTP/1.1\r\nHost: checklist\r\nConnection: close\r\n\r\n")
                 return wire.answer().body == b"ready"
         except (OSError, AssertionError):

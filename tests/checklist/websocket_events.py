@@ -184,7 +184,6 @@ def w19_messages_before_the_close_are_delivered(subject: Subject) -> None:
     with subject.server.websocket() as ws:
         ws.open(w19_app)
         ws.send(b"".join(frame(TEXT, b"%d" % number) for number in range(5)) + frame(CLOSE, b"\x03\xe8"))
-        ws.close_code()
         ws.run.release()
         assert payloads(ws) == ["0", "1", "2", "3", "4"]
 

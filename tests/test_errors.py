@@ -1,0 +1,93 @@
+"""The exceptions of the package: what they say, and which of them mean that the client has left."""
+
+from __future__ import annotations
+
+import enum
+
+import pytest
+
+from hybridworker import errors
+from hybridworker.errors import (
+    ClientDisconnected,
+    InvalidMessage,
+    ProtocolError,
+    ResponseError,
+    UnexpectedMessage,
+    WSGIError,
+    caused_by_disconnect,
+)
+
+
+class State(enum.Enum):
+    WAITING = 1
+
+
+def test_a_protocol_error_knows_its_status() -> None:
+    """400 unless said otherwise; the message is the reason in the log."""
+    assert ProtocolError("why").status == 400
+    error = ProtocolError("why", 431)
+    assert (error.status, str(error)) == (431, "why")
+
+
+def test_an_unexpected_message_says_what_when_and_what_else() -> None:
+    """Message, state, expectation."""
+    text = str(UnexpectedMessage("http.response.body", State.WAITING, "http.response.start"))
+    assert text == "unexpected message 'http.response.body' in state WAITING; expected http.response.start"
+
+
+@pytest.mark.parametrize(
+    ("error", "base"),
+    [
+        (ClientDisconnected, OSError),
+        (UnexpectedMessage, RuntimeError),
+        (ResponseError, RuntimeError),
+        (WSGIError, RuntimeError),
+        (InvalidMessage, ValueError),
+    ],
+)
+def test_h44_errors_that_applications_catch_have_the_bases_they_expect(
+    error: type[Exception], base: type[Exception]
+) -> None:
+    """ASGI HTTP 2.4 wants an OSError out of ``send()``."""
+    assert issubclass(error, base)
+
+
+def test_every_exception_is_named_in_the_docstring() -> None:
+    """The list at the top of the module is complete."""
+    names = [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)]
+    assert len(names) >= 8
+    assert [name for name in names if f":class:`{name}`" not in (errors.__doc__ or "")] == []
+
+
+def raised(
+    error: BaseException, cause: BaseException | None = None, context: BaseException | None = None
+) -> BaseException:
+    """``error`` as it looks after ``raise error from cause`` while ``context`` was handled."""
+    error.__cause__, error.__context__ = cause, context
+    return error
+
+
+LEFT = ClientDisconnected("left")
+OTHER = ZeroDivisionError()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, False),
+        (OTHER, False),
+        (OSError("no"), False),
+        (LEFT, True),
+        (raised(RuntimeError(), cause=LEFT), True),
+        (raised(RuntimeError(), context=LEFT), True),
+        (raised(RuntimeError(), cause=raised(ValueError(), context=LEFT)), True),
+        (raised(RuntimeError(), cause=OTHER, context=LEFT), False),
+        (ExceptionGroup("", [LEFT, raised(RuntimeError(), cause=LEFT)]), True),
+        (ExceptionGroup("", [LEFT, OTHER]), False),
+        (ExceptionGroup("", [ExceptionGroup("", [LEFT])]), True),
+        (raised(RuntimeError(), cause=BaseExceptionGroup("", [LEFT])), True),
+    ],
+)
+def test_h46_what_is_caused_by_a_disconnect(error: BaseException | None, expected: bool) -> None:
+    """Frameworks wrap it, chain it and group it; a group with anything else in it is an error."""
+    assert caused_by_disconnect(error) is expected

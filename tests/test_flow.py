@@ -1,0 +1,171 @@
+"""FlowControl: pauses of one transport, in both directions, and nobody left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from hybridworker.errors import ClientDisconnected
+from hybridworker.flow import FlowControl
+from tests.fakes import FakeTransport
+
+
+def test_reading_is_paused_once_and_resumed_once() -> None:
+    """The transport would raise for a repeat (the fake one asserts it)."""
+    transport = FakeTransport()
+    flow = FlowControl(transport)
+    flow.resume_reading()
+    assert transport.reading
+    flow.pause_reading()
+    flow.pause_reading()
+    assert flow.read_paused
+    assert not transport.reading
+    flow.resume_reading()
+    flow.resume_reading()
+    assert not flow.read_paused
+    assert transport.reading
+
+
+def test_a_lost_transport_is_not_touched() -> None:
+    """It is closed, and has nothing to pause."""
+    transport = FakeTransport()
+    flow = FlowControl(transport)
+    flow.lose()
+    flow.pause_reading()
+    assert transport.reading
+    transport = FakeTransport()
+    flow = FlowControl(transport)
+    flow.pause_reading()
+    flow.lose()
+    flow.resume_reading()
+    assert not transport.reading
+
+
+def test_drain_returns_at_once_when_nothing_is_paused() -> None:
+    """The common case does not wait."""
+
+    async def main() -> None:
+        flow = FlowControl(FakeTransport())
+        coroutine = flow.drain()
+        with pytest.raises(StopIteration):
+            coroutine.send(None)
+
+    asyncio.run(main())
+
+
+def test_c16_drain_waits_for_all_who_write() -> None:
+    """Every waiter goes on when the transport takes bytes again, and waits anew for the next pause."""
+
+    async def main() -> None:
+        flow = FlowControl(FakeTransport())
+        flow.pause_writing()
+        tasks = [asyncio.create_task(flow.drain()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert len(flow.waiters) == 3
+        flow.resume_writing()
+        flow.pause_writing()  # before they have run: they are to wait again
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in tasks)
+        assert len(flow.waiters) == 3
+        flow.resume_writing()
+        await asyncio.gather(*tasks)
+        assert flow.waiters == []
+
+    asyncio.run(main())
+
+
+def test_h45_losing_the_transport_wakes_everyone() -> None:
+    """A blocked ``send()`` raises, and so does every later one."""
+
+    async def main() -> None:
+        flow = FlowControl(FakeTransport())
+        flow.pause_writing()
+        task = asyncio.create_task(flow.drain())
+        await asyncio.sleep(0)
+        flow.lose()
+        with pytest.raises(ClientDisconnected):
+            await task
+        with pytest.raises(ClientDisconnected):
+            await flow.drain()
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_waiter_is_skipped() -> None:
+    """A timeout around ``send()`` must not break the others."""
+
+    async def main() -> None:
+        flow = FlowControl(FakeTransport())
+        flow.pause_writing()
+        given_up, patient = asyncio.create_task(flow.drain()), asyncio.create_task(flow.drain())
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        flow.resume_writing()
+        await patient
+
+    asyncio.run(main())
+
+
+def test_a_peer_stalls_when_it_takes_nothing_for_the_timeout() -> None:
+    """Each look compares what was taken with the look before; an empty buffer is progress."""
+    transport = FakeTransport()
+    flow = FlowControl(transport)
+    assert not flow.stalled(100.0, 60, written=0)
+    transport.unsent = 500
+    assert not flow.stalled(101.0, 60, written=1000)  # 500 taken
+    assert not flow.stalled(150.0, 60, written=1000)
+    assert flow.stalled(161.0, 60, written=1000)  # nothing since 101
+    transport.unsent = 499
+    assert not flow.stalled(162.0, 60, written=1000)  # one byte is progress
+    assert not flow.stalled(221.0, 60, written=1000)
+    assert flow.stalled(222.0, 60, written=1000)
+    transport.unsent = 0
+    assert not flow.stalled(300.0, 60, written=1000)
+
+
+def test_writing_more_is_no_progress() -> None:
+    """A buffer that grows by what is written shows that the peer takes nothing."""
+    transport = FakeTransport()
+    flow = FlowControl(transport)
+    assert not flow.stalled(0.0, 60, written=0)
+    for second in range(1, 60):
+        transport.unsent = 10 * second
+        assert not flow.stalled(float(second), 60, written=10 * second)
+    transport.unsent = 600
+    assert flow.stalled(60.0, 60, written=600)
+
+
+def test_a_timeout_of_infinity_is_off() -> None:
+    """Whoever switched it off waits for ever."""
+    transport = FakeTransport()
+    transport.unsent = 1
+    assert not FlowControl(transport).stalled(1e12, float("inf"), written=1)
+
+
+def test_readable_asks_the_kernel() -> None:
+    """Bytes that have arrived and were not read yet."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = FakeTransport()
+        transport.info["socket"] = ours
+        flow = FlowControl(transport)
+        assert not flow.readable()
+        theirs.sendall(b"GET ")
+        assert flow.readable()
+        ours.recv(4)
+        assert not flow.readable()
+
+
+@pytest.mark.parametrize("kind", ["none", "closed", "no socket"])
+def test_readable_is_false_where_nothing_can_be_asked(kind: str) -> None:
+    """The transport is gone in this very moment, or was never a socket."""
+    transport = FakeTransport()
+    with open(os.devnull, "rb") as null, socket.socket() as closed:
+        closed.close()
+        transport.info["socket"] = {"none": None, "closed": closed, "no socket": null}[kind]
+        assert not FlowControl(transport).readable()
