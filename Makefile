@@ -60,10 +60,10 @@ checklist: $(BENCH)/.bench  ## Run the ASGI and PEP 3333 statements against a se
 	@$(BENCH)/bin/python -m tests.checklist $(SERVER)
 
 bench: $(BENCH)/.bench  ## Measure this worker beside others (SCENARIO=... for some); needs wrk
-	@$(BENCH)/bin/python -m tests.benchmarks $(SCENARIO)
+	@$(BENCH)/bin/python -m tests.benchmarks run $(SCENARIO)
 
 profile: $(BENCH)/.bench  ## Profile the worker alone under load (SCENARIO=...)
-	@$(BENCH)/bin/python -m tests.benchmarks --profile $(SCENARIO)
+	@$(BENCH)/bin/python -m tests.benchmarks profile $(or $(SCENARIO),asgi-hello)
 
 clean:  ## Remove the environments, caches and reports
 	rm -rf $(VENV) $(OLDEST) $(BENCH) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -97,9 +97,9 @@ $(OLDEST)/.test: $(OLDEST)/.created pyproject.toml tests/lowest.py
 	@$(OLDEST)/bin/pip install -qq --editable '.[websockets,examples,test]' --constraint $(OLDEST)/constraints.txt
 	@touch $@
 
-$(BENCH)/.bench: $(BENCH)/.created pyproject.toml
+$(BENCH)/.bench: $(BENCH)/.created pyproject.toml tests/benchmarks/requirements.txt
 	@echo "Installing hybridworker and the servers it is compared with"
-	@$(BENCH)/bin/pip install -qq --editable '.[websockets,examples,test,bench]'
+	@$(BENCH)/bin/pip install -qq --editable '.[websockets,examples,test]' -r tests/benchmarks/requirements.txt
 	@touch $@
 
 .SECONDARY:

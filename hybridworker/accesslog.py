@@ -324,9 +324,9 @@ class AccessLog:
         """Write the line. Raises nothing."""
         try:
             if self.logger.isEnabledFor(logging.INFO):
-                now = time.time_ns()
-                if now // 1_000_000_000 != self.second:
-                    self._tick(now // 1_000_000_000)
+                now = time.time()
+                if int(now) != self.second:
+                    self._tick(int(now))
                 self._emit(self.atoms(exchange, int((time.monotonic() - exchange.started_at) * 1e6)), now)
         except Exception:
             self.log.error(traceback.format_exc())
@@ -336,9 +336,10 @@ class AccessLog:
         scope = exchange.scope
         atoms = Atoms(self.constants)
         atoms.source = (self, exchange, took)
-        atoms["s"] = str(exchange.status)
+        atoms["s"] = f"{exchange.status}"
+        sent = exchange.sent
         for key, number in self.from_numbers:
-            atoms[key] = number(exchange.sent, took)
+            atoms[key] = number(sent, took)
         if self.needs_environ or ENVIRON in scope:
             self._read_environ(atoms, _environ(scope))
         else:
@@ -364,8 +365,9 @@ class AccessLog:
         atoms["h"] = "" if client is None else client[0]
         atoms["m"] = method = scope.get("method", "GET")
         atoms["H"] = protocol = "HTTP/" + scope["http_version"]
-        atoms["q"] = _escaped(_text(scope["query_string"]))
-        atoms["r"] = _escaped(f"{method} {_text(scope['hybridworker.target'])} {protocol}")
+        atoms["q"] = scope["query_string"].decode("latin-1").replace('"', '\\"')
+        target = scope["hybridworker.target"].decode("latin-1")
+        atoms["r"] = f"{method} {target} {protocol}".replace('"', '\\"')
         found: dict[str, str] = {}
         for name, value in scope["headers"]:
             if name in fields:
@@ -374,7 +376,7 @@ class AccessLog:
         for key, text in found.items():
             if key == "u":
                 text = self.log._get_user({"HTTP_AUTHORIZATION": text}) or "-"
-            atoms[key] = _escaped(text)
+            atoms[key] = text.replace('"', '\\"')
 
     def all_atoms(self, exchange: Exchange, took: int) -> dict[str, Any]:
         """Every atom, made by gunicorn at its own cost."""
@@ -395,18 +397,17 @@ class AccessLog:
         where = (code.co_filename, code.co_firstlineno)
         return self.logger.makeRecord(self.logger.name, logging.INFO, *where, self.format, args, None, code.co_name)
 
-    def _emit(self, atoms: Atoms, now: int) -> None:
+    def _emit(self, atoms: Atoms, now: float) -> None:
         if self.record is None:
             record = self._make_record((atoms,))
         else:
             # LogRecord.__init__ takes as long as all the atoms, to find out again what seldom changes.
             record = logging.LogRecord.__new__(logging.LogRecord)
             record.__dict__ = fields = self.record.copy()
-            created = now / 1e9
             fields["args"] = atoms
-            fields["relativeCreated"] += (created - fields["created"]) * 1000
-            fields["created"] = created
-            fields["msecs"] = now // 1_000_000 % 1000 + 0.0
+            fields["relativeCreated"] += (now - fields["created"]) * 1000
+            fields["created"] = now
+            fields["msecs"] = int(now % 1 * 1000) + 0.0
             if "taskName" in fields:  # since Python 3.12
                 task = asyncio.current_task()
                 fields["taskName"] = None if task is None else task.get_name()

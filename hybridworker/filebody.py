@@ -20,11 +20,11 @@ from .asgi import Message
 from .errors import ClientDisconnected, InvalidMessage, ResponseError
 from .flow import FlowControl
 from .response import LAST_CHUNK
-from .sendfile import File, FilePart, open_file, open_path, send_some
+from .sendfile import File, FilePart, open_file, open_path, send_some, write
 from .settings import Settings
 from .states import ResponseState
 
-ABORTED, FILE = ResponseState.ABORTED, ResponseState.FILE
+FILE = ResponseState.FILE
 
 
 class FileResponse(Protocol):
@@ -57,27 +57,33 @@ async def send_file(response: FileResponse, message: Message, settings: Settings
     a clean 500). Raises OSError, :class:`~.errors.InvalidMessage`,
     :class:`~.errors.ResponseError` or :class:`~.errors.ClientDisconnected`.
     """
+    whole = message["type"] == "http.response.pathsend"
     state, response.state = response.state, FILE
+    part = None
     try:
-        part, more = await (_path(message) if message["type"] == "http.response.pathsend" else _descriptor(message))
-        try:
-            if response.state is not FILE:
-                raise ClientDisconnected("the client disconnected")
-            if message["type"] == "http.response.pathsend" and response.remaining is not None:
-                # The file may have grown since the application looked at it; what it announced is what is sent.
-                part.count = min(part.count, response.remaining)
-            if response.bodiless or part.data is not None:
-                response.state = state
-                response.body(b"" if part.data is None else part.data[: part.count], more)
-            else:
-                _check_length(response, part.count, more)
-                await _send(response, part, more, settings)
-        finally:
-            part.close()
+        part, more = await (_path(message) if whole else _descriptor(message))
+        if response.state is not FILE:
+            raise ClientDisconnected("the client disconnected")
+        if whole and response.remaining is not None:
+            # The file may have grown since the application looked at it; what it announced is what is sent.
+            part.count = min(part.count, response.remaining)
+        small = response.bodiless or part.data is not None
+        if not small:
+            _check_length(response, part.count, more)
     except BaseException:
+        if part is not None:
+            part.close()
         if response.state is FILE:
             response.state = state
         raise
+    try:
+        if small:
+            response.state = state
+            response.body(b"" if part.data is None else part.data[: part.count], more)
+        else:
+            await _send(response, part, more, settings)
+    finally:
+        part.close()
 
 
 async def _path(message: Message) -> tuple[FilePart, bool]:
@@ -123,32 +129,31 @@ def _check_length(response: FileResponse, count: int, more: bool) -> None:
 
 
 async def _send(response: FileResponse, part: FilePart, more: bool, settings: Settings) -> None:
-    """Write the framing and the bytes of ``part``. From the first byte on, only success leaves the response usable."""
+    """
+    Write the framing and the bytes of ``part``.
+
+    An error leaves the response in state FILE, from which nothing leads but the end: what
+    the client has is a piece of a file.
+    """
     flow = response.flow
-    if flow.lost:
-        raise ClientDisconnected("the client disconnected")
     announced = part.count
     head, response.head = response.head, b""
     if response.chunked:
         head += b"%x\r\n" % announced
     try:
-        if head:
-            flow.transport.write(head)
+        write(flow, head)
         while size := await send_some(flow, part, write_timeout=settings.write_timeout, direct=settings.sendfile):
             response.sent += size
         if part.count:
             raise ResponseError(
                 f"the file became shorter while it was sent: {part.count} of {announced} bytes are missing"
             )
-        if flow.lost:
-            raise ClientDisconnected("the client disconnected")
         if response.chunked:
-            flow.transport.write(b"\r\n" if more or response.trailers else b"\r\n" + LAST_CHUNK)
+            write(flow, b"\r\n" if more or response.trailers else b"\r\n" + LAST_CHUNK)
     except ClientDisconnected:
-        response.disconnect()  # the transport need not have noticed, and may not for long
-        raise
-    except BaseException:
-        response.state = ABORTED
+        # Found out here: the transport need not notice by itself, or ever.
+        flow.transport.abort()
+        response.disconnect()
         raise
     if response.remaining is not None:
         response.remaining -= announced

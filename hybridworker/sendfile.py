@@ -275,12 +275,17 @@ async def send_some(flow: FlowControl, part: FilePart, *, write_timeout: float =
                 raise
             part.direct = False
     data = await POOL.run(part, part.read, min(BLOCK, part.count))
-    if flow.lost:  # a closed transport of uvloop would raise RuntimeError
-        raise ClientDisconnected("the client disconnected")
-    flow.transport.write(data)
+    write(flow, data)
     if flow.write_paused:
         await flow.drain()
     return part.advance(len(data))
+
+
+def write(flow: FlowControl, data: bytes) -> None:
+    """Write to a transport that may be gone: one of uvloop's would raise RuntimeError."""
+    if flow.lost:
+        raise ClientDisconnected("the client disconnected")
+    flow.transport.write(data)
 
 
 async def _flushed(flow: FlowControl) -> None:

@@ -258,7 +258,12 @@ class Watchdog:
     # -- loop side
 
     def watch(self, context: WorkerContext, pool: ThreadPool | None) -> None:
-        """Know the requests of ``context`` from now on, and report whenever its loop, which calls this, stalls."""
+        """
+        Know the requests of ``context`` from now on, and report whenever its loop, which calls this, is held.
+
+        Whatever holds it for ``slow_loop`` seconds is reported, and nothing that does for
+        less than that by a period; a hold shorter than a period may go unseen.
+        """
         self.context, self.pool = context, pool
         self._loop_thread = threading.get_ident()
         self.limit = context.settings.slow_loop

@@ -11,7 +11,8 @@ everything below. The rule one could break by accident: ``__init__`` and
 
 Signals: TERM is graceful and may come again; QUIT and INT leave at once; USR1 reopens
 the logs; ABRT comes from the arbiter when the heartbeat stopped. QUIT, INT and ABRT are
-plain handlers, which also run while the loop is blocked.
+plain handlers, which also run while the loop is blocked, as is that of USR2, which
+writes a report of what the worker does.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import signal
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -46,6 +48,7 @@ from .lifespan import Lifespan
 from .server import Server
 from .settings import Settings, check
 from .threads import ThreadPool
+from .watchdog import Watchdog, beat, resident
 from .wsgi import WSGIMiddleware
 
 #: Seconds between two looks at every timeout.
@@ -146,7 +149,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self.context = self._new_context(loop)
         self.server = Server(self.context, self.sockets, self.tls)
         self._loop_signals(loop)
-        beat = loop.create_task(self._beat(loop))
+        self.watchdog.watch(self.context, self.pool)
+        beating = loop.create_task(self._beat(loop))
         lifespan: Lifespan | None = None
         try:
             if self.decision.interface is not Interface.WSGI and self.settings.asgi_lifespan != "off":
@@ -160,8 +164,9 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
                 await self.stop.wait()
             await self._leave(loop, lifespan)
         finally:
-            beat.cancel()
-            await asyncio.wait([beat])
+            beating.cancel()
+            await asyncio.wait([beating])
+            self.watchdog.stop()
 
     async def _start_up(self, lifespan: Lifespan) -> None:
         """Start the application, unless the worker is told to stop meanwhile."""
@@ -217,26 +222,42 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         pause = min(TICK, self.timeout / 2) if self.timeout else TICK
         due = loop.time() + TICK
         while True:
-            self.notify()
+            beat(self.notify, self.context)
             if os.getppid() != self.ppid and not self.stop.is_set():
                 self.log.info("Parent changed, shutting down: %s", self)
                 self.shut_down()
             if (now := loop.time()) >= due:
                 due = now + TICK
-                self.nr = self.context.served
-                self.server.tick(now)
+                self._tick(now)
             await asyncio.sleep(pause)
+
+    def _tick(self, now: float) -> None:
+        self.nr = self.context.served
+        self.server.tick(now)
+        if self.pool is not None and self.settings.timeout:
+            for label, age, stack in self.pool.report_slow(time.monotonic(), self.settings.timeout):
+                self.log.warning("%s has been in its thread for %.0f s\n%s", label, age, stack.rstrip())
+        limit = self.settings.max_rss
+        if limit and self.alive and (used := resident()) > limit:
+            self.log.info("Autorestarting worker: it uses %d MiB, HYBRIDWORKER_MAX_RSS is %d.", used, limit)
+            self.shut_down()
 
     async def _leave(self, loop: asyncio.AbstractEventLoop, lifespan: Lifespan | None) -> None:
         """Finish what was begun within the graceful timeout, then let the application shut down."""
-        grace = self.settings.graceful_timeout
+        context, grace = self.context, self.settings.graceful_timeout
         kept = 0.0 if lifespan is None else min(SHUTDOWN_MAX, grace * SHUTDOWN_SHARE)
-        end = loop.time() + grace
+        begun, before = loop.time(), context.served - len(context.cycles)
+        end = begun + grace
         cut = await self.server.drain(end - kept)
+        drained = loop.time()
         if cut:
             self.log.warning("Graceful timeout: %d requests were not finished", cut)
         if lifespan is not None:
-            await lifespan.shutdown(max(0.1, end - loop.time()))
+            await lifespan.shutdown(max(0.1, end - drained))
+        self.log.info(
+            "Served %d requests: %d finished while draining, %d cut; %.1f s to drain, %.1f s to shut down",
+            context.served, context.served - before - cut, cut, drained - begun, loop.time() - drained,
+        )  # fmt: skip
 
     # -- reasons to stop
 
@@ -257,6 +278,23 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             self.shut_down()
 
     # -- signals
+
+    def init_signals(self) -> None:
+        """Called after the fork, before the application is loaded."""
+        super().init_signals()
+        self.watchdog = Watchdog(self.log)
+        self.watchdog.start()
+        signal.signal(signal.SIGUSR2, self.handle_usr2)
+        signal.siginterrupt(signal.SIGUSR2, False)
+
+    def handle_usr2(self, sig: int, frame: FrameType | None) -> None:
+        """Write to the error log what the worker does. (gunicorn leaves this signal deadly.)"""
+        self.watchdog.status()
+
+    def handle_abort(self, sig: int, frame: FrameType | None) -> None:
+        """The arbiter missed the heartbeat: write what holds the worker up, then leave with exit code 1."""
+        self.watchdog.abort(frame, getattr(self.log, "error_log", None))
+        super().handle_abort(sig, frame)
 
     def _loop_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """Handlers that may wait for the loop; QUIT, INT and ABRT stay with gunicorn's plain ones."""

@@ -48,13 +48,13 @@ def gunicorn_environ(scope: Any, monkeypatch: pytest.MonkeyPatch, script_name: s
 
 UNIX: dict[str, Any] = {"client": None, "server": ("/run/app.sock", None)}
 
-SAME = {
+SAME: dict[str, Any] = {
     "tcp": make_scope(b"/a/b?x=1&y=%20"),
     "no headers": make_scope(b"/", headers=[], http_version="1.0"),
     "ipv6": make_scope(client=("::1", 40000), server=("::1", 8000)),
     "percent": make_scope(b"/caf%C3%A9/%FF/%2F/a+b"),
     "double slash": make_scope(b"//a//b"),
-    "absolute form": make_scope(b"/p/q?r", **{"hybridworker.target": b"http://example.org/p/q?r"}),
+    "absolute form": {**make_scope(b"/p/q?r"), "hybridworker.target": b"http://example.org/p/q?r"},
     "asterisk": make_scope(b"*", method="OPTIONS"),
     "content": make_scope(
         method="POST", headers=[(b"content-type", b"text/plain"), (b"content-length", b"5"), (b"x-a", b"1")]
@@ -65,15 +65,14 @@ SAME = {
     "unix": make_scope(**UNIX),
     "unix with a port": make_scope(headers=[(b"host", b"example.org:8080")], **UNIX),
     "unix https": make_scope(scheme="https", **UNIX),
-    "proxy": make_scope(
-        client=("192.0.2.1", 5000),
-        **{"hybridworker.proxy": {"PROXY_PROTOCOL": "TCP4", "PROXY_ADDR": "192.0.2.2", "PROXY_PORT": "80"}},
-    ),
-    "proxy on unix": make_scope(
-        client=("192.0.2.1", 5000),
-        server=("/run/app.sock", None),
-        **{"hybridworker.proxy": {"PROXY_PROTOCOL": "TCP6", "PROXY_ADDR": "::1", "PROXY_PORT": "80"}},
-    ),
+    "proxy": {
+        **make_scope(client=("192.0.2.1", 5000)),
+        "hybridworker.proxy": {"PROXY_PROTOCOL": "TCP4", "PROXY_ADDR": "192.0.2.2", "PROXY_PORT": "80"},
+    },
+    "proxy on unix": {
+        **make_scope(client=("192.0.2.1", 5000), server=("/run/app.sock", None)),
+        "hybridworker.proxy": {"PROXY_PROTOCOL": "TCP6", "PROXY_ADDR": "::1", "PROXY_PORT": "80"},
+    },
     "script name of a forwarder": make_scope(b"/api/x", headers=[(b"host", b"x"), (b"script_name", b"/api")]),
     "script name that is the path": make_scope(b"/api", headers=[(b"script_name", b"/api")]),
     "script name with a slash": make_scope(b"/api/x", headers=[(b"script_name", b"/api/")]),

@@ -1,4 +1,4 @@
-"""Handoff: what crosses from the thread to the loop and back, in which order, and what becomes of it when one side ends."""
+"""Handoff: what crosses between thread and loop, in which order, and what becomes of it when one side ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hybridworker.asgi import Message
 from hybridworker.errors import ClientDisconnected, WSGIError
 from hybridworker.handoff import AHEAD_MAX, JOIN_MAX, READ, ROOM, Handoff
 from hybridworker.threads import ThreadPool
-from tests.wsgicall import DEADLINE, Client, passes, run
+from tests.wsgicall import DEADLINE, Client, passes, run, until
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -101,7 +101,7 @@ def test_each_item_goes_out_without_waiting_for_the_next() -> None:
 
     async def main() -> None:
         async with calling(script, client) as (_, task):
-            await client.until(lambda: client.body == b"one")
+            await client.sees(lambda: client.body == b"one")
             assert not client.complete
             seen.set()
             await task
@@ -128,7 +128,7 @@ def test_items_that_wait_are_joined() -> None:
 
     async def main() -> None:
         async with calling(script, client) as (call, task):
-            await client.until(lambda: client.messages)
+            await client.sees(lambda: client.messages)
             go.set()
             assert await asyncio.to_thread(call.over.wait, DEADLINE)
             client.reads.set()
@@ -153,7 +153,7 @@ def test_end_without_a_body() -> None:
 
     async def main() -> None:
         async with calling(script, client) as (_, task):
-            await client.until(lambda: client.messages)
+            await client.sees(lambda: client.messages)
             go.set()
             await task
             assert client.messages[1:] == [START, {"type": "http.response.body", "body": b"", "more_body": False}]
@@ -174,7 +174,7 @@ def test_response_may_be_complete_before_the_call() -> None:
 
     async def main() -> None:
         async with calling(script, client) as (_, task):
-            await client.until(lambda: client.complete)
+            await client.sees(lambda: client.complete)
             assert not task.done()
             go.set()
             await task
@@ -201,7 +201,7 @@ def test_s25_thread_waits_for_a_client_that_does_not_read() -> None:
     async def main() -> None:
         async with calling(script, client) as (call, task):
             assert await asyncio.to_thread(asking.wait, DEADLINE)
-            await client.until(lambda: client.messages)
+            await client.sees(lambda: client.messages)
             assert not roomy.is_set()
             assert call.taken == 0
             client.reads.set()
@@ -246,7 +246,7 @@ def test_thread_reads_the_request() -> None:
 
     async def main() -> None:
         async with calling(script, client) as (_, task):
-            await client.until(lambda: client.body)
+            await client.sees(lambda: client.body)
             assert client.asked == 0
             go.set()
             await task
@@ -271,7 +271,7 @@ def test_hints_go_before_the_head() -> None:
 
 def opened(path: Path) -> Message:
     path.write_bytes(b"content")
-    file = open(path, "rb", buffering=0)  # noqa: SIM115  # the call closes it
+    file = open(path, "rb", buffering=0)
     return {"type": "http.response.zerocopysend", "file": file, "offset": 0, "count": 7}
 
 
@@ -373,15 +373,13 @@ async def errors_of(script: Callable[[Call], None], end: Callable[[Client, async
     client = Client()
     client.reads.clear()
     async with calling(script, client) as (call, task):
-        await client.until(lambda: client.messages)
+        await client.sees(lambda: client.messages)
         end(client, task)
         with pytest.raises((ClientDisconnected, asyncio.CancelledError)):
             await task
         call.script_may_end.set()  # type: ignore[attr-defined]
         assert await asyncio.to_thread(call.over.wait, DEADLINE)
-        while not call.gone or call.border.busy:  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await until(lambda: call.gone and not call.border.busy)  # type: ignore[attr-defined]
         await asyncio.sleep(0)
     return errors
 
@@ -465,7 +463,7 @@ def test_s24_thread_that_is_waiting_is_told(end: Any) -> None:
 
     async def main() -> None:
         async with calling(script, client) as (call, task):
-            await client.until(lambda: client.messages)
+            await client.sees(lambda: client.messages)
             end(client, task)
             with pytest.raises((ClientDisconnected, asyncio.CancelledError)):
                 await task
@@ -491,7 +489,7 @@ def test_error_that_was_ready_when_the_client_left(tmp_path: Path) -> None:
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context["exception"]))
         async with calling(script, client) as (call, task):
-            await client.until(lambda: client.messages)
+            await client.sees(lambda: client.messages)
             assert await asyncio.to_thread(call.over.wait, DEADLINE)
             client.leave()
             with pytest.raises(ClientDisconnected):
@@ -520,8 +518,8 @@ def test_call_leaves_nothing_to_the_garbage_collector() -> None:
                 gone = weakref.ref(call)
                 with contextlib.suppress(Failure):
                     await task
-                while call.border.busy:  # type: ignore[attr-defined]
-                    await asyncio.sleep(0)
+                pool = call.border
+                await until(lambda pool=pool: not pool.busy)  # type: ignore[misc]
             del call, task
             await asyncio.sleep(0)
             assert gone() is None

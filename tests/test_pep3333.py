@@ -40,7 +40,9 @@ def test_s20_status_with_any_phrase_and_without(status: str, code: int, reason: 
         assert encode_status(status) == (code, reason)
 
 
-@pytest.mark.parametrize("status", ["", "OK", "20 OK", "2000 X", "200OK", "200 a\r\nb", "200 \u20ac", b"200 OK", 200, None, []])
+@pytest.mark.parametrize(
+    "status", ["", "OK", "20 OK", "2000 X", "200OK", "200 a\r\nb", "200 \u20ac", b"200 OK", 200, None, []]
+)
 def test_status_that_is_none(status: Any) -> None:
     """What is not three digits and a phrase is refused, with the rule that it breaks."""
     with pytest.raises(WSGIError, match=r"is not a status like '200 OK' \(PEP 3333"):
@@ -54,7 +56,9 @@ def test_s19_fields_are_latin1() -> None:
     assert length is None
 
 
-@pytest.mark.parametrize("value", ["a\r\nb", "a\nb", "a\rb", "\0", "\x7f", "\x85", "\u20ac", "\U0001f600", b"x", 1, None])
+@pytest.mark.parametrize(
+    "value", ["a\r\nb", "a\nb", "a\rb", "\0", "\x7f", "\x85", "\u20ac", "\U0001f600", b"x", 1, None]
+)
 def test_s19_bad_value_is_refused_without_being_shown(value: Any) -> None:
     """Control characters, characters beyond latin-1 and other types are refused; the message has the name only."""
     if value == "\x85":  # obs-text, which RFC 9110 5.5 allows
@@ -105,7 +109,8 @@ def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pep3333, "_statuses", {})
     assert encode_fields([("X-New", "1")])[0] == [(b"X-New", b"1")]
     assert encode_status("201 Created") == (201, None)
-    assert pep3333._names == pep3333._statuses == {}
+    assert not pep3333._names
+    assert not pep3333._statuses
 
 
 @pytest.mark.parametrize("returned", [None, 5, object()])

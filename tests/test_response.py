@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -349,12 +350,11 @@ def test_h42_what_exceeds_the_length_never_leaves(parts: list[bytes]) -> None:
     messages = [body(part, more=index + 1 < len(parts)) for index, part in enumerate(parts)]
     with wire(responder(start(200, (b"content-length", b"5")), *messages)) as w:
         sent = w.feed(GET)
-        assert w.transport.closing or w.transport.eof
-        if sent.startswith(b"HTTP/1.1 500 "):
+        if len(parts) == 1:
             assert sent == error_response(500, b"")
         else:
-            assert len(sent.partition(b"\r\n\r\n")[2]) <= 5
-        assert b"x" not in sent.partition(b"\r\n\r\n")[2].replace(b"text", b"") or sent.startswith(b"HTTP/1.1 500 ")
+            assert b"12345".startswith(sent.partition(b"\r\n\r\n")[2])
+        assert w.transport.aborted or w.transport.eof
 
 
 def test_trailers_without_headers_are_waited_for() -> None:
@@ -373,17 +373,17 @@ def test_a_reason_without_headers_reaches_the_wire() -> None:
         assert w.feed(GET).startswith(b"HTTP/1.1 200 Well\r\n")
 
 
-@pytest.mark.parametrize("name", [b"content-length", b"transfer-encoding"])
+@pytest.mark.parametrize("name", [b"content-length", b"Transfer-Encoding"])
 def test_an_informational_response_does_not_frame(name: bytes) -> None:
     """RFC 9110 8.6 and RFC 9112 6.1: a 1xx has neither, or the next head would be read as its body."""
     hint = {"type": "http.response.informational", "status": 103, "headers": [(name, b"9")]}
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        with pytest.raises(InvalidMessage):
+        with suppress(InvalidMessage):
             await send(hint)
         await HELLO(scope, receive, send)
 
     with wire(app) as w:
-        sent = w.feed(GET)
-        assert sent.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert w.log.at("exception") == []
+        before, _, after = w.feed(GET).partition(b"HTTP/1.1 200 OK\r\n")
+        assert b": 9" not in before
+        assert after.endswith(b"hello")

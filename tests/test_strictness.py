@@ -57,7 +57,7 @@ def gunicorn_reads(case: Case) -> tuple[list[Parsed], str | None]:
             parsed.append((request.method, request.uri, version, request.headers, body))
     except (NoMoreData, StopIteration):
         pass  # unfinished
-    except (ParseException, ConfigurationProblem) as exc:
+    except (ParseException, ConfigurationProblem, ValueError) as exc:  # ValueError: NUL in an address of PROXY v1
         return parsed, f"{type(exc).__name__}: {exc}"
     return parsed, None
 

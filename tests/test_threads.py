@@ -15,7 +15,7 @@ import pytest
 
 from hybridworker import threads
 from hybridworker.threads import ThreadPool
-from tests.wsgicall import DEADLINE, passes, run
+from tests.wsgicall import DEADLINE, passes, run, until
 
 
 class Job:
@@ -62,13 +62,6 @@ async def ended(*jobs: Job) -> None:
     async with asyncio.timeout(DEADLINE):
         for job in jobs:
             await job.done.wait()
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait for what a thread does; nothing tells the loop of it."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def started(*jobs: Job) -> None:
@@ -412,6 +405,7 @@ def test_queue_age_counts_from_the_first_look() -> None:
 
 def test_idle_thread_keeps_no_call_alive() -> None:
     """What a call referred to is freed when it is over, not when the thread gets its next one."""
+
     async def main() -> None:
         async with pool_of(1) as pool:
             job = Job()

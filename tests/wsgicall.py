@@ -31,7 +31,7 @@ def make_settings(**changes: Any) -> Settings:
     return dataclasses.replace(Settings.from_gunicorn(Config(), environ), **changes)
 
 
-def make_scope(target: bytes = b"/", *, headers: Headers | None = None, **changes: Any) -> Scope:
+def make_scope(target: bytes = b"/", headers: Headers | None = None, **changes: Any) -> Scope:
     """The scope of a GET for ``target`` over TCP, with ``changes``."""
     path, _, query = target.partition(b"?")
     scope: Scope = {
@@ -76,9 +76,7 @@ class Client:
 
     def upload(self, part: bytes | None, *, more: bool = True) -> None:
         self.incoming.put_nowait(
-            {"type": "http.disconnect"}
-            if part is None
-            else {"type": "http.request", "body": part, "more_body": more}
+            {"type": "http.disconnect"} if part is None else {"type": "http.request", "body": part, "more_body": more}
         )
 
     async def receive(self) -> Message:
@@ -100,7 +98,7 @@ class Client:
         self.gone = True
         self.reads.set()
 
-    async def until(self, condition: Callable[[], Any]) -> None:
+    async def sees(self, condition: Callable[[], Any]) -> None:
         """Wait until ``condition`` is true; it is looked at whenever a message is sent or asked for."""
         async with asyncio.timeout(DEADLINE):
             while not condition():
@@ -173,6 +171,13 @@ async def bridge(app: Any, **options: Any) -> AsyncIterator[Bridge]:
         yield made
     finally:
         made.pool.close()
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until ``condition`` is true: for what a thread does, which tells the loop nothing of it."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110  # there is no event
+            await asyncio.sleep(0.001)
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:

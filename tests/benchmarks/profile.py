@@ -3,7 +3,7 @@ Where one worker spends its time under the load of a scenario.
 
 py-spy where it is installed (it samples from outside and costs the worker next to nothing), else cProfile, switched on
 in the worker by a gunicorn hook: that one makes calls look dearer than they are. What uvloop and httptools do in C is
-counted for the Python function that called them, the loop itself for ``Runner.run``; with `native` py-spy shows the C
+counted for the Python function that called them, the loop for the one that runs it; with `native` py-spy shows the C
 functions and system calls too, at the price of stopping the worker for every sample.
 """
 

@@ -12,6 +12,10 @@ from .servers import Server, Subject
 from .websocket_scope import handshake
 
 
+#: What a client says that takes trailers. Their extension may be announced to nobody else.
+TE = [(b"TE", b"trailers")]
+
+
 async def extensions_app(case: Case) -> None:
     """Note the extensions, and refuse or answer."""
     case.note("extensions", case.scope.get("extensions"))
@@ -23,8 +27,8 @@ async def extensions_app(case: Case) -> None:
 
 
 def offered(server: Server, version: str = "1.1") -> dict[str, Any]:
-    """The extensions of a request."""
-    run, _ = server.call(extensions_app, version=version)
+    """The extensions of a request that would take trailers."""
+    run, _ = server.call(extensions_app, headers=TE, version=version)
     return run.wait("extensions") or {}
 
 
@@ -180,8 +184,6 @@ def x16_links_are_validated(subject: Subject) -> None:
 
 
 # -- http.response.trailers
-
-TE = [(b"TE", b"trailers")]
 
 
 def trailers(headers: Sequence[tuple[bytes, bytes]], more: bool = False) -> dict[str, Any]:
