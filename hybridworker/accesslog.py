@@ -314,7 +314,7 @@ class AccessLog:
         self.request_names = [(key, name.encode()) for key, name in _names(keys, "i")]
         self.response_names = [(key, name.encode()) for key, name in _names(keys, "o")]
         self.environ_names = _names(keys, "e")
-        self.needs_environ = "U" in keys or bool(self.environ_names)
+        self.needs_environ = bool(self.environ_names) or not keys.isdisjoint("mUqH")
         #: "-" is shown for an atom that is missing, and for one that there is not
         self.constants: dict[str, Any] = dict.fromkeys(keys, "-") | {"p": f"<{os.getpid()}>"}
         self.record: dict[str, Any] | None = None
@@ -363,11 +363,8 @@ class AccessLog:
         """The same without an environ, which takes longer to make than everything else here."""
         client, fields = scope["client"], self.fields
         atoms["h"] = "" if client is None else client[0]
-        atoms["m"] = method = scope.get("method", "GET")
-        atoms["H"] = protocol = "HTTP/" + scope["http_version"]
-        atoms["q"] = scope["query_string"].decode("latin-1").replace('"', '\\"')
-        target = scope["hybridworker.target"].decode("latin-1")
-        atoms["r"] = f"{method} {target} {protocol}".replace('"', '\\"')
+        method, target = scope.get("method", "GET"), scope["hybridworker.target"].decode("latin-1")
+        atoms["r"] = f"{method} {target} HTTP/{scope['http_version']}".replace('"', '\\"')
         found: dict[str, str] = {}
         for name, value in scope["headers"]:
             if name in fields:

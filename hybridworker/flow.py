@@ -1,5 +1,5 @@
 """
-FlowControl: pausing and resuming one transport, in both directions.
+FlowControl: pausing and resuming one transport, in both directions, and joining writes.
 
 The protocol forwards the transport's ``pause_writing`` and ``resume_writing``
 here and everyone who writes awaits :meth:`FlowControl.drain`; whoever receives
@@ -17,11 +17,25 @@ import termios
 
 from .errors import ClientDisconnected
 
+#: Bytes that are held back for a write of several; above, they go out at once.
+CORK_MAX = 65536
+
 
 class FlowControl:
     """Read and write pauses of one transport (asyncio "Flow control callbacks")."""
 
-    __slots__ = ("lost", "progress", "read_paused", "taken", "transport", "waiters", "write_paused")
+    __slots__ = (
+        "corked",
+        "lost",
+        "parts",
+        "progress",
+        "read_paused",
+        "size",
+        "taken",
+        "transport",
+        "waiters",
+        "write_paused",
+    )
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.transport = transport
@@ -29,6 +43,9 @@ class FlowControl:
         self.write_paused = False
         self.lost = False
         self.waiters: list[asyncio.Future[None]] = []
+        self.corked = False  #: something was written in this turn of the loop
+        self.parts: list[bytes] = []  #: what was written since then
+        self.size = 0  #: of ``parts``, bytes
         self.taken = 0  #: bytes that the peer had taken at the last look
         self.progress = 0.0  #: loop time when it was last seen to take some, or had nothing to take
 
@@ -43,6 +60,36 @@ class FlowControl:
         if self.read_paused and not self.lost:
             self.read_paused = False
             self.transport.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """
+        Write ``data``, and what else is written in this turn of the loop together with it.
+
+        A transport makes a system call of every write. The first one goes out at once;
+        those that follow before the loop turns are sent in one, when it does.
+        """
+        if not self.corked:
+            self.corked = True
+            asyncio.get_running_loop().call_soon(self._uncork)
+            self.transport.write(data)
+        else:
+            self.parts.append(data)
+            self.size += len(data)
+            if self.size > CORK_MAX:
+                self.flush()
+
+    def flush(self) -> None:
+        """Give everything to the transport: before anything is written past :meth:`write`, and at an end."""
+        if self.parts:
+            data = b"".join(self.parts)
+            self.parts.clear()
+            self.size = 0
+            if not self.lost:
+                self.transport.write(data)
+
+    def _uncork(self) -> None:
+        self.corked = False
+        self.flush()
 
     def pause_writing(self) -> None:
         """The transport's buffer is above its high-water mark."""

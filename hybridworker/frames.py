@@ -202,6 +202,8 @@ class MessageReader:
             answer, extensions = self.core.process_extensions(headers)
         except InvalidHandshake as exc:
             raise errors.ProtocolError(f"Sec-WebSocket-Extensions is malformed (RFC 6455 9.1): {exc}") from exc
+        except ValueError:  # zlib has no window of 8 bits; websockets 17 and later decline the offer themselves
+            return b""
         if answer is None:
             return b""
         self.deflate = Deflate(cast(PerMessageDeflate, extensions[0]))

@@ -261,8 +261,8 @@ class Watchdog:
         """
         Know the requests of ``context`` from now on, and report whenever its loop, which calls this, is held.
 
-        Whatever holds it for ``slow_loop`` seconds is reported, and nothing that does for
-        less than that by a period; a hold shorter than a period may go unseen.
+        Whatever holds it for ``slow_loop`` seconds, and for two periods, is reported; what
+        holds it for less than ``slow_loop`` by more than a period is not.
         """
         self.context, self.pool = context, pool
         self._loop_thread = threading.get_ident()

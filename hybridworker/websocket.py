@@ -76,7 +76,7 @@ class WebSocketProtocol(asyncio.Protocol):
     __slots__ = (
         "close_by", "context", "flow", "leaving", "liveness", "reader", "state", "transport",  # the connection
         "early", "key", "method", "scope", "started_at",  # the request
-        "access", "denial", "extensions", "headers", "reason", "sent", "status",  # the response
+        "denial", "extensions", "headers", "reason", "sent", "status",  # the response
         "end", "messages", "task", "waiters",  # the application
     )  # fmt: skip
 
@@ -90,7 +90,6 @@ class WebSocketProtocol(asyncio.Protocol):
         self.scope = scope
         self.method = method
         self.started_at = time.monotonic()
-        self.access = context.access
         self.status = 0
         self.reason: bytes | None = None
         self.headers: Headers = []
@@ -157,10 +156,11 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.leaving is not None:
             self.leaving.cancel()
         self.context.connections.discard(self)
+        if self.task is not None and not self.task.done():
+            self.context.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._give_up)
         self.status = self.status or CLIENT_LEFT
-        access, self.access = self.access, None
-        if access is not None:
-            access(self)
+        if self.context.access is not None:
+            self.context.access(self)
         self.context.closed()
 
     def pause_writing(self) -> None:
@@ -339,6 +339,12 @@ class WebSocketProtocol(asyncio.Protocol):
             self.transport.abort()
         elif self.state is OPEN:
             self._close(code)
+
+    def _give_up(self) -> None:
+        """The client has been gone for the grace period, and the application has not noticed."""
+        assert self.task is not None
+        if not self.task.cancelling():  # a second cancellation would interrupt its cleaning up
+            self.task.cancel()
 
     # -- reading
 

@@ -36,6 +36,9 @@ from .states import RequestState, ResponseState
 WAITING, STARTED, BODY = ResponseState.WAITING, ResponseState.STARTED, ResponseState.BODY
 TRAILERS, DONE = ResponseState.TRAILERS, RequestState.DONE
 
+#: The line before a chunk, for the sizes of short ones.
+_SIZES = [b"%x\r\n" % size for size in range(1024)]
+
 #: Above this size head and chunk are written as two buffers: copying costs more than the second buffer.
 JOIN_MAX = 65536
 
@@ -162,6 +165,7 @@ class ResponseWriter:
         if type(body) is not bytes:
             body = as_bytes(body)
         size = len(body)
+        last = b""  #: what frames the end
         if self.remaining is not None:
             if size > self.remaining or (not more and size < self.remaining):
                 raise ResponseError(
@@ -174,30 +178,43 @@ class ResponseWriter:
             body = b""
         elif self.chunked:
             self.sent += size
-            if size > JOIN_MAX:
-                self.transport.writelines([self.head, b"%x\r\n" % size, body])
-                self.head, body = b"\r\n", b""
-            elif size:
-                body = b"%x\r\n%b\r\n" % (size, body)
+            if size:
+                prefix = _SIZES[size] if size < len(_SIZES) else b"%x\r\n" % size
+                if size <= JOIN_MAX:
+                    body = prefix + body + b"\r\n"
+                else:
+                    self.head += prefix
+                    last = b"\r\n"
             if not more and not self.trailers:
-                body += LAST_CHUNK
+                last += LAST_CHUNK
         else:
             self.sent += size
-        head = self.head
-        if head:
-            self.head = b""
-            if size <= JOIN_MAX:
-                self.transport.write(head + body)
-            else:
-                self.transport.writelines([head, body])
-        elif body:
-            self.transport.write(body)
+        self._write(body, last, more)
         if more:
             self.state = BODY
         elif self.trailers:
             self.state = TRAILERS
         else:
             self.complete()
+
+    def _write(self, body: bytes, last: bytes, more: bool) -> None:
+        """Write a part of the body between the head, where that is still held back, and its framing."""
+        head, flow = self.head, self.flow
+        if head:
+            self.head = b""
+        if len(body) > JOIN_MAX:
+            flow.flush()
+            self.transport.writelines([head, body, last])
+            return
+        data = head + body + last
+        if more:
+            if data:
+                flow.write(data)
+        elif flow.parts:
+            flow.write(data)
+            flow.flush()
+        else:
+            self.transport.write(data)
 
     def body_sent(self, more: bool) -> None:
         """A part of the body was written: on to the next state."""
@@ -219,7 +236,7 @@ class ResponseWriter:
         block, _, _ = encode_fields(headers)
         # Not to HTTP/1.0 (RFC 9110 15.2), and after the head a hint is too late (checklist X15).
         if not self.http10 and self.state is not BODY:
-            self.transport.write(b"%b%b\r\n" % (status_line(status), block))
+            self.flow.write(b"%b%b\r\n" % (status_line(status), block))
 
     def send_trailers(self, message: Message) -> None:
         block = encode_trailers(message.get("headers", ()))
@@ -228,6 +245,7 @@ class ResponseWriter:
         if message.get("more_trailers", False):
             return
         if self.chunked:
+            self.flow.flush()
             self.transport.write(b"0\r\n%b\r\n" % self.head)
         self.head = b""
         self.complete()

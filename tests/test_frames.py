@@ -17,6 +17,7 @@ from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from hybridworker import frames
@@ -434,6 +435,18 @@ def test_a_malformed_offer_is_refused(offer: bytes) -> None:
     with pytest.raises(ProtocolError, match="Sec-WebSocket-Extensions") as caught:
         reader().negotiate([offer])
     assert caught.value.status == 400
+
+
+def test_an_offer_that_zlib_cannot_serve_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older versions of ``websockets`` let zlib's error out."""
+
+    def process_extensions(core: object, headers: object) -> None:
+        raise ValueError("Invalid initialization option")
+
+    monkeypatch.setattr(ServerProtocol, "process_extensions", process_extensions)
+    made = reader()
+    assert made.negotiate([b"permessage-deflate; server_max_window_bits=8"]) == b""
+    assert made.deflate is None
 
 
 def test_an_idle_connection_has_no_zlib_objects() -> None:

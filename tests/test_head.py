@@ -416,6 +416,16 @@ def test_special_fields_are_judged_by_the_policy(options: dict[str, Any], line: 
     assert (len(scope["headers"]), scope["scheme"]) == (1 + kept, scheme)
 
 
+def test_all_special_fields_of_a_request_are_judged_together() -> None:
+    """Two that contradict each other are refused."""
+    recorder = Recorder()
+    with wire(recorder) as w:
+        w.feed(request(b"X-Forwarded-Proto: https", b"X-Forwarded-Ssl: on"))
+        sent = w.feed(request(b"X-Forwarded-Proto: https", b"X-Forwarded-Ssl: off"))
+        assert sent.count(b"HTTP/1.1 204") == sent.count(b"HTTP/1.1 400") == 1
+    assert [scope["scheme"] for scope in recorder.scopes] == ["https"]
+
+
 def test_content_type_is_no_special_field() -> None:
     """No policy is asked about it: most requests with a body have one."""
     with wire(Recorder()) as w:

@@ -25,6 +25,7 @@ from hybridworker.response import (
     encode_trailers,
     error_page,
     error_response,
+    field_list,
     server_fields,
     status_line,
 )
@@ -187,6 +188,20 @@ def test_c8_headers_are_an_iterable_of_pairs(headers: Any) -> None:
     """A missing list is the caller's affair."""
     with pytest.raises(InvalidMessage, match="iterable"):
         encode_fields(headers)
+
+
+def test_h37_the_headers_of_a_message_become_a_list() -> None:
+    """Absent, empty, or any iterable; each field a pair."""
+    assert field_list({"type": "http.response.start"}) == []
+    assert field_list({"type": "http.response.start", "headers": ()}) == []
+    assert field_list({"type": "http.response.start", "headers": iter([[b"a", b"b"]])}) == [(b"a", b"b")]
+
+
+@pytest.mark.parametrize("headers", [1, [b"abc"], [(b"a",)], [None]])
+def test_c8_headers_that_are_no_pairs_have_no_list(headers: Any) -> None:
+    """The mistake is named."""
+    with pytest.raises(InvalidMessage, match="pairs"):
+        field_list({"type": "http.response.start", "headers": headers})
 
 
 @pytest.mark.parametrize("value", [b"", b"-1", b"+1", b"1.0", b"0x1", b"1 ", b"1, 1", b"1_0", b"\xb2"])

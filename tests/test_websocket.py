@@ -1138,6 +1138,36 @@ def test_a_client_that_leaves_before_the_answer_is_499_in_the_access_log() -> No
         assert [line.status for line in lines] == [499]
 
 
+def test_an_application_that_does_not_notice_is_cancelled() -> None:
+    """``asgi_disconnect_grace_period`` after the client has gone; once, so that it can clean up."""
+    cancelled: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(ACCEPT)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append("once")
+            try:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                cancelled.append("twice")
+            raise
+
+    with peer(app, asgi_disconnect_grace_period=0.0) as there:
+        task = there.protocol.task
+        assert task is not None
+        there.lose()
+        there.protocol._give_up()
+        there.loop.run_until_complete(asyncio.wait([task], timeout=10))
+        there.protocol._give_up()
+        there.run()
+        assert cancelled == ["once"]
+        assert task.cancelled() or task.done()
+        assert there.log.lines == [("debug", "WebSocket cancelled: /path")]
+
+
 class Hooks:
     """Records what gunicorn's hooks would get."""
 
