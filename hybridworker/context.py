@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .asgi import ASGIApp, Scope
+from .fleet import CELLS, Slot
 from .response import default_fields
 from .settings import Settings
 
@@ -60,7 +61,7 @@ class Hooks(Protocol):
     """gunicorn's ``pre_request`` and ``post_request``; what ``before`` returns is given back to ``after``."""
 
     def before(self, scope: Scope) -> Any: ...
-    def after(self, view: Any, environ: dict[str, Any], response: Any) -> None: ...
+    def after(self, view: Any, environ: dict[str, Any] | None, response: Any) -> None: ...
 
 
 class WorkerContext:
@@ -81,6 +82,7 @@ class WorkerContext:
         "connections",
         "cycles",
         "draining",
+        "endpoints",
         "fields",
         "hooks",
         "idle_time",
@@ -93,10 +95,12 @@ class WorkerContext:
         "names",
         "now",
         "recycle",
+        "responses",
         "server",
         "served",
         "server_cert",
         "settings",
+        "slot",
         "small_head",
         "state",
         "warned",
@@ -116,6 +120,7 @@ class WorkerContext:
         hooks: Hooks | None = None,
         max_requests: int = sys.maxsize,
         recycle: Callable[[], None] = lambda: None,
+        slot: Slot | None = None,
     ) -> None:
         self.app = app
         self.settings = settings
@@ -146,6 +151,12 @@ class WorkerContext:
         self.keep_alive = settings.keepalive > 0
         self.draining = False
         self.served = 0
+        #: how many responses there were of each status class, 0 for those that nobody waited for
+        self.responses = [0] * 10
+        #: what the siblings see of this worker
+        self.slot: Slot = [0] * CELLS if slot is None else slot
+        #: paths that are answered before the application
+        self.endpoints: dict[str, ASGIApp] = {}
         self.warned: set[str] = set()
         #: called whenever a connection is gone
         self.closed: Callable[[], None] = lambda: None

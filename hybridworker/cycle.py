@@ -17,13 +17,14 @@ and after the client leaves, and none of these calls may hang.
 from __future__ import annotations
 
 import asyncio
+import time
 
 from .accesslog import ResponseView
-from .asgi import Headers, Message, Scope
-from .context import Hooks, WorkerContext
-from .environ import request_environ
+from .asgi import ASGIApp, Headers, Message, Scope
+from .context import WorkerContext
 from .errors import ClientDisconnected, UnexpectedMessage, caused_by_disconnect
 from .filebody import send_file
+from .fleet import IN_FLIGHT
 from .flow import FlowControl
 from .response import error_response
 from .states import RESPONSE, RequestState, ResponseState, expected
@@ -46,6 +47,7 @@ class RequestResponseCycle(ResponseWriter):
 
     __slots__ = (
         "access",
+        "app",
         "buffered",
         "chunks",
         "delivered",
@@ -85,8 +87,9 @@ class RequestResponseCycle(ResponseWriter):
         self.disconnected = False
         self.event: asyncio.Event | None = None
         self.access = context.access
+        self.app = context.app
         # The clock of the last tick will do for a report; only the access log needs it exact.
-        self.started_at = context.now if self.access is None else context.loop.time()
+        self.started_at = context.now if self.access is None else time.monotonic()
         self.task: asyncio.Task[None] | None = None
         self.state = WAITING
         self.keep_alive = keep_alive
@@ -157,6 +160,11 @@ class RequestResponseCycle(ResponseWriter):
 
     # -- the application's side
 
+    def answer_by(self, app: ASGIApp) -> None:
+        """Have the request answered by ``app`` instead of the application, and by nobody's log."""
+        self.app = app
+        self.access = None
+
     def start(self) -> None:
         """Call the application, in a task of its own and a fresh copy of the base context."""
         context = self.context
@@ -165,12 +173,15 @@ class RequestResponseCycle(ResponseWriter):
     async def run(self) -> None:
         """Call the application once and see to it that its response ends, well or badly."""
         context = self.context
+        # WSGIMiddleware calls the hooks itself, in its thread; what answers before the application has none.
+        hooks = None if context.is_wsgi or self.app is not context.app else context.hooks
+        view = None
         context.cycles[self] = None
+        context.slot[IN_FLIGHT] = len(context.cycles)
         try:
-            if context.hooks is None or context.is_wsgi:  # WSGIMiddleware calls them itself, in its thread
-                await context.app(self.scope, self.receive, self.send)
-            else:
-                await self._hooked(context.hooks)
+            if hooks is not None:
+                view = hooks.before(self.scope)
+            await self.app(self.scope, self.receive, self.send)
             if self.state is not COMPLETE and self.state is not ABORTED:
                 context.log.error(
                     "Application returned without completing its response: %s %s (state %s, expected %s)",
@@ -192,17 +203,11 @@ class RequestResponseCycle(ResponseWriter):
                 context.log.exception("Error handling request %s %s", self.method, self.scope["path"])
         finally:
             del context.cycles[self]
+            context.slot[IN_FLIGHT] = len(context.cycles)
             if self.state is not COMPLETE:
                 self.fail(500)
-
-    async def _hooked(self, hooks: Hooks) -> None:
-        """The same between gunicorn's request hooks, on the loop and in the request's context."""
-        view = None
-        try:
-            view = hooks.before(self.scope)
-            await self.context.app(self.scope, self.receive, self.send)
-        finally:
-            hooks.after(view, request_environ(self.scope), ResponseView(self))
+            if hooks is not None and view is not None:
+                hooks.after(view, None, ResponseView(self))
 
     async def receive(self) -> Message:
         """The next event of the request (ASGI HTTP 2.5, "Request" and "Disconnect")."""
@@ -265,6 +270,7 @@ class RequestResponseCycle(ResponseWriter):
     def complete(self) -> None:
         """The last byte was written."""
         self.state = COMPLETE
+        self.context.responses[self.status // 100] += 1
         if self.event is not None:
             self.event.set()
         if self.access is not None:

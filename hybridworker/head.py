@@ -54,6 +54,8 @@ _HOST = re.compile(
     rb"|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
 )
 
+_REQUEST_LINE = re.compile(rb"([A-Z-]+) ([\x21-\x7e]+) HTTP/(1\.[01])\r\n")
+
 #: Hosts that were found valid. Bounded: a client must not fill memory with names.
 _hosts: set[bytes] = set()
 _HOSTS_MAX = 256
@@ -243,6 +245,27 @@ class RequestHead:
         if self.proxied is not None:
             scope["hybridworker.proxy"] = self.proxied.copy()
         return scope
+
+    def refused(self) -> Scope | None:
+        """What is known of a request that is refused, for the access log; None without a proper request line."""
+        match = _REQUEST_LINE.match(self.head)
+        if match is None:
+            return None
+        method, target, version = match.groups()
+        path, _, query = target.partition(b"?")
+        return http_scope(
+            version.decode("ascii"),
+            method.decode("ascii"),
+            self.scheme,
+            path,
+            query,
+            target,
+            self.context.settings.root_path,
+            self.headers,
+            self.client,
+            self.server,
+            {},
+        )
 
     def _split(self, method: bytes, target: bytes) -> tuple[bytes, bytes]:
         """The path and the query of a target that is no plain path; an absolute one replaces Host (RFC 9112 3.2.2)."""

@@ -25,6 +25,7 @@ from typing import Any, cast
 import httptools
 
 from . import websocket
+from .accesslog import Refused
 from .asgi import Scope
 from .context import WorkerContext
 from .cycle import BODY_BUFFER, RequestResponseCycle
@@ -344,9 +345,13 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             expect_continue,
             takes_trailers,
         )
-        context.served += 1
-        if context.served == context.max_requests:
-            context.recycle()
+        endpoint = context.endpoints.get(scope["path"]) if context.endpoints else None
+        if endpoint is not None and scope["method"] in ("GET", "HEAD"):
+            cycle.answer_by(endpoint)
+        else:
+            context.served += 1
+            if context.served == context.max_requests:
+                context.recycle()
         if (
             context.is_wsgi
             and self.request is BODY
@@ -434,6 +439,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         if cycle is None:
             body = not self.head.startswith(b"HEAD ")
             self.transport.write(error_response(error.status, context.fields, body=body))
+            if context.access is not None and (scope := self.refused()) is not None:
+                context.access(Refused(scope, error.status, context.now))
             self.close(linger=True)
         else:  # the body is at fault
             self.request = DONE

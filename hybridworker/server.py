@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from .context import WorkerContext
+from .fleet import CONNECTIONS, Fleet
 from .http11 import HTTPProtocol
 from .states import ServerState
 
@@ -31,6 +32,10 @@ DRAIN_TICK = 0.1
 
 #: Connections accepted in one turn of the loop by a worker that is alone. With siblings it is one.
 ACCEPT_BATCH = 16
+
+#: Seconds for which a worker that carries more than its share leaves a connection to its siblings, and how often.
+#: A sibling that is blocked, or dying, does not delay it for longer than both together.
+DEFER, DEFER_MAX = 0.001, 3
 
 #: ``accept()`` failed for want of a descriptor or of memory: wait, others may give some back.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -47,17 +52,26 @@ class Listener(Protocol):
 class Server:
     """Serves until :meth:`drain` is called."""
 
-    __slots__ = ("accepting", "batch", "changed", "context", "handshakes", "listeners", "loop", "paused_until",
-                 "ssl_context", "state")  # fmt: skip
+    __slots__ = (
+        "accepting", "batch", "changed", "context", "deferred", "fleet", "handshakes", "listeners", "loop",
+        "paused_until", "ssl_context", "state",
+    )  # fmt: skip
 
     def __init__(
-        self, context: WorkerContext, listeners: Iterable[Listener], ssl_context: ssl.SSLContext | None = None
+        self,
+        context: WorkerContext,
+        listeners: Iterable[Listener],
+        ssl_context: ssl.SSLContext | None = None,
+        fleet: Fleet | None = None,
     ) -> None:
         self.context = context
         self.loop = context.loop
         self.listeners = list(listeners)
         self.ssl_context = ssl_context
         self.batch = ACCEPT_BATCH if context.settings.workers == 1 else 1
+        # With reuse_port each worker has an accept queue of its own: a connection left there is nobody else's.
+        self.fleet = None if context.settings.reuse_port else fleet
+        self.deferred = 0  #: how often the connection at hand was left to others
         self.state = STARTING
         self.accepting = False
         self.paused_until = 0.0  #: loop time until which accepting rests after an error
@@ -75,8 +89,7 @@ class Server:
         self.context.tick(now)
         for connection in list(self.context.connections):
             connection.tick(now)
-        if not self.accepting and self.state is SERVING and now >= self.paused_until:
-            self._closed()
+        self._go_on()
 
     # -- accepting
 
@@ -98,6 +111,12 @@ class Server:
                 self.loop.remove_reader(listener.sock.fileno())
 
     def _accept(self, listener: socket.socket) -> None:
+        if self.fleet is not None and self.deferred < DEFER_MAX and self.fleet.crowded():
+            self.deferred += 1
+            self._pause_accepting()
+            self.loop.call_later(DEFER, self._go_on)
+            return
+        self.deferred = 0
         for _ in range(self.batch):
             if self.full:
                 self._pause_accepting()  # the backlog keeps them
@@ -116,7 +135,8 @@ class Server:
             sock.setblocking(False)
             task = self.loop.create_task(self._connect(sock))
             self.handshakes.add(task)
-            task.add_done_callback(self.handshakes.discard)
+            task.add_done_callback(self._connected)
+            self._count()
 
     async def _connect(self, sock: socket.socket) -> None:
         """Give an accepted socket its transport and protocol; under TLS, shake hands first."""
@@ -131,9 +151,22 @@ class Server:
             sock.close()
             self._closed()
 
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self.handshakes.discard(task)
+        self._count()
+
     def _closed(self) -> None:
         """A connection is gone: there may be room for another."""
         self.changed.set()
+        self._count()
+        self._go_on()
+
+    def _count(self) -> None:
+        """Show the siblings how many connections there are."""
+        self.context.slot[CONNECTIONS] = len(self.context.connections) + len(self.handshakes)
+
+    def _go_on(self) -> None:
+        """Accept again, if nothing speaks against it."""
         if self.state is SERVING and not self.full and self.loop.time() >= self.paused_until:
             self._resume_accepting()
 

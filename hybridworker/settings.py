@@ -61,6 +61,7 @@ class Settings:
     header_timeout: float  #: HYBRIDWORKER_HEADER_TIMEOUT; inf = off
     write_timeout: float  #: HYBRIDWORKER_WRITE_TIMEOUT; inf = off
     slow_loop: float  #: HYBRIDWORKER_SLOW_LOOP; 0 = off
+    drain_delay: float  #: HYBRIDWORKER_DRAIN_DELAY; inside of graceful_timeout
 
     # Process
     reload: bool
@@ -68,6 +69,8 @@ class Settings:
     is_ssl: bool  #: certfile or keyfile is set
     sendfile: bool  #: os.sendfile may be used; sendfile, else the variable SENDFILE
     max_rss: int  #: HYBRIDWORKER_MAX_RSS, in MiB; 0 = off
+    health_path: str  #: HYBRIDWORKER_HEALTH_PATH; empty = off
+    metrics_path: str  #: HYBRIDWORKER_METRICS_PATH; empty = off
 
     # Limits of a request head, in bytes unless noted
     limit_request_line: int  #: without its CRLF
@@ -104,6 +107,12 @@ class Settings:
         refuse_protocols(cfg)
         if not cfg.worker_connections:
             raise ConfigurationError("worker_connections=0 would accept no connection: set it to 1 or more")
+        variables = read_variables(environ)
+        if variables["drain_delay"] > cfg.graceful_timeout / 2:
+            raise ConfigurationError(
+                f"HYBRIDWORKER_DRAIN_DELAY={variables['drain_delay']:g} is more than half of graceful_timeout"
+                f" ({cfg.graceful_timeout} s), inside of which it counts: raise graceful_timeout"
+            )
         fields = cfg.limit_request_fields if 0 < cfg.limit_request_fields <= MAX_FIELDS else MAX_FIELDS
         field_size = cfg.limit_request_field_size or UNLIMITED
         line = min(cfg.limit_request_line, MAX_REQUEST_LINE) or UNLIMITED
@@ -137,7 +146,7 @@ class Settings:
             asgi_disconnect_grace_period=float(cfg.asgi_disconnect_grace_period),
             # New in gunicorn 26.3.
             websocket_max_message_size=getattr(cfg, "websocket_max_message_size", 16 * 1024 * 1024) or None,
-            **read_variables(environ),
+            **variables,
         )
 
 
@@ -211,7 +220,8 @@ class Kind(NamedTuple):
 
 def choice(*words: str) -> Kind:
     """One of ``words``."""
-    return Kind(f"{', '.join(words[:-1])} or {words[-1]}", {word: word for word in words}.__getitem__)
+    table = {word: word for word in words}
+    return Kind(f"{', '.join(words[:-1])} or {words[-1]}", lambda text: table[text.lower()])
 
 
 def seconds(off: float) -> Kind:
@@ -227,7 +237,15 @@ def digits(text: str, *, fraction: bool = False) -> str:
     return text
 
 
-SWITCH = Kind("on or off", {"on": True, "off": False}.__getitem__)
+def path(text: str) -> str:
+    """Return ``text`` if it is empty or the path of a URL, without query and percent-encoding."""
+    if text and not re.fullmatch(r"/[!-$&->@-~]*", text):
+        raise ValueError(text)
+    return text
+
+
+SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text.lower()])
+PATH = Kind("a path such as /health, or nothing for off", path)
 MEBIBYTES = Kind("a whole number of MiB, or 0 for off", lambda text: int(digits(text)))
 
 
@@ -266,6 +284,15 @@ VARIABLES: Mapping[str, Variable] = {
     PREFIX + "SLOW_LOOP": Variable(
         seconds(off=0.0), "1", "s", "a loop that stands still for this long is reported, with the stack that held it"
     ),
+    PREFIX + "HEALTH_PATH": Variable(
+        PATH, "", "", "answered 200 before the application, 503 when the worker leaves or can take no more"
+    ),
+    PREFIX + "METRICS_PATH": Variable(
+        PATH, "", "", "answered before the application with Prometheus text for all workers; make it no public path"
+    ),
+    PREFIX + "DRAIN_DELAY": Variable(
+        seconds(off=0.0), "0", "s", "go on accepting this long after SIGTERM, so that load balancers notice"
+    ),
     PREFIX + "MAX_RSS": Variable(MEBIBYTES, "0", "MiB", "a worker that has grown to this size drains and is replaced"),
 }
 
@@ -277,7 +304,7 @@ def read_variables(environ: Mapping[str, str]) -> dict[str, Any]:
             raise ConfigurationError(f"{name} is not a variable of hybridworker; {suggestion(name)}")
     values = {}
     for name, variable in VARIABLES.items():
-        text = environ.get(name, "").strip().lower() or variable.default
+        text = environ.get(name, "").strip() or variable.default
         try:
             values[name.removeprefix(PREFIX).lower()] = variable.kind.parse(text)
         except (KeyError, ValueError):

@@ -25,8 +25,8 @@ import contextvars
 import sys
 import threading
 import time
-import traceback
 from collections import deque
+from types import FrameType
 from typing import NamedTuple, Protocol
 
 #: Seconds between two looks at threads that may be blocked. A call that takes less is quick.
@@ -143,15 +143,15 @@ class ThreadPool:
         running = [(worker, worker.call) for worker in self._workers]
         return [RunningCall(worker.ident or 0, call.label, worker.started) for worker, call in running if call]
 
-    def report_slow(self, now: float, limit: float) -> list[tuple[str, float, str]]:
-        """Label, age and stack of the calls that run for more than ``limit`` seconds (0 = no limit), each once."""
+    def report_slow(self, now: float, limit: float) -> list[tuple[str, float, FrameType | None]]:
+        """Label, age and frame of the calls that run for more than ``limit`` seconds (0 = no limit), each once."""
         report = []
         for worker in self._workers:
             call, started = worker.call, worker.started
             if call is not None and now - started > limit > 0 and worker.reported != started:
                 frame = sys._current_frames().get(worker.ident or 0)
                 worker.reported = started
-                report.append((call.label, now - started, "".join(traceback.format_stack(frame))))
+                report.append((call.label, now - started, frame))
         return report
 
     def _wake(self) -> None:

@@ -23,9 +23,9 @@ from typing import Any
 
 from .accesslog import ResponseView
 from .asgi import Headers, Message, Scope
-from .context import Hooks, WorkerContext
-from .environ import request_environ
+from .context import WorkerContext
 from .errors import ClientDisconnected, InvalidMessage, ProtocolError, UnexpectedMessage, caused_by_disconnect
+from .fleet import IN_FLIGHT
 from .flow import FlowControl
 from .handshake import REFUSAL_FIELDS, Denial, accept_response, check_handshake, values
 from .liveness import Liveness, Verdict
@@ -159,6 +159,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.task is not None and not self.task.done():
             self.context.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._give_up)
         self.status = self.status or CLIENT_LEFT
+        self.context.responses[self.status // 100] += 1
         if self.context.access is not None:
             self.context.access(self)
         self.context.closed()
@@ -202,14 +203,15 @@ class WebSocketProtocol(asyncio.Protocol):
     async def run(self) -> None:
         """Call the application once and see to it that the connection ends, well or badly."""
         context = self.context
+        hooks, view = context.hooks, None
         context.cycles[self] = None
+        context.slot[IN_FLIGHT] = len(context.cycles)
         path = self.scope["path"]
         code = 1000
         try:
-            if context.hooks is None:
-                await context.app(self.scope, self.receive, self.send)
-            else:
-                await self._hooked(context.hooks)
+            if hooks is not None:
+                view = hooks.before(self.scope)
+            await context.app(self.scope, self.receive, self.send)
             if self.state is CONNECTING or self.state is REJECTING:
                 context.log.error(
                     "Application returned without answering a WebSocket handshake: %s (state %s, expected %s)",
@@ -231,16 +233,10 @@ class WebSocketProtocol(asyncio.Protocol):
                 context.log.exception("Error handling WebSocket %s", path)
         finally:
             del context.cycles[self]
+            context.slot[IN_FLIGHT] = len(context.cycles)
             self._application_ended(code)
-
-    async def _hooked(self, hooks: Hooks) -> None:
-        """The same between gunicorn's request hooks, on the loop and in the connection's context."""
-        view = None
-        try:
-            view = hooks.before(self.scope)
-            await self.context.app(self.scope, self.receive, self.send)
-        finally:
-            hooks.after(view, request_environ(self.scope), ResponseView(self))
+            if hooks is not None and view is not None:
+                hooks.after(view, None, ResponseView(self))
 
     async def receive(self) -> Message:
         """The next event (ASGI WebSocket 2.5). After the last, ``websocket.disconnect`` for ever."""

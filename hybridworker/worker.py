@@ -32,7 +32,7 @@ from types import FrameType
 from typing import Any
 
 import uvloop
-from gunicorn import SERVER
+from gunicorn import SERVER_SOFTWARE
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 from gunicorn.http.wsgi import WSGIErrorsWrapper
@@ -44,15 +44,20 @@ from .application import Decision, Interface, detect, single_callable
 from .asgi import ASGIApp
 from .context import WorkerContext
 from .errors import ConfigurationError, LifespanFailed
+from .fleet import BUSY, LAG, PID, QUEUED, REASONS, RECYCLED, RSS, SERVED, STARTED, Board, Fleet, Slot, Standing, stand
 from .lifespan import Lifespan
 from .server import Server
 from .settings import Settings, check
+from .status import Status
 from .threads import ThreadPool
-from .watchdog import Watchdog, beat, resident
+from .watchdog import Watchdog, beat, format_stack, resident
 from .wsgi import WSGIMiddleware
 
 #: Seconds between two looks at every timeout.
 TICK = 1.0
+
+#: Seconds between two looks at whether a younger worker is ready.
+HAND_OVER_TICK = 0.05
 
 #: Of the graceful timeout, what is kept for the application's shutdown: a part, and seconds at most.
 SHUTDOWN_SHARE, SHUTDOWN_MAX = 0.2, 5.0
@@ -65,6 +70,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     Serves whatever application gunicorn loaded, ASGI 3, ASGI 2 or WSGI. May be subclassed.
     """
 
+    alive: bool
     settings: Settings
     decision: Decision
     context: WorkerContext
@@ -83,11 +89,21 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         for warning in warnings:
             log.warning("%s", warning)
 
+    def __init__(self, *args: Any) -> None:
+        """Called by the arbiter before the fork: the place in the group is taken where nobody else takes one."""
+        super().__init__(*args)
+        self.board = Board.of_master()
+        self.slot: Slot | None = None if self.board is None else self.board.claim(self.age)
+
     # -- from fork to run
 
     def init_process(self) -> None:
         """Called after the fork; returns, or raises SystemExit, when the worker is done."""
         code: object = 0
+        self.watchdog = Watchdog(self.log)
+        self.watchdog.start()
+        if self.slot is not None:
+            self.slot[PID] = self.pid
         try:
             super().init_process()
         except SystemExit as exc:
@@ -100,6 +116,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             code = 255 if self.booted else Arbiter.WORKER_BOOT_ERROR
             raise
         finally:
+            self.watchdog.stop()
             leave_without_threads(code if isinstance(code, int) else 1 if code else 0)
 
     def load_wsgi(self) -> None:
@@ -132,6 +149,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         asyncio.set_event_loop(loop)
         loop.set_exception_handler(self._loop_error)
         self.stop = asyncio.Event()
+        self.reason = "term"  #: why the worker leaves
+        self.wish: str | None = None  #: why it would like to be replaced
         try:
             loop.run_until_complete(self._main(loop))
             loop.run_until_complete(loop.shutdown_asyncgens())
@@ -147,9 +166,11 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     async def _main(self, loop: asyncio.AbstractEventLoop) -> None:
         self.context = self._new_context(loop)
-        self.server = Server(self.context, self.sockets, self.tls)
+        self.fleet = self._join_fleet()
+        self.server = Server(self.context, self.sockets, self.tls, self.fleet)
+        status = Status(self.context, self.fleet, self.pool, lambda: self.server.full)
+        self.context.endpoints = status.endpoints()
         self._loop_signals(loop)
-        self.watchdog.watch(self.context, self.pool)
         beating = loop.create_task(self._beat(loop))
         lifespan: Lifespan | None = None
         try:
@@ -159,14 +180,15 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             # What the application made while loading stays: no collection need ever look at it again.
             gc.collect()
             gc.freeze()
+            self.watchdog.watch(self.context, self.pool)
             if self.alive:
                 self.server.start()
+                stand(self.context.slot, Standing.READY)
                 await self.stop.wait()
             await self._leave(loop, lifespan)
         finally:
             beating.cancel()
             await asyncio.wait([beating])
-            self.watchdog.stop()
 
     async def _start_up(self, lifespan: Lifespan) -> None:
         """Start the application, unless the worker is told to stop meanwhile."""
@@ -189,7 +211,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             self.pool = ThreadPool(settings.threads)
             errors = WSGIErrorsWrapper(self.cfg)
             self.bridge = app = WSGIMiddleware(
-                self.wsgi, settings, self.pool, errors=errors, server_software=SERVER, hooks=hooks
+                self.wsgi, settings, self.pool, errors=errors, server_software=SERVER_SOFTWARE, hooks=hooks
             )
         else:
             app = single_callable(self.wsgi, self.decision.interface)
@@ -203,8 +225,18 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             access=access_writer(self.log, self.cfg),
             hooks=hooks,
             max_requests=self.max_requests,
-            recycle=self._recycle,
+            recycle=lambda: self._recycle("max_requests"),
+            slot=self.slot,
         )
+
+    def _join_fleet(self) -> Fleet | None:
+        """Take our place among the siblings; None without a board."""
+        slot = self.context.slot
+        slot[STARTED] = int(time.time())
+        if self.board is None or self.slot is None:
+            self.log.warning("There is no shared memory: this worker serves without knowing of the others")
+            return None
+        return Fleet(self.board, slot, self.settings, self.context.is_wsgi)
 
     def _server_cert(self) -> str | None:
         """The PEM of the server's certificate, for the ``tls`` extension; a hook may have none in a file."""
@@ -221,26 +253,47 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         # `self.timeout` is half of gunicorn's timeout, and 0 where that is off.
         pause = min(TICK, self.timeout / 2) if self.timeout else TICK
         due = loop.time() + TICK
+        late = 0.0
         while True:
             beat(self.notify, self.context)
             if os.getppid() != self.ppid and not self.stop.is_set():
                 self.log.info("Parent changed, shutting down: %s", self)
                 self.shut_down()
-            if (now := loop.time()) >= due:
+            now = loop.time()
+            if now >= due:
                 due = now + TICK
-                self._tick(now)
+                self._tick(now, late)
+                late = 0.0
             await asyncio.sleep(pause)
+            late = max(late, loop.time() - now - pause)
 
-    def _tick(self, now: float) -> None:
+    def _tick(self, now: float, late: float) -> None:
+        """Once a second. ``late`` is how late the loop was since the last time, at most, in seconds."""
         self.nr = self.context.served
         self.server.tick(now)
-        if self.pool is not None and self.settings.timeout:
-            for label, age, stack in self.pool.report_slow(time.monotonic(), self.settings.timeout):
-                self.log.warning("%s has been in its thread for %.0f s\n%s", label, age, stack.rstrip())
-        limit = self.settings.max_rss
-        if limit and self.alive and (used := resident()) > limit:
+        if self.pool is not None:
+            for label, age, frame in self.pool.report_slow(time.monotonic(), self.settings.timeout):
+                self.log.warning("%s has been in its thread for %.0f s\n%s", label, age, format_stack(frame).rstrip())
+        self._publish(late)
+        limit, used = self.settings.max_rss, resident()
+        if limit and self.wish is None and self.alive and used > limit:
             self.log.info("Autorestarting worker: it uses %d MiB, HYBRIDWORKER_MAX_RSS is %d.", used, limit)
-            self.shut_down()
+            self._recycle("max_rss")
+        if self.wish is not None and (self.fleet is None or self.fleet.may_go(time.monotonic())):
+            self._go(self.wish)
+
+    def _publish(self, late: float) -> None:
+        """Copy into the slot what changes too often to be written there at once."""
+        slot, responses = self.context.slot, self.context.responses
+        for at in range(5):
+            slot[SERVED + at] += responses[at + 1]
+            responses[at + 1] = 0
+        slot[LAG] = int(late * 1e6)
+        slot[RSS] = resident() * 1024
+        if self.pool is not None:
+            slot[BUSY], slot[QUEUED] = self.pool.busy, self.pool.queued
+        if self.fleet is not None:
+            self.fleet.tick()
 
     async def _leave(self, loop: asyncio.AbstractEventLoop, lifespan: Lifespan | None) -> None:
         """Finish what was begun within the graceful timeout, then let the application shut down."""
@@ -248,6 +301,10 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         kept = 0.0 if lifespan is None else min(SHUTDOWN_MAX, grace * SHUTDOWN_SHARE)
         begun, before = loop.time(), context.served - len(context.cycles)
         end = begun + grace
+        await self._hand_over(end - grace / 2)
+        stand(context.slot, Standing.DRAINING)
+        if self.reason == "term" and self.settings.drain_delay and not self.settings.reload:
+            await asyncio.sleep(self.settings.drain_delay)
         cut = await self.server.drain(end - kept)
         drained = loop.time()
         if cut:
@@ -256,36 +313,65 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             await lifespan.shutdown(max(0.1, end - drained))
         self.log.info(
             "Served %d requests: %d finished while draining, %d cut; %.1f s to drain, %.1f s to shut down",
-            context.served, context.served - before - cut, cut, drained - begun, loop.time() - drained,
+            context.served, max(0, context.served - before - cut), cut, drained - begun, loop.time() - drained,
         )  # fmt: skip
+
+    async def _hand_over(self, deadline: float) -> None:
+        """Go on accepting until a younger worker does, if one is coming (HUP, TTOU); ``deadline`` is loop time."""
+        if self.fleet is None or self.reason != "term" or self.settings.reload:
+            return
+        now = asyncio.get_running_loop().time
+        while self.fleet.successor() is Standing.BOOTING and now() < deadline:  # noqa: ASYNC110  (other processes have no event)
+            await asyncio.sleep(HAND_OVER_TICK)
 
     # -- reasons to stop
 
-    def shut_down(self) -> None:
+    def shut_down(self, reason: str = "term") -> None:
         """Begin to leave gracefully. May be called again."""
+        if self.alive or not self.stop.is_set():
+            self.reason = reason
+            self.context.slot[RECYCLED + REASONS.index(reason)] += 1
         self.alive = False
         self.stop.set()
 
-    def _recycle(self) -> None:
-        self.log.info("Autorestarting worker after current request.")
+    def _recycle(self, reason: str) -> None:
+        """
+        This worker is to be replaced, by its own count.
+
+        Of several that want it, one goes at a time: see :meth:`Fleet.may_go`. One that is
+        alone goes at once.
+        """
+        if reason == "max_requests":
+            self.log.info("Autorestarting worker after current request.")
+        if self.fleet is None or not self.fleet.siblings:
+            self._go(reason)
+        elif self.wish is None:
+            self.wish = reason
+            stand(self.context.slot, Standing.WISHING)
+
+    def _go(self, reason: str) -> None:
         self.context.leave()
-        self.shut_down()
+        self.shut_down(reason)
 
     def _reloader_spoke(self) -> None:
         """The reloader, a thread, wrote to the pipe after it had set ``alive``."""
         os.read(self.PIPE[0], 4096)
         if not self.alive:
-            self.shut_down()
+            self.shut_down("reload")
 
     # -- signals
 
     def init_signals(self) -> None:
         """Called after the fork, before the application is loaded."""
         super().init_signals()
-        self.watchdog = Watchdog(self.log)
-        self.watchdog.start()
         signal.signal(signal.SIGUSR2, self.handle_usr2)
         signal.siginterrupt(signal.SIGUSR2, False)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """TERM before there is a loop: the siblings need not wait for this worker."""
+        super().handle_exit(sig, frame)
+        if self.slot is not None:
+            stand(self.slot, Standing.DRAINING)
 
     def handle_usr2(self, sig: int, frame: FrameType | None) -> None:
         """Write to the error log what the worker does. (gunicorn leaves this signal deadly.)"""

@@ -636,6 +636,8 @@ def test_c14_h19_scopes_are_not_shared_and_state_is_a_shallow_copy() -> None:
 
 
 class Hooks:
+    """gunicorn's request hooks as :class:`~hybridworker.accesslog.RequestHooks` calls them."""
+
     def __init__(self) -> None:
         self.calls: list[Any] = []
 
@@ -645,24 +647,32 @@ class Hooks:
         self.calls.append(scope["path"])
         return "view"
 
-    def after(self, view: Any, environ: dict[str, Any], response: Any) -> None:
-        self.calls.append((view, environ["PATH_INFO"], response.status))
+    def after(self, view: Any, environ: dict[str, Any] | None, response: Any) -> None:
+        self.calls.append((view, environ, response.status))
 
 
 def test_hooks_run_around_the_application() -> None:
-    """``pre_request`` before it, ``post_request`` behind it, with what they expect."""
+    """``pre_request`` before it, ``post_request`` when the response is complete."""
     hooks = Hooks()
     with wire(HELLO, hooks=hooks) as w:
         w.feed(GET)
-        assert hooks.calls == ["/", ("view", "/", "200 OK")]
+        assert hooks.calls == ["/", ("view", None, "200 OK")]
+
+
+def test_post_request_sees_the_500_of_a_failed_application() -> None:
+    """It is called behind the error page."""
+    hooks = Hooks()
+    with wire(responder(), hooks=hooks) as w:
+        w.feed(GET)
+        assert hooks.calls == ["/", ("view", None, "500 Internal Server Error")]
 
 
 def test_a_pre_request_hook_that_raises_is_a_500() -> None:
-    """The application is not called; ``post_request`` is."""
+    """The application is not called."""
     hooks = Hooks()
     with wire(HELLO, hooks=hooks) as w:
         assert status(w.feed(GET.replace(b"/ ", b"/refused "))) == 500
-        assert hooks.calls[0][:2] == (None, "/refused")
+        assert hooks.calls == []
 
 
 def test_every_request_is_logged_once() -> None:

@@ -428,7 +428,7 @@ def test_a_send_that_the_application_cancels_cuts_the_connection(files: Path) ->
     run(main)
 
 
-def test_a_client_that_leaves_while_the_file_is_opened(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_is_lost_while_the_file_is_opened(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written for nobody, and the file is closed."""
     go, started = threading.Event(), threading.Event()
     parts: list[FilePart] = []
@@ -437,7 +437,7 @@ def test_a_client_that_leaves_while_the_file_is_opened(files: Path, monkeypatch:
     def slow(part: FilePart, count: int | None) -> None:
         parts.append(part)
         started.set()
-        go.wait()
+        go.wait(30)
         measure(part, count)
 
     monkeypatch.setattr(FilePart, "measure", slow)
@@ -445,10 +445,12 @@ def test_a_client_that_leaves_while_the_file_is_opened(files: Path, monkeypatch:
     async def main() -> None:
         async with served(playing(announced(len(LARGE)), path_send(files / "large"))) as it:
             it.writer.write(GET)
-            await until(started.is_set)
-            it.writer.transport.abort()
-            await until(lambda: it.protocol.flow.lost)
-            go.set()
+            try:
+                await until(started.is_set)
+                it.protocol.abort()
+                await until(lambda: it.protocol.flow.lost)
+            finally:
+                go.set()
             await until(lambda: it.errors)
             assert isinstance(it.errors[0], ClientDisconnected)
             assert parts[0].fd == -1

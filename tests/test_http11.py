@@ -649,6 +649,17 @@ def test_a_refusal_is_one_warning_that_names_the_peer() -> None:
         assert b"9112" not in w.sent
 
 
+def test_a_refused_request_is_in_the_access_log_when_its_line_is_known() -> None:
+    """As with gthread: a line that is no request line names nothing to log."""
+    lines: list[Any] = []
+    with wire(HELLO, access=lines.append) as w:
+        w.feed(b"GET /a?b HTTP/1.1\r\n\r\n")
+    with wire(HELLO, access=lines.append) as w:
+        w.feed(b"FOO BAR\r\n\r\n")
+    (line,) = lines
+    assert (line.status, line.scope["method"], line.scope["hybridworker.target"]) == (400, "GET", b"/a?b")
+
+
 def test_a_refusal_over_a_unix_socket_names_it() -> None:
     """There is no address to name."""
     with wire(HELLO, peername="", sockname="/run/x.sock") as w:

@@ -266,7 +266,7 @@ def test_a_descriptor_in_use_is_closed_after_its_job() -> None:
 
     def job(fd: int) -> None:
         started.set()
-        go.wait()
+        go.wait(30)
         os.fstat(fd)
 
     async def main() -> None:
@@ -294,7 +294,7 @@ def test_a_cancelled_open_closes_what_it_opened(large: Path, monkeypatch: pytest
 
     def slow(part: FilePart, count: int | None) -> None:
         started.set()
-        go.wait()
+        go.wait(30)
         measure(part, count)
 
     monkeypatch.setattr(FilePart, "measure", slow)
@@ -552,7 +552,7 @@ def test_the_pool_is_small_lazy_and_of_daemons() -> None:
 
     async def main() -> None:
         assert not pool.threads
-        jobs = [asyncio.create_task(pool.run(FilePart(), go.wait)) for _ in range(3)]
+        jobs = [asyncio.create_task(pool.run(FilePart(), go.wait, 30)) for _ in range(3)]
         await until(lambda: pool.pending == 3)
         assert len(pool.threads) == 2
         assert all(thread.daemon for thread in pool.threads)
@@ -574,7 +574,7 @@ def test_a_job_that_outlives_its_loop_harms_nobody() -> None:
 
     def job() -> None:
         started.set()
-        go.wait()
+        go.wait(30)
 
     async def leave() -> None:
         working = asyncio.create_task(pool.run(FilePart(), job))

@@ -2,7 +2,7 @@
 One application twice, for the access log: ``wsgi`` and ``asgi`` answer alike.
 
 The first part of a path says what: ``/ok``, ``/reason``, ``/created``, ``/missing``, ``/raises``,
-``/chunks``, ``/raises-late``. Everything else is a 200 as well.
+``/stream``, ``/raises-late``. Everything else is a 200 as well.
 """
 
 from http import HTTPStatus
@@ -17,7 +17,7 @@ PARTS = [b"first ", b"second ", b"third"]
 def _answer(name):
     """Status, and the parts of the body; more than one part has no Content-Length."""
     status = STATUSES.get(name, 200)
-    if name in ("chunks", "raises-late"):
+    if name in ("stream", "raises-late"):
         return status, PARTS
     return status, [b"" if status in (204, 304) else name.encode("latin-1")]
 
