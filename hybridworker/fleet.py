@@ -44,9 +44,11 @@ class Standing(enum.IntEnum):
     BOOTING = 1  #: forked or about to be, not accepting yet
     READY = 2  #: accepting
     WISHING = 3  #: accepting, and would like to be replaced
-    DRAINING = 4  #: leaving
+    RETIRING = 4  #: told to go, and accepting until a younger one does
+    DRAINING = 5  #: leaving
 
 
+#: On whom one can count to take connections.
 ACCEPTING = frozenset({Standing.READY, Standing.WISHING})
 
 
@@ -147,6 +149,7 @@ class Fleet:
         READY when a younger worker accepts, BOOTING when one is about to, FREE when none is coming.
 
         For a worker that was told to go: until a younger one is ready it had better stay.
+        One that was told to go as well is no successor; it takes a moment to say so.
         """
         self.tick()
         younger = {sibling[STANDING] for sibling in self.siblings if sibling[AGE] > self.slot[AGE]}

@@ -302,6 +302,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         begun, before = loop.time(), context.served - len(context.cycles)
         end = begun + grace
         await self._hand_over(end - grace / 2)
+        handed_over = loop.time()
         stand(context.slot, Standing.DRAINING)
         if self.reason == "term" and self.settings.drain_delay and not self.settings.reload:
             await asyncio.sleep(self.settings.drain_delay)
@@ -312,16 +313,20 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if lifespan is not None:
             await lifespan.shutdown(max(0.1, end - drained))
         self.log.info(
-            "Served %d requests: %d finished while draining, %d cut; %.1f s to drain, %.1f s to shut down",
-            context.served, max(0, context.served - before - cut), cut, drained - begun, loop.time() - drained,
+            "Served %d requests: %d finished while leaving, %d cut;"
+            " %.1f s to hand over, %.1f s to drain, %.1f s to shut down",
+            context.served, max(0, context.served - before - cut), cut, handed_over - begun, drained - handed_over, loop.time() - drained,
         )  # fmt: skip
 
     async def _hand_over(self, deadline: float) -> None:
         """Go on accepting until a younger worker does, if one is coming (HUP, TTOU); ``deadline`` is loop time."""
         if self.fleet is None or self.reason != "term" or self.settings.reload:
             return
+        stand(self.context.slot, Standing.RETIRING)
         now = asyncio.get_running_loop().time
-        while self.fleet.successor() is Standing.BOOTING and now() < deadline:  # noqa: ASYNC110  (other processes have no event)
+        if self.fleet.siblings:
+            await asyncio.sleep(2 * HAND_OVER_TICK)  # siblings that were told to go as well say so meanwhile
+        while now() < deadline and self.fleet.successor() is Standing.BOOTING:
             await asyncio.sleep(HAND_OVER_TICK)
 
     # -- reasons to stop

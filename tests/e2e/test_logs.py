@@ -404,7 +404,8 @@ def test_statsd_counts_with_and_without_an_access_log(gunicorn: Servers, app: st
 def test_statsd_counts_websockets(gunicorn: Servers) -> None:
     """Once, when it has ended."""
     with statsd() as listener:
-        server = gunicorn("logged:asgi", f"--statsd-host=127.0.0.1:{listener.getsockname()[1]}")
+        # Dirty: gunicorn leaves the socket of its StatsD client unclosed.
+        server = gunicorn("logged:asgi", f"--statsd-host=127.0.0.1:{listener.getsockname()[1]}", dirty=True)
         with websocket(server, "accepts") as client:
             assert client.head()[0] == 101
             client.send(b"\x88\x82\0\0\0\0\x03\xe8")
@@ -475,7 +476,8 @@ def test_clients_that_leave_are_no_errors(gunicorn: Servers, app: str) -> None:
         client.send("GET / HTTP/1.1\r\nHos")
         client.reset()
     with server.connect() as client:
-        client.send(f"POST /digest HTTP/1.1\r\n{HOST}Content-Length: 100000\r\n\r\nhalf")
+        path = "/truncated" if app == "asgi:app" else "/digest"  # both read what there is
+        client.send(f"POST {path} HTTP/1.1\r\n{HOST}Content-Length: 100000\r\n\r\nhalf")
         client.reset()
     assert server.request().status == 200
     assert server.stop() == 0
