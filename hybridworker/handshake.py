@@ -17,7 +17,17 @@ import re
 
 from .asgi import Headers, Message, Scope
 from .errors import InvalidMessage, ProtocolError, ResponseError
-from .response import DATE, SERVER, TOKEN, bodiless, encode_fields, field_list, server_fields, status_line
+from .response import (
+    DATE,
+    SERVER,
+    TOKEN,
+    bodiless,
+    encode_fields,
+    field_list,
+    server_fields,
+    status_line,
+    without_length,
+)
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
@@ -64,8 +74,8 @@ def accept_response(key: bytes, fields: bytes, extensions: bytes, message: Messa
     for name, _ in headers:
         if name.lower().startswith(b"sec-websocket-") or name.lower() == b"upgrade":
             raise InvalidMessage(f"the field {name!r} of a handshake is the server's; a subprotocol has its own key")
-    if length is not None:  # RFC 9110 8.6: a 101 has none; middleware may have put one there
-        block, _, _ = encode_fields(field for field in headers if field[0].lower() != b"content-length")
+    if length is not None:  # middleware may have put one there
+        block, _, _ = encode_fields(without_length(headers))
     own = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n" % accept_key(key)
     subprotocol = message.get("subprotocol")
     if subprotocol:
@@ -102,9 +112,7 @@ class Denial:
         self.status = status
         self.headers = field_list(message)
         self.bodiless = bodiless("GET", status)
-        kept = self.headers
-        if status == 204:  # RFC 9110 8.6
-            kept = [field for field in kept if field[0].lower() != b"content-length"]
+        kept = self.headers if status != 204 else without_length(self.headers)
         block, self.remaining, seen = encode_fields(kept)
         self.head = b"%b%bConnection: close\r\n%b" % (status_line(status), _server_fields(fields, seen), block)
 

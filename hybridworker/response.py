@@ -119,6 +119,11 @@ def field_list(message: Message) -> Headers:
         raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
 
 
+def without_length(headers: Headers) -> Headers:
+    """The fields without Content-Length, which a 1xx or a 204 must not have (RFC 9110 8.6)."""
+    return [field for field in headers if field[0].lower() != b"content-length"]
+
+
 def _encode(field: Iterable[bytes]) -> tuple[bytes, int]:
     """The line of one field and what it means; an empty line where the server writes the field itself."""
     try:

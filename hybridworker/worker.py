@@ -315,8 +315,13 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self.log.info(
             "Served %d requests: %d finished while leaving, %d cut;"
             " %.1f s to hand over, %.1f s to drain, %.1f s to shut down",
-            context.served, max(0, context.served - before - cut), cut, handed_over - begun, drained - handed_over, loop.time() - drained,
-        )  # fmt: skip
+            context.served,
+            max(0, context.served - before - cut),
+            cut,
+            handed_over - begun,
+            drained - handed_over,
+            loop.time() - drained,
+        )
 
     async def _hand_over(self, deadline: float) -> None:
         """Go on accepting until a younger worker does, if one is coming (HUP, TTOU); ``deadline`` is loop time."""
@@ -326,7 +331,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         now = asyncio.get_running_loop().time
         if self.fleet.siblings:
             await asyncio.sleep(2 * HAND_OVER_TICK)  # siblings that were told to go as well say so meanwhile
-        while now() < deadline and self.fleet.successor() is Standing.BOOTING:
+        while now() < deadline and self.fleet.successor() is Standing.BOOTING:  # noqa: ASYNC110  (no event reaches us)
             await asyncio.sleep(HAND_OVER_TICK)
 
     # -- reasons to stop

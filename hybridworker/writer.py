@@ -30,6 +30,7 @@ from .response import (
     field_list,
     server_fields,
     status_line,
+    without_length,
 )
 from .states import RequestState, ResponseState
 
@@ -127,8 +128,8 @@ class ResponseWriter:
         context = self.context
         if context.access is not None or context.hooks is not None or status == 204:
             self.headers = headers = field_list(message)
-            if status == 204:  # RFC 9110 8.6: no Content-Length in a 204
-                headers = [field for field in headers if field[0].lower() != b"content-length"]
+            if status == 204:
+                headers = without_length(self.headers)
         block, length, seen = encode_fields(headers)
         if seen & CLOSE or not context.keep_alive:
             self.keep_alive = False
@@ -152,7 +153,7 @@ class ResponseWriter:
         fields = context.fields
         if seen & (DATE | SERVER):  # the application's own win, and there are never two
             fields = server_fields(fields, seen)
-        if len(message) > 3:  # more than most applications send: type, status and headers
+        if len(message) > 3 or "headers" not in message:  # not what most applications send: type, status, headers
             self.reason = message.get("hybridworker.reason")
             self.trailers = bool(message.get("trailers", False))
         line = status_line(status, self.reason)
@@ -230,7 +231,7 @@ class ResponseWriter:
         if kind == "http.response.early_hint":
             status, headers = 103, [(b"link", link) for link in message.get("links", ())]
         else:
-            status, headers = message.get("status", 103), message.get("headers", ())
+            status, headers = message.get("status", 103), without_length(field_list(message))
             if not isinstance(status, int) or not 100 <= status < 200 or status == 101:
                 raise InvalidMessage(f"an informational status is 100 or from 102 to 199, not {status!r}")
         block, _, _ = encode_fields(headers)

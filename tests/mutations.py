@@ -78,6 +78,8 @@ LINES = [
     b"X-Forwarded-Ssl: off",
     b"SCRIPT_NAME: /a",
     b" folded",
+    b"A: HTTP/1.1",
+    b"GET /",
     b"no colon",
     b"",
     b"0",

@@ -26,9 +26,11 @@ LEVELS: tuple[set[str], ...] = (
     # values in, values out
     {"accesslog", "application", "flow", "handoff", "pep3333", "response", "scope", "settings"},
     # what needs the settings, or several of these
-    {"context", "forwarded", "frames", "handshake", "limits", "sendfile", "wsgi"},
+    {"fleet", "forwarded", "frames", "handshake", "limits", "sendfile", "wsgi"},
+    # what all connections share
+    {"context", "filebody"},
     # the parts of a request, and what stands beside it
-    {"filebody", "head", "lifespan", "websocket", "writer"},
+    {"head", "lifespan", "status", "websocket", "writer"},
     # one request
     {"cycle"},
     # one connection

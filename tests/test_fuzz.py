@@ -8,6 +8,7 @@ the environment asks for so many random examples instead.
 from __future__ import annotations
 
 import os
+import re
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
@@ -38,6 +39,11 @@ def check_answers(case: Case, segments: list[bytes]) -> tuple[object, ...]:
     assert not (refused and outcome.open)
     assert len(outcome.lines) == refused
     assert outcome.unfinished <= 1
+    for seen in outcome.requests:
+        assert re.fullmatch(rb"[\x21-\x7e]+", seen.scope["hybridworker.target"])
+        for name, value in seen.scope["headers"]:
+            assert re.fullmatch(rb"[!#$%&'*+.^_`|~0-9a-z-]+", name)
+            assert re.fullmatch(rb"[\t\x20-\x7e\x80-\xff]*", value)
     event("refused" if refused else "open" if outcome.open else "closed")
     return outcome.comparable()
 

@@ -336,6 +336,8 @@ def test_who_wants_a_websocket(lines: list[bytes], refused: bool, monkeypatch: p
         (b"GET / HTTP/2.0", 400),
         (b"GET / HTTP/0.9", 400),
         (b"GET / RTSP/1.0", 400),
+        (b"GET /", 400),
+        (b"GET /\r\nA: HTTP/1.1", 400),
         (b"GET  / HTTP/1.1", 400),
         (b"GET /#a HTTP/1.1", 400),
         (b"GET * HTTP/1.1", 400),

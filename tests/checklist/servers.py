@@ -212,7 +212,11 @@ class Server:
         if isinstance(self.address, str):
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(PATIENCE)
-            sock.connect(self.address)
+            try:
+                sock.connect(self.address)
+            except OSError:
+                sock.close()
+                raise
         else:
             sock = socket.create_connection(self.address, PATIENCE)
         if self.options.certificates is None:

@@ -81,6 +81,9 @@ BARE = "{path_info}e {script_name}e {server_name}e {server_port}e {wsgi.url_sche
 #: Request -> the atoms that differ from gthread's.
 DIFFERENCES = {
     "raises": BARE,
+    # A list is the whole body, so that its length is known and announced, also in chunks and to HTTP/1.0.
+    "stream": ["{content-length}o"],
+    "http 1.0": ["{content-length}o"],
     "cookies": ["{HTTP_COOKIE}e"],  # joined with "; " (RFC 6265 5.4), not with ","
     "no path": ["U", "{path_info}e"],  # an absolute target without a path means "/" (RFC 9112 3.2.1)
 }
@@ -155,10 +158,15 @@ def test_the_line_is_that_of_gthread(servers: dict[str, Lines], name: str) -> No
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_the_line_of_an_asgi_application_is_that_of_a_wsgi_application(servers: dict[str, Lines], name: str) -> None:
-    """What is no WSGI key is the same; the client is the one whom the proxy names."""
+    """What is no WSGI key is the same; the client is the one whom the proxy names,
+    and a body in parts has no length."""
     wsgi, asgi = (servers[app].of(*REQUESTS[name]) for app in ("wsgi", "asgi"))
     difference = differing(asgi, wsgi)
-    meant = {"h", "{remote_addr}e"} if name == "forwarded" else set()
+    meant = {
+        "forwarded": {"h", "{remote_addr}e"},
+        "stream": {"{content-length}o"},
+        "http 1.0": {"{content-length}o"},
+    }.get(name, set())
     assert set(difference) - WSGI_ONLY == meant, difference
     assert {asgi[ATOMS.index(atom)] for atom in WSGI_ONLY} == {"-"}
 
@@ -221,29 +229,43 @@ def test_a_client_that_leaves_has_one_line(gunicorn: Servers) -> None:
 REFUSED = {
     "host twice": (f"GET /ok HTTP/1.1\r\nUser-Agent: me\r\n{HOST}{HOST}", 400),
     "length": (f"GET /ok HTTP/1.1\r\nUser-Agent: me\r\n{HOST}Content-Length: x\r\n", 400),
-    "version": (f"GET /ok HTTP/3.1\r\n{HOST}", 400),
     "coding": (f"GET /ok HTTP/1.1\r\nUser-Agent: me\r\n{HOST}Transfer-Encoding: gzip\r\n", 501),
     "expectation": (f"GET /ok HTTP/1.1\r\nUser-Agent: me\r\n{HOST}Expect: else\r\n", 417),
-    "garbage": ("garbage\r\n", 400),
-    "forged": (f'GET /ok\n1.2.3.4 "forged" HTTP/1.1\r\n{HOST}', 400),
-    "line": (f"GET /{'x' * 9000} HTTP/1.1\r\n{HOST}", 414),
     "fields": (f"GET /ok HTTP/1.1\r\nUser-Agent: me\r\n{HOST}{'A: b\r\n' * 200}", 431),
+}
+
+#: What is no request at all, as its first line says.
+NO_REQUEST = {
+    "version": (f"GET /ok HTTP/3.1\r\n{HOST}", 400),
+    "garbage": ("garbage\r\n", 400),
+    "forged": (f'GET /ok\n1.2.3.4 "forged" HTTP/1.1\r\n{HOST}', None),  # the parser may give up amid the line
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("app", ["wsgi", "asgi"])
 def test_a_refused_request_has_one_line(servers: dict[str, Lines], app: str, name: str) -> None:
-    """Its status and what is known of it; nothing that the client sent can break the line."""
+    """Its status and what is known of it."""
     head, status = REFUSED[name]
     lines = servers[app]
-    answer = lines.ask(head)
-    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert lines.ask(head).startswith(b"HTTP/1.1 %d " % status)
     atoms = dict(zip(ATOMS, lines.next(), strict=True))
-    assert (atoms["h"], atoms["s"], atoms["b"]) == ("127.0.0.1", str(status), "0")
-    assert "\n" not in atoms["r"]
-    if "User-Agent" in head:
-        assert (atoms["r"], atoms["a"]) == ("GET /ok HTTP/1.1", "me")
+    assert (atoms["h"], atoms["r"], atoms["s"], atoms["b"]) == ("127.0.0.1", "GET /ok HTTP/1.1", str(status), "0")
+    assert atoms["a"] == "me"
+    assert lines.of(*REQUESTS["get"])[ATOMS.index("s")] == "200"
+
+
+@pytest.mark.parametrize("name", NO_REQUEST)
+@pytest.mark.parametrize("app", ["wsgi", "asgi"])
+def test_what_is_no_request_has_no_line(servers: dict[str, Lines], app: str, name: str) -> None:
+    """As with gthread: the error log has a warning, and the next line is that of the next request."""
+    head, status = NO_REQUEST[name]
+    lines = servers[app]
+    warnings = lines.server.log().count("Invalid request from ip=127.0.0.1")
+    answer = lines.ask(head)
+    if status is not None:
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+    lines.server.wait_log("Invalid request from ip=127.0.0.1", warnings + 1)
     assert lines.of(*REQUESTS["get"])[ATOMS.index("s")] == "200"
 
 
