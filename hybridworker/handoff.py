@@ -61,6 +61,7 @@ class Handoff:
         "future",
         "gone",
         "missed",
+        "queued_at",
         "taken",
         # set by one side, cleared by the other
         "asked",
@@ -81,6 +82,7 @@ class Handoff:
         self.future: asyncio.Future[None] = border.loop.create_future()
         self.gone = False  #: nobody takes anything any more
         self.missed = False  #: wake() came while nobody waited for it
+        self.queued_at = 0.0  #: kept by the pool
         self.taken = 0  #: bytes of ``sent`` that the connection has taken
         self.asked: str | None = None
         self.inbox: SimpleQueue[Message | None] | None = None

@@ -114,7 +114,8 @@ class Denial:
         self.bodiless = bodiless("GET", status)
         kept = self.headers if status != 204 else without_length(self.headers)
         block, self.remaining, seen = encode_fields(kept)
-        self.head = b"%b%bConnection: close\r\n%b" % (status_line(status), _server_fields(fields, seen), block)
+        fields = _server_fields(fields, seen)
+        self.head = b"%b%bConnection: close\r\n%b" % (status_line(status), fields, block)
 
     def body(self, body: bytes, more: bool) -> bytes:
         """The bytes of one part. Raises :class:`~.errors.ResponseError` where another length was announced."""

@@ -10,6 +10,7 @@ rule one could break by accident: everything is checked before the application i
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 
 from .asgi import Headers, Scope
@@ -18,7 +19,7 @@ from .errors import ProtocolError
 from .forwarded import FieldPolicy, ProxyHeader, is_special, trusts
 from .limits import ChunkScanner
 from .response import TOKEN
-from .scope import Address, http_scope, normal_address, split_target
+from .scope import http_scope, http_template, normal_address, split_target
 from .settings import Settings
 from .states import RequestState
 from .tls import tls_extension
@@ -35,6 +36,9 @@ POLICY = 128  #: forwarding, schemes and names with underscores: :mod:`.forwarde
 
 BODY, DONE = RequestState.BODY, RequestState.DONE
 
+#: Fields for which there is more to do when the head is complete.
+MORE = TRANSFER | EXPECT | UPGRADE | TE
+
 #: Fields that a request may carry once only (RFC 9110 5.3, 8.3, 8.6; RFC 9112 3.2).
 SINGLE = HOST | LENGTH | TYPE
 
@@ -50,7 +54,7 @@ MEANINGS = {
 
 #: uri-host [ ":" port ] (RFC 9112 3.2, RFC 3986 3.2.2): a bracketed IPv6 literal or a registered name.
 _HOST = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]+\]|\[v[0-9A-Fa-f]+\.[!$&'()*+,;=:\-._~0-9A-Za-z]+\]"
+    rb"(?:\[([0-9A-Fa-f:.]+)\]|\[v[0-9A-Fa-f]+\.[!$&'()*+,;=:\-._~0-9A-Za-z]+\]"
     rb"|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
 )
 
@@ -70,19 +74,16 @@ class RequestHead:
     __slots__ = (
         # the connection
         "announced",
-        "client",
         "context",
         "names",
         "peer",
         "policy",
         "proxied",
         "proxy",
-        "scheme",
-        "server",
+        "template",
         "tls",
         # the request
         "chunks",
-        "expect",
         "head",
         "headers",
         "host",
@@ -92,9 +93,6 @@ class RequestHead:
         "request",
         "seen",
         "special",
-        "te",
-        "transfer",
-        "upgrade",
     )
 
     def __init__(self, context: WorkerContext) -> None:
@@ -111,12 +109,15 @@ class RequestHead:
     def connect(self, transport: asyncio.Transport) -> None:
         """Read from the transport what all scopes of the connection say."""
         self.peer = transport.get_extra_info("peername")
-        self.client: Address = normal_address(self.peer)
-        self.server: Address = normal_address(transport.get_extra_info("sockname"), server=True)
         ssl_object = transport.get_extra_info("ssl_object")
         self.tls = None if ssl_object is None else tls_extension(ssl_object, self.context.server_cert)
-        self.scheme = "http" if ssl_object is None else "https"
         settings = self.context.settings
+        self.template = http_template(
+            "http" if ssl_object is None else "https",
+            normal_address(self.peer),
+            normal_address(transport.get_extra_info("sockname"), server=True),
+            settings.root_path,
+        )
         if settings.proxy_protocol != "off":
             self.proxy = ProxyHeader(settings, self.peer)
 
@@ -127,12 +128,12 @@ class RequestHead:
             return b""
         self.proxy = None
         if proxy.client is not None:
-            self.client = self.announced = proxy.client
+            self.template["client"] = self.announced = proxy.client
             self.proxied = proxy.environ
         return rest
 
-    def begin(self, head: bytes | bytearray) -> None:
-        """A new head is about to be parsed; ``head`` holds its bytes, or will."""
+    def begin(self, head: bytes) -> None:
+        """A new head is about to be parsed; ``head`` holds its bytes, and perhaps more."""
         self.head = head
         self.headers: Headers = []
         self.seen = 0
@@ -156,7 +157,9 @@ class RequestHead:
             if meaning == HOST:
                 self.host = value
                 self.host_at = len(self.headers)
-            elif not self._notice(lowered, meaning, value):
+            elif meaning == LENGTH:
+                self.length = int(value)
+            elif meaning == POLICY and not self._judge(lowered, value):
                 return
         self.headers.append((lowered, value))
 
@@ -168,28 +171,24 @@ class RequestHead:
             self.names[name] = known
         return known
 
-    def _notice(self, name: bytes, meaning: int, value: bytes) -> bool:
-        """Keep what the server needs of a field; False drops it."""
-        if meaning == LENGTH:
-            self.length = int(value)
-        elif meaning == TRANSFER:
-            self.transfer = value
-        elif meaning == EXPECT:
-            self.expect = value
-        elif meaning == UPGRADE:
-            self.upgrade = value
-        elif meaning == TE:
-            self.te = value
-        else:  # POLICY
-            if self.policy is None:
-                settings = self.context.settings
-                trusted = trusts(settings.forwarded_networks, self.peer)
-                self.policy = FieldPolicy(settings, trusted, is_wsgi=self.context.is_wsgi, announced=self.announced)
-            if self.special is None:
-                self.special = []
-            self.special.append((name, value))
-            return self.policy.keeps(name)
-        return True
+    def _judge(self, name: bytes, value: bytes) -> bool:
+        """Keep a field that says something about the client, if this peer may say so; False drops it."""
+        if self.policy is None:
+            settings = self.context.settings
+            trusted = trusts(settings.forwarded_networks, self.peer)
+            self.policy = FieldPolicy(settings, trusted, is_wsgi=self.context.is_wsgi, announced=self.announced)
+        if self.special is None:
+            self.special = []
+        self.special.append((name, value))
+        return self.policy.keeps(name)
+
+    def _joined(self, name: bytes) -> bytes:
+        """The values of all lines of a field, as one list (RFC 9110 5.3)."""
+        return b", ".join(value for field, value in self.headers if field == name)
+
+    def _lists(self, name: bytes, member: bytes) -> bool:
+        """Whether ``member`` is in a field that is a list."""
+        return any(value.strip(b" \t").lower() == member for value in self._joined(name).split(b","))
 
     # -- the whole
 
@@ -199,45 +198,42 @@ class RequestHead:
 
         Raises :class:`~.errors.ProtocolError`.
 
-        The parser also takes HTTP/0.9 and 2.0, RTSP and ICE, and more than one space. What
-        it took cannot hold a space in the target, so the line itself tells where that is.
+        The parser also takes HTTP/0.9 and 2.0, RTSP and ICE, and more than one space.
         """
         head = self.head
         start = len(method) + 1
-        end = head.find(b" ", start)
-        if not head.startswith(b" HTTP/1.", end) or end == start:
+        end = head.find(b"\r\n", start) - 9
+        if not head.startswith(b" HTTP/1.", end) or end <= start or head[end - 1] == 32:
             raise ProtocolError("the request line is not one of HTTP/1.0 or HTTP/1.1 (RFC 9112 3)")
-        target = bytes(head[start:end])
+        target = head[start:end]
         self.http10 = http10 = head[end + 8] == 48
         if self.seen & HOST:
             check_host(self.host)
         elif not http10:
             raise ProtocolError("no Host (RFC 9112 3.2)")
-        if target[:1] == b"/" and b"#" not in target:
-            path, _, query = target.partition(b"?")
+        if head[start] == 47 and b"#" not in target and method != b"CONNECT":
+            path, query = target, b""
+            if b"?" in target:
+                path, _, query = target.partition(b"?")
         else:
             path, query = self._split(method, target)
-        scheme, client = self.scheme, self.client
-        if self.special is not None and self.policy is not None:
-            scheme, client = self.policy.resolve(self.special, scheme, client)
         context = self.context
         scope = http_scope(
+            self.template,
             "1.0" if http10 else "1.1",
             method.decode("ascii"),
-            scheme,
             path,
             query,
             target,
-            context.settings.root_path,
             self.headers,
-            client,
-            self.server,
             context.state,
         )
+        if self.special is not None and self.policy is not None:
+            scope["scheme"], scope["client"] = self.policy.resolve(self.special, scope["scheme"], scope["client"])
         self.chunks = None
         self.request = BODY if self.length else DONE
         if self.seen & TRANSFER:
-            check_transfer_encoding(self.transfer, http10)
+            check_transfer_encoding(self._joined(b"transfer-encoding"), http10)
             self.chunks = ChunkScanner(context.settings)
             self.request = BODY
         if self.tls is not None:
@@ -254,17 +250,7 @@ class RequestHead:
         method, target, version = match.groups()
         path, _, query = target.partition(b"?")
         return http_scope(
-            version.decode("ascii"),
-            method.decode("ascii"),
-            self.scheme,
-            path,
-            query,
-            target,
-            self.context.settings.root_path,
-            self.headers,
-            self.client,
-            self.server,
-            {},
+            self.template, version.decode("ascii"), method.decode("ascii"), path, query, target, self.headers, {}
         )
 
     def _split(self, method: bytes, target: bytes) -> tuple[bytes, bytes]:
@@ -280,27 +266,23 @@ class RequestHead:
 
     def says_close(self) -> bool:
         """Whether ``close`` is among the Connection options, which the parser does not see beside keep-alive in 1.0."""
-        return any(name == b"connection" and b"close" in value.lower() for name, value in self.headers)
+        return self._lists(b"connection", b"close")
 
     def expects_continue(self) -> bool:
-        """Whether the client waits for a 100 (RFC 9110 10.1.1); any other expectation is a 417."""
-        if not self.seen & EXPECT or self.http10:
+        """Whether the client waits for a 100 (RFC 9110 10.1.1), which HTTP/1.0 does not know; all else is a 417."""
+        if not self.seen & EXPECT:
             return False
-        if self.expect.lower() != b"100-continue":
+        if any(value.strip(b" \t").lower() != b"100-continue" for value in self._joined(b"expect").split(b",")):
             raise ProtocolError("unknown expectation (RFC 9110 10.1.1)", 417)
-        return self.request is BODY
+        return self.request is BODY and not self.http10
 
     def takes_trailers(self) -> bool:
         """Whether the client asked for trailers (RFC 9110 10.1.4)."""
-        return bool(self.seen & TE) and any(
-            coding.strip(b" \t").lower() == b"trailers" for coding in self.te.split(b",")
-        )
+        return bool(self.seen & TE) and self._lists(b"te", b"trailers")
 
     def wants_websocket(self) -> bool:
         """Whether the Upgrade field names WebSocket (RFC 6455 4.2.1)."""
-        return bool(self.seen & UPGRADE) and any(
-            protocol.strip(b" \t").lower() == b"websocket" for protocol in self.upgrade.split(b",")
-        )
+        return bool(self.seen & UPGRADE) and self._lists(b"upgrade", b"websocket")
 
 
 def classify(name: bytes, settings: Settings) -> tuple[bytes, int]:
@@ -314,7 +296,8 @@ def check_host(value: bytes) -> None:
     """Raise :class:`~.errors.ProtocolError` unless ``value`` is a valid Host field (RFC 9112 3.2)."""
     if value in _hosts:
         return
-    if _HOST.fullmatch(value) is None:
+    match = _HOST.fullmatch(value)
+    if match is None or (match[1] is not None and not _is_ipv6(match[1])):
         raise ProtocolError("malformed Host (RFC 9112 3.2)")
     if len(_hosts) < _HOSTS_MAX:
         _hosts.add(value)
@@ -338,3 +321,11 @@ def check_transfer_encoding(value: bytes, http10: bool) -> None:
     if codings.count(b"chunked") > 1 or b"chunked" in codings[:-1]:
         raise ProtocolError("chunked is not the one last transfer coding (RFC 9112 6.1)")
     raise ProtocolError("unknown transfer coding (RFC 9112 6.1)", 501)
+
+
+def _is_ipv6(literal: bytes) -> bool:
+    try:
+        ipaddress.IPv6Address(literal.decode("ascii"))
+    except ValueError:
+        return False
+    return True

@@ -31,7 +31,7 @@ from .context import WorkerContext
 from .cycle import BODY_BUFFER, RequestResponseCycle
 from .errors import ProtocolError
 from .flow import FlowControl
-from .head import HOST, LENGTH, UPGRADE, RequestHead
+from .head import MORE, UPGRADE, RequestHead
 from .limits import HeadScanner
 from .response import error_response
 from .scope import websocket_scope
@@ -283,12 +283,13 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         scanner = self.scanner
         if scanner is None:
             self.scanner = scanner = HeadScanner(self.context.settings)
-            self.begin(scanner.data)
+            self.begin(b"")
             self.deadline = self.loop.time() + self.context.settings.header_timeout
         lines, rest = scanner.feed(data)
         if scanner.complete:
             self.scanner = None
         if lines:
+            self.head += lines
             try:
                 self.parser.feed_data(lines)
             except httptools.HttpParserUpgrade:
@@ -330,7 +331,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self.persistent = parser.should_keep_alive() and not (http10 and self.says_close())
         self.deadline = NEVER
         expect_continue = takes_trailers = False
-        if seen & ~(HOST | LENGTH):
+        if seen & MORE:
             expect_continue, takes_trailers = self.expects_continue(), self.takes_trailers()
         if seen & UPGRADE and not http10 and parser.should_upgrade() and self._websocket(scope):
             return
@@ -439,6 +440,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         if cycle is None:
             body = not self.head.startswith(b"HEAD ")
             self.transport.write(error_response(error.status, context.fields, body=body))
+            context.responses[error.status // 100] += 1
             if context.access is not None and (scope := self.refused()) is not None:
                 context.access(Refused(scope, error.status, context.now))
             self.close(linger=True)

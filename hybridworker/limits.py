@@ -15,11 +15,20 @@ A head that comes in one piece and is shorter than the smallest limit needs no s
 
 from __future__ import annotations
 
+import re
+
 from .errors import ProtocolError
 from .settings import Settings
 
 #: Fields that must not come as trailers (RFC 9110 6.5.1; the list is gunicorn's).
 FORBIDDEN_TRAILERS = frozenset({b"host", b"content-length", b"transfer-encoding", b"trailer", b"authorization", b"te"})
+
+
+#: ``chunk-ext`` (RFC 9112 7.1.1), without the optional whitespace that the parser refuses.
+_EXTENSIONS = re.compile(
+    rb"(?:;[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+    rb'|"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"))?)*'
+)
 
 
 class LineScanner:
@@ -98,16 +107,17 @@ class HeadScanner(LineScanner):
 
     def _check_unfinished(self) -> None:
         size = len(self.data) - self.line
-        if not self.lines and size and not (65 <= self.data[0] <= 90 or self.data[0] == 13):
-            # No method begins like this. Most often a TLS handshake on a plain port: it might never send a line end.
-            self.error = ProtocolError("the request line does not begin with a method")
-        elif size:
+        if size:
             self._check(size, finished=False)
 
     def _check(self, size: int, finished: bool) -> None:
         if self.lines:
             if size > 2 or self.data[self.line] != 13:  # the empty line, or its beginning, is no field
                 self._field(size)
+            return
+        if not 65 <= self.data[0] <= 90 and (finished or self.data[0] != 13):
+            # No method begins like this. Most often a TLS handshake on a plain port: it might never send a line end.
+            self.error = ProtocolError("the request line does not begin with a method")
             return
         # gunicorn counts the request line without its CRLF.
         ending = 2 if finished else self.data[-1] == 13
@@ -172,7 +182,10 @@ class ChunkScanner(LineScanner):
                 self.error = ProtocolError("a trailer that may only be a header (RFC 9110 6.5.1)")
 
     def _chunk(self, line: bytes) -> None:
-        size = line.partition(b";")[0].strip()
+        size, extended, extensions = line.rstrip().partition(b";")
+        if extended and _EXTENSIONS.fullmatch(extended + extensions) is None:
+            self.error = ProtocolError("malformed chunk extension (RFC 9112 7.1.1)")
+            return
         try:
             self.remaining = int(size, 16)
         except ValueError:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
+import select
 import socket
 import ssl
 from collections.abc import Iterable
@@ -34,7 +35,7 @@ DRAIN_TICK = 0.1
 ACCEPT_BATCH = 16
 
 #: Seconds for which a worker that carries more than its share leaves a connection to its siblings, and how often.
-#: A sibling that is blocked, or dying, does not delay it for longer than both together.
+#: A sibling that is blocked, or dying, delays it no longer, and soon counts no more: see :meth:`Fleet.left_in_vain`.
 DEFER, DEFER_MAX = 0.001, 3
 
 #: ``accept()`` failed for want of a descriptor or of memory: wait, others may give some back.
@@ -53,7 +54,7 @@ class Server:
     """Serves until :meth:`drain` is called."""
 
     __slots__ = (
-        "accepting", "batch", "changed", "context", "deferred", "fleet", "handshakes", "listeners", "loop",
+        "accepting", "alone", "backlog", "changed", "context", "deferred", "fleet", "handshakes", "listeners", "loop",
         "paused_until", "ssl_context", "state",
     )  # fmt: skip
 
@@ -68,13 +69,16 @@ class Server:
         self.loop = context.loop
         self.listeners = list(listeners)
         self.ssl_context = ssl_context
-        self.batch = ACCEPT_BATCH if context.settings.workers == 1 else 1
         # With reuse_port each worker has an accept queue of its own: a connection left there is nobody else's.
         self.fleet = None if context.settings.reuse_port else fleet
+        self.alone = (
+            fleet is not None or context.settings.reuse_port or context.settings.workers == 1
+        )  #: as far as known
+        self.backlog = select.poll()
         self.deferred = 0  #: how often the connection at hand was left to others
         self.state = STARTING
         self.accepting = False
-        self.paused_until = 0.0  #: loop time until which accepting rests after an error
+        self.paused_until = 0.0  #: loop time until which accepting rests; inf = until a timer says so
         self.handshakes: set[asyncio.Task[None]] = set()  #: connections accepted that have no protocol yet
         self.changed = asyncio.Event()  #: a connection or a request ended
         context.closed = self._closed
@@ -82,6 +86,8 @@ class Server:
     def start(self) -> None:
         """Begin to accept connections."""
         self.state = SERVING
+        for listener in self.listeners:
+            self.backlog.register(listener.sock.fileno(), select.POLLIN)
         self._resume_accepting()
 
     def tick(self, now: float) -> None:
@@ -98,6 +104,11 @@ class Server:
         """Whether there are as many connections as ``worker_connections`` allows."""
         return len(self.context.connections) + len(self.handshakes) >= self.context.settings.worker_connections
 
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it listens on anything but unix sockets."""
+        return any(listener.sock.family != socket.AF_UNIX for listener in self.listeners)
+
     def _resume_accepting(self) -> None:
         if not self.accepting:
             self.accepting = True
@@ -111,13 +122,14 @@ class Server:
                 self.loop.remove_reader(listener.sock.fileno())
 
     def _accept(self, listener: socket.socket) -> None:
-        if self.fleet is not None and self.deferred < DEFER_MAX and self.fleet.crowded():
-            self.deferred += 1
-            self._pause_accepting()
-            self.loop.call_later(DEFER, self._go_on)
+        fleet = self.fleet
+        if fleet is None or not fleet.siblings:
+            batch = ACCEPT_BATCH if self.alone else 1
+        elif self._defer(fleet):
             return
-        self.deferred = 0
-        for _ in range(self.batch):
+        else:
+            batch = 1
+        for _ in range(batch):
             if self.full:
                 self._pause_accepting()  # the backlog keeps them
                 return
@@ -138,6 +150,29 @@ class Server:
             task.add_done_callback(self._connected)
             self._count()
 
+    def _defer(self, fleet: Fleet) -> bool:
+        """Whether the connection at hand is left to a sibling that carries less, for the moment."""
+        if not fleet.crowded():
+            self.deferred = 0
+            return False
+        if self.deferred == DEFER_MAX:
+            self.deferred = 0
+            fleet.left_in_vain()
+            return False
+        self.deferred += 1
+        self._pause_accepting()
+        self.paused_until = math.inf
+        self.loop.call_later(DEFER, self._look_again)
+        return True
+
+    def _look_again(self) -> None:
+        """Connections were left to others for a while: see what has become of them."""
+        self.paused_until = 0.0
+        if self.state is SERVING:
+            if not self.backlog.poll(0):
+                self.deferred = 0  # they were taken: the next to come is another one
+            self._go_on()
+
     async def _connect(self, sock: socket.socket) -> None:
         """Give an accepted socket its transport and protocol; under TLS, shake hands first."""
         timeout = self.context.settings.header_timeout
@@ -154,6 +189,7 @@ class Server:
     def _connected(self, task: asyncio.Task[None]) -> None:
         self.handshakes.discard(task)
         self._count()
+        self._go_on()  # it counted twice, or no longer counts
 
     def _closed(self) -> None:
         """A connection is gone: there may be room for another."""
@@ -167,7 +203,7 @@ class Server:
 
     def _go_on(self) -> None:
         """Accept again, if nothing speaks against it."""
-        if self.state is SERVING and not self.full and self.loop.time() >= self.paused_until:
+        if not self.accepting and self.state is SERVING and not self.full and self.loop.time() >= self.paused_until:
             self._resume_accepting()
 
     # -- leaving

@@ -14,7 +14,7 @@ Source of the text format: prometheus.io, "Exposition formats", version 0.0.4.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from .asgi import ASGIApp, Receive, Scope, Send
 from .context import WorkerContext
@@ -32,14 +32,13 @@ from .fleet import (
     SERVED,
     STANDING,
     STARTED,
-    WAIT_BOUNDS,
     WAITED,
-    WAITED_SUM,
     Fleet,
     Slot,
     Standing,
+    present,
 )
-from .threads import ThreadPool
+from .threads import WAIT_BOUNDS, ThreadPool
 
 #: Seconds for which the queue of WSGI calls may stand still.
 STUCK = 1.0
@@ -49,13 +48,16 @@ CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 #: Cell -> the name of a gauge, what its value is divided by, and what it is.
 GAUGES = {
     CONNECTIONS: ("connections", 1, "Open connections."),
-    IN_FLIGHT: ("requests_in_flight", 1, "Requests that the application is working on."),
+    IN_FLIGHT: ("requests_in_flight", 1, "Calls of the application that are not over, and this answer."),
     BUSY: ("threads_busy", 1, "Threads that run WSGI calls."),
     QUEUED: ("calls_queued", 1, "WSGI calls that wait for a thread."),
     LAG: ("loop_lag_seconds", 10**6, "How late the event loop was, at most, in the last second."),
     RSS: ("resident_memory_bytes", 1 / 1024, "Resident memory."),
     STARTED: ("start_time_seconds", 1, "When the worker started, since the epoch."),
 }
+
+#: The gauges that make sense as a sum.
+SUMMED = frozenset({CONNECTIONS, IN_FLIGHT, BUSY, QUEUED, RSS})
 
 
 class Status:
@@ -79,6 +81,26 @@ class Status:
         settings = self.context.settings
         paths = {settings.health_path: self.health, settings.metrics_path: self.metrics}
         return {path: app for path, app in paths.items() if path}
+
+    def publish(self, late: float, used: int) -> None:
+        """
+        Copy into the slot what changes too often to be written there at once; for the tick.
+
+        ``late`` is how late the loop was since the last time, at most, in seconds, and
+        ``used`` the resident memory in MiB.
+        """
+        slot, responses = self.slot, self.context.responses
+        for at in range(len(CLASSES)):
+            slot[SERVED + at] += responses[at + 1]
+            responses[at + 1] = 0
+        slot[LAG], slot[RSS] = int(late * 1e6), used * 1024
+        if self.pool is not None:
+            slot[BUSY], slot[QUEUED] = self.pool.busy, self.pool.queued
+            for cell, count in enumerate(self.pool.take_waits(), WAITED):
+                slot[cell] += count
+            self.pool.queue_age(time.monotonic())  # it is known from the second look on
+        if self.fleet is not None:
+            self.fleet.tick()
 
     # -- health
 
@@ -106,9 +128,9 @@ class Status:
         """The counts of all workers, each and in sum."""
         slots = [self.slot] if self.fleet is None else self.fleet.board.slots
         used = [(number, slot) for number, slot in enumerate(slots) if slot[STARTED]]
-        living = [self.slot] if self.fleet is None else self.fleet.board.living()
-        present = [(number, slot) for number, slot in used if any(slot is other for other in living)]
-        text = "".join(f"{line}\n" for line in _exposition(used, present))
+        living = [(number, slot) for number, slot in used if slot[STANDING] != Standing.FREE and present(slot)]
+        threads = 0 if self.pool is None else self.pool.size
+        text = "".join(f"{line}\n" for line in _exposition(used, living, threads))
         await _answer(send, 200, b"text/plain; version=0.0.4; charset=utf-8", text)
 
 
@@ -122,51 +144,49 @@ async def _answer(send: Send, status: int, kind: bytes, text: str) -> None:
 _Numbered = list[tuple[int, Slot]]
 
 
-def _exposition(used: _Numbered, present: _Numbered) -> Iterator[str]:
-    """Counters of every slot that was ``used``, so that no sum falls; gauges of the workers that are ``present``."""
-    yield from _family("workers", "gauge", "Workers that are there.", [("", len(present))])
-    yield from _family(
-        "worker_info", "gauge", "Which worker has a slot.",
-        [(f'slot="{n}",pid="{s[PID]}",state="{Standing(s[STANDING]).name.lower()}"', 1) for n, s in present],
-    )  # fmt: skip
+def _exposition(used: _Numbered, living: _Numbered, threads: int) -> Iterator[str]:
+    """Counters of every slot that was ``used``, so that no sum falls; gauges of the workers that are ``living``."""
+    yield from _family("workers", "gauge", "Workers that are there.", [("", len(living))])
+    info = [(f'slot="{n}",pid="{s[PID]}",state="{Standing(s[STANDING]).name.lower()}"', 1) for n, s in living]
+    yield from _family("worker_info", "gauge", "Which worker has a slot.", info)
+    yield from _family("worker_threads", "gauge", "Threads for WSGI calls that a worker may have.", [("", threads)])
     for cell, (name, unit, text) in GAUGES.items():
-        yield from _family(
-            f"worker_{name}", "gauge", text, [(f'slot="{n}"', s[cell] / unit) for n, s in present]
-        )  # fmt: skip
-        if cell in (CONNECTIONS, IN_FLIGHT, BUSY, QUEUED, RSS):
-            yield from _family(name, "gauge", f"{text} All workers.", [("", sum(s[cell] for _, s in present) / unit)])
+        each = [(n, s[cell] if unit == 1 else s[cell] / unit) for n, s in living]
+        yield from _family(f"worker_{name}", "gauge", text, [(f'slot="{n}"', value) for n, value in each])
+        if cell in SUMMED:
+            yield from _family(name, "gauge", f"{text} All workers.", [("", sum(value for _, value in each))])
     yield from _counters("requests_total", "Responses by status class.", "status", CLASSES, SERVED, used)
     yield from _counters("recycles_total", "Workers replaced, by reason.", "reason", REASONS, RECYCLED, used)
-    yield from _waits(used)
+    text = "Time that WSGI calls waited for a thread."
+    yield from _histogram("queue_seconds", text, [("", [s for _, s in used])])
+    yield from _histogram("worker_queue_seconds", text, [(f'slot="{n}",', [s]) for n, s in used])
 
 
-def _counters(name: str, text: str, label: str, values: Iterable[str], first: int, used: _Numbered) -> Iterator[str]:
-    cells = [(value, first + at) for at, value in enumerate(values)]
-    yield from _family(
-        name, "counter", text, [(f'{label}="{value}"', sum(s[cell] for _, s in used)) for value, cell in cells]
-    )  # fmt: skip
-    yield from _family(
-        f"worker_{name}", "counter", text,
-        [(f'slot="{n}",{label}="{value}"', s[cell]) for n, s in used for value, cell in cells],
-    )  # fmt: skip
+def _counters(name: str, text: str, label: str, values: Sequence[str], first: int, used: _Numbered) -> Iterator[str]:
+    cells = [(f'{label}="{value}"', cell) for cell, value in enumerate(values, first)]
+    yield from _family(name, "counter", text, [(tag, sum(s[cell] for _, s in used)) for tag, cell in cells])
+    each = [(f'slot="{n}",{tag}', s[cell]) for n, s in used for tag, cell in cells]
+    yield from _family(f"worker_{name}", "counter", text, each)
 
 
-def _waits(used: _Numbered) -> Iterator[str]:
-    """The histogram of the time that WSGI calls waited for a thread, cumulative as the format wants it."""
-    total, samples = 0, []
-    for at in range(len(WAIT_BOUNDS) + 1):
-        total += sum(s[WAITED + at] for _, s in used)
-        bound = f"{WAIT_BOUNDS[at] / 1000:g}" if at < len(WAIT_BOUNDS) else "+Inf"
-        samples.append((f'le="{bound}"', total))
-    name = "queue_seconds"
-    lines = list(_family(name, "histogram", "Time that WSGI calls waited for a thread.", samples))
-    yield from (line.replace(f"{name}{{", f"{name}_bucket{{") for line in lines)
-    yield f"hybridworker_{name}_sum {sum(s[WAITED_SUM] for _, s in used) / 10**6:g}"
-    yield f"hybridworker_{name}_count {total}"
+def _histogram(name: str, text: str, groups: Iterable[tuple[str, list[Slot]]]) -> Iterator[str]:
+    """Of each group of slots, whose labels stand before it: the buckets, cumulative as the format wants it."""
+    yield from _family(name, "histogram", text, [])
+    bounds = [*(f"{bound:g}" for bound in WAIT_BOUNDS), "+Inf"]
+    for labels, slots in groups:
+        total = 0
+        for cell, bound in enumerate(bounds, WAITED):
+            total += sum(slot[cell] for slot in slots)
+            yield _sample(f"{name}_bucket", f'{labels}le="{bound}"', total)
+        yield _sample(f"{name}_sum", labels.rstrip(","), sum(slot[WAITED + len(bounds)] for slot in slots) / 10**6)
+        yield _sample(f"{name}_count", labels.rstrip(","), total)
 
 
 def _family(name: str, kind: str, text: str, samples: Iterable[tuple[str, float]]) -> Iterator[str]:
     yield f"# HELP hybridworker_{name} {text}"
     yield f"# TYPE hybridworker_{name} {kind}"
-    for labels, value in samples:
-        yield f"hybridworker_{name}{{{labels}}} {value:.10g}" if labels else f"hybridworker_{name} {value:.10g}"
+    yield from (_sample(name, labels, value) for labels, value in samples)
+
+
+def _sample(name: str, labels: str, value: float) -> str:
+    return f"hybridworker_{name}{{{labels}}} {value!r}" if labels else f"hybridworker_{name} {value!r}"

@@ -25,6 +25,7 @@ import contextvars
 import sys
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from types import FrameType
 from typing import NamedTuple, Protocol
@@ -35,11 +36,16 @@ PATIENCE = 0.001
 #: A thread that computes for so many seconds holds the queue up no longer.
 FAIRNESS = 0.010
 
+#: Seconds: the upper bounds of the buckets in which waiting times are counted; there is one more without a bound.
+WAIT_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+WAITS = len(WAIT_BOUNDS) + 2  #: these buckets, and the sum
+
 
 class Call(Protocol):
     """What a thread runs."""
 
     context: contextvars.Context
+    queued_at: float  #: ``time.monotonic()``; the pool's own
 
     @property
     def label(self) -> str:
@@ -71,17 +77,20 @@ class _Worker(threading.Thread):
         self.call: Call | None = None
         self.started = 0.0  #: when ``call`` began; ``time.monotonic()``
         self.reported = 0.0  #: ``started`` of the last call that was reported as slow
+        self.waits = [0] * WAITS  #: how many of its calls had waited for how long, and microseconds in all
 
 
 class ThreadPool:
     """
     Runs at most ``size`` calls at once, for one event loop (by default the running one).
 
-    ``post`` is called by the threads, everything else by the loop.
+    ``post`` is called by the threads, everything else by the loop. With ``timed`` it is
+    counted how long calls wait for a thread.
     """
 
-    def __init__(self, size: int, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, size: int, loop: asyncio.AbstractEventLoop | None = None, *, timed: bool = False) -> None:
         self.size = size
+        self.timed = timed
         self.loop = asyncio.get_running_loop() if loop is None else loop
         # Both sides
         self._queue: deque[Call] = deque()
@@ -96,11 +105,14 @@ class ThreadPool:
         self._checking = False
         self._clocks = (0.0, 0.0, 0.0)
         self._oldest: tuple[Call | None, float] = (None, 0.0)
+        self._waits = [0] * WAITS
 
     # -- loop side
 
     def submit(self, call: Call) -> None:
         """Queue ``call`` and see to it that a thread takes it."""
+        if self.timed:
+            call.queued_at = time.monotonic()
         self._queue.append(call)
         if self._blocking or len(self._idle) + len(self._blocked) >= len(self._workers):
             self._wake()
@@ -137,6 +149,14 @@ class ThreadPool:
         if call is not self._oldest[0]:
             self._oldest = (call, now)
         return now - self._oldest[1] if call is not None else 0.0
+
+    def take_waits(self) -> list[int]:
+        """How many calls had waited for how long, by :data:`WAIT_BOUNDS`, and microseconds in all, since last asked."""
+        before = self._waits
+        self._waits = [
+            sum(column) for column in zip([0] * WAITS, *(worker.waits for worker in self._workers), strict=True)
+        ]
+        return [now - then for now, then in zip(self._waits, before, strict=True)]
 
     def snapshot(self) -> list[RunningCall]:
         """The calls that run now."""
@@ -241,6 +261,10 @@ class ThreadPool:
                 continue
             worker.started = now
             worker.call = call
+            if self.timed:
+                wait = max(0.0, now - call.queued_at)  # it may have come after the last one ended
+                worker.waits[bisect_left(WAIT_BOUNDS, wait)] += 1  # each thread its own, so that none is lost
+                worker.waits[-1] += int(wait * 1e6)
             call.context.run(call.run)
             worker.call = None
             now = monotonic()

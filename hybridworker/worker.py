@@ -44,10 +44,11 @@ from .application import Decision, Interface, detect, single_callable
 from .asgi import ASGIApp
 from .context import WorkerContext
 from .errors import ConfigurationError, LifespanFailed
-from .fleet import BUSY, LAG, PID, QUEUED, REASONS, RECYCLED, RSS, SERVED, STARTED, Board, Fleet, Slot, Standing, stand
+from .fleet import PID, REASONS, RECYCLED, STARTED, Board, Fleet, Slot, Standing, stand
 from .lifespan import Lifespan
 from .server import Server
 from .settings import Settings, check
+from .states import ServerState
 from .status import Status
 from .threads import ThreadPool
 from .watchdog import Watchdog, beat, format_stack, resident
@@ -75,6 +76,10 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     decision: Decision
     context: WorkerContext
     server: Server
+    slot: Slot | None = None  #: our row of the board
+
+    #: How many requests have begun, for the hooks. gunicorn sets its attribute of this name to 0.
+    nr = property(lambda self: self.context.served if hasattr(self, "context") else 0, lambda self, value: None)
 
     # -- in the master
 
@@ -92,8 +97,19 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any) -> None:
         """Called by the arbiter before the fork: the place in the group is taken where nobody else takes one."""
         super().__init__(*args)
-        self.board = Board.of_master()
-        self.slot: Slot | None = None if self.board is None else self.board.claim(self.age)
+        self.board = Board.of_master(self.log.warning)
+        self.slot = None if self.board is None else self.board.claim(self.age)
+
+    @property
+    def pid(self) -> int | str:
+        """Set by the arbiter on both sides of the fork, so no slot is without the pid of its worker for long."""
+        return self._pid
+
+    @pid.setter
+    def pid(self, pid: int | str) -> None:
+        self._pid = pid
+        if self.slot is not None and isinstance(pid, int):
+            self.slot[PID] = pid
 
     # -- from fork to run
 
@@ -102,8 +118,6 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         code: object = 0
         self.watchdog = Watchdog(self.log)
         self.watchdog.start()
-        if self.slot is not None:
-            self.slot[PID] = self.pid
         try:
             super().init_process()
         except SystemExit as exc:
@@ -168,8 +182,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self.context = self._new_context(loop)
         self.fleet = self._join_fleet()
         self.server = Server(self.context, self.sockets, self.tls, self.fleet)
-        status = Status(self.context, self.fleet, self.pool, lambda: self.server.full)
-        self.context.endpoints = status.endpoints()
+        self.status = Status(self.context, self.fleet, self.pool, lambda: self.server.full)
+        self.context.endpoints = self.status.endpoints()
         self._loop_signals(loop)
         beating = loop.create_task(self._beat(loop))
         lifespan: Lifespan | None = None
@@ -189,6 +203,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         finally:
             beating.cancel()
             await asyncio.wait([beating])
+            self.status.publish(0.0, resident())
 
     async def _start_up(self, lifespan: Lifespan) -> None:
         """Start the application, unless the worker is told to stop meanwhile."""
@@ -208,7 +223,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         app: ASGIApp
         is_wsgi = self.decision.interface is Interface.WSGI
         if is_wsgi:
-            self.pool = ThreadPool(settings.threads)
+            self.pool = ThreadPool(settings.threads, timed=bool(settings.metrics_path))
             errors = WSGIErrorsWrapper(self.cfg)
             self.bridge = app = WSGIMiddleware(
                 self.wsgi, settings, self.pool, errors=errors, server_software=SERVER_SOFTWARE, hooks=hooks
@@ -233,8 +248,10 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         """Take our place among the siblings; None without a board."""
         slot = self.context.slot
         slot[STARTED] = int(time.time())
-        if self.board is None or self.slot is None:
-            self.log.warning("There is no shared memory: this worker serves without knowing of the others")
+        if self.board is None:
+            return None
+        if self.slot is None:
+            self.log.warning("There are too many workers: this one serves without knowing of the others")
             return None
         return Fleet(self.board, slot, self.settings, self.context.is_wsgi)
 
@@ -269,31 +286,17 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _tick(self, now: float, late: float) -> None:
         """Once a second. ``late`` is how late the loop was since the last time, at most, in seconds."""
-        self.nr = self.context.served
         self.server.tick(now)
         if self.pool is not None:
             for label, age, frame in self.pool.report_slow(time.monotonic(), self.settings.timeout):
                 self.log.warning("%s has been in its thread for %.0f s\n%s", label, age, format_stack(frame).rstrip())
-        self._publish(late)
         limit, used = self.settings.max_rss, resident()
+        self.status.publish(late, used)
         if limit and self.wish is None and self.alive and used > limit:
             self.log.info("Autorestarting worker: it uses %d MiB, HYBRIDWORKER_MAX_RSS is %d.", used, limit)
             self._recycle("max_rss")
-        if self.wish is not None and (self.fleet is None or self.fleet.may_go(time.monotonic())):
+        if self.wish is not None and self.alive and (self.fleet is None or self.fleet.may_go(time.monotonic())):
             self._go(self.wish)
-
-    def _publish(self, late: float) -> None:
-        """Copy into the slot what changes too often to be written there at once."""
-        slot, responses = self.context.slot, self.context.responses
-        for at in range(5):
-            slot[SERVED + at] += responses[at + 1]
-            responses[at + 1] = 0
-        slot[LAG] = int(late * 1e6)
-        slot[RSS] = resident() * 1024
-        if self.pool is not None:
-            slot[BUSY], slot[QUEUED] = self.pool.busy, self.pool.queued
-        if self.fleet is not None:
-            self.fleet.tick()
 
     async def _leave(self, loop: asyncio.AbstractEventLoop, lifespan: Lifespan | None) -> None:
         """Finish what was begun within the graceful timeout, then let the application shut down."""
@@ -301,11 +304,9 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         kept = 0.0 if lifespan is None else min(SHUTDOWN_MAX, grace * SHUTDOWN_SHARE)
         begun, before = loop.time(), context.served - len(context.cycles)
         end = begun + grace
-        await self._hand_over(end - grace / 2)
+        if self.reason == "term" and self.server.state is ServerState.SERVING and not self.settings.reload:
+            await self._hand_over(loop)
         handed_over = loop.time()
-        stand(context.slot, Standing.DRAINING)
-        if self.reason == "term" and self.settings.drain_delay and not self.settings.reload:
-            await asyncio.sleep(self.settings.drain_delay)
         cut = await self.server.drain(end - kept)
         drained = loop.time()
         if cut:
@@ -323,16 +324,16 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             loop.time() - drained,
         )
 
-    async def _hand_over(self, deadline: float) -> None:
-        """Go on accepting until a younger worker does, if one is coming (HUP, TTOU); ``deadline`` is loop time."""
-        if self.fleet is None or self.reason != "term" or self.settings.reload:
-            return
-        stand(self.context.slot, Standing.RETIRING)
-        now = asyncio.get_running_loop().time
-        if self.fleet.siblings:
+    async def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Told to go, go on accepting until a younger worker does, if one is coming, and for the drain delay."""
+        begun, fleet = loop.time(), self.fleet
+        if fleet is not None and fleet.siblings:
             await asyncio.sleep(2 * HAND_OVER_TICK)  # siblings that were told to go as well say so meanwhile
-        while now() < deadline and self.fleet.successor() is Standing.BOOTING:  # noqa: ASYNC110  (no event reaches us)
-            await asyncio.sleep(HAND_OVER_TICK)
+            while loop.time() < begun + self.settings.graceful_timeout / 2 and fleet.successor() is Standing.BOOTING:  # noqa: ASYNC110 (a sibling is another process)
+                await asyncio.sleep(HAND_OVER_TICK)
+        stand(self.context.slot, Standing.DRAINING)
+        if self.server.is_tcp:
+            await asyncio.sleep(begun + self.settings.drain_delay - loop.time())
 
     # -- reasons to stop
 
@@ -341,6 +342,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.alive or not self.stop.is_set():
             self.reason = reason
             self.context.slot[RECYCLED + REASONS.index(reason)] += 1
+            stand(self.context.slot, Standing.RETIRING if reason == "term" else Standing.RECYCLING)
         self.alive = False
         self.stop.set()
 
@@ -351,6 +353,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         Of several that want it, one goes at a time: see :meth:`Fleet.may_go`. One that is
         alone goes at once.
         """
+        if not self.alive:
+            return  # it is leaving as it is
         if reason == "max_requests":
             self.log.info("Autorestarting worker after current request.")
         if self.fleet is None or not self.fleet.siblings:
@@ -387,10 +391,22 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         """Write to the error log what the worker does. (gunicorn leaves this signal deadly.)"""
         self.watchdog.status()
 
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """Leave at once. What ``worker_int`` raises would end the interrupted request, or vanish in the loop."""
+        try:
+            super().handle_quit(sig, frame)
+        except Exception:
+            self.log.exception("Exception in worker_int hook")
+            sys.exit(1)
+
     def handle_abort(self, sig: int, frame: FrameType | None) -> None:
         """The arbiter missed the heartbeat: write what holds the worker up, then leave with exit code 1."""
         self.watchdog.abort(frame, getattr(self.log, "error_log", None))
-        super().handle_abort(sig, frame)
+        try:
+            super().handle_abort(sig, frame)
+        except Exception:
+            self.log.exception("Exception in worker_abort hook")
+            sys.exit(1)
 
     def _loop_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """Handlers that may wait for the loop; QUIT, INT and ABRT stay with gunicorn's plain ones."""

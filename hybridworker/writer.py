@@ -150,14 +150,14 @@ class ResponseWriter:
             framing = b"Connection: close\r\n" + framing
         elif self.http10:
             framing = b"Connection: keep-alive\r\n" + framing
-        fields = context.fields
-        if seen & (DATE | SERVER):  # the application's own win, and there are never two
-            fields = server_fields(fields, seen)
         if len(message) > 3 or "headers" not in message:  # not what most applications send: type, status, headers
             self.reason = message.get("hybridworker.reason")
             self.trailers = bool(message.get("trailers", False))
-        line = status_line(status, self.reason)
-        self.head = line + fields + framing + block + b"\r\n"
+        if seen & (DATE | SERVER):  # the application's own win, and there are never two
+            line = status_line(status, self.reason) + server_fields(context.fields, seen)
+        else:
+            line = status_line(status, self.reason) + context.fields
+        self.head = line + framing + block + b"\r\n"
         self.status = status
         self.state = STARTED
 
@@ -237,7 +237,7 @@ class ResponseWriter:
         block, _, _ = encode_fields(headers)
         # Not to HTTP/1.0 (RFC 9110 15.2), and after the head a hint is too late (checklist X15).
         if not self.http10 and self.state is not BODY:
-            self.flow.write(b"%b%b\r\n" % (status_line(status), block))
+            self.flow.write(status_line(status) + block + b"\r\n")
 
     def send_trailers(self, message: Message) -> None:
         block = encode_trailers(message.get("headers", ()))

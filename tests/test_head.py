@@ -12,7 +12,6 @@ from hybridworker import head
 from hybridworker.context import WorkerContext
 from hybridworker.errors import ProtocolError
 from hybridworker.head import HOST, LENGTH, POLICY, TE, TRANSFER, TYPE, check_host, check_transfer_encoding, classify
-from tests.fakes import FakeTransport
 from tests.harness import HELLO, Recorder, make_settings, wire
 
 
@@ -116,16 +115,6 @@ def test_trust_is_decided_once(context: WorkerContext) -> None:
     request_head.peer = ("203.0.113.9", 1)
     request_head.on_header(b"X-Forwarded-Proto", b"https")
     assert request_head.policy is policy
-
-
-def test_a_tls_connection_is_https(context: WorkerContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scheme and extension come from the transport."""
-    monkeypatch.setattr(head, "tls_extension", lambda ssl_object, cert: {"seen": ssl_object})
-    request_head = head.RequestHead(context)
-    request_head.connect(FakeTransport(ssl_object="ssl"))
-    assert (request_head.scheme, request_head.tls) == ("https", {"seen": "ssl"})
-    request_head.connect(FakeTransport())
-    assert (request_head.scheme, request_head.tls) == ("http", None)
 
 
 # -- Host
@@ -383,7 +372,7 @@ def test_a_proxy_header_that_names_nobody_changes_nothing() -> None:
 
 
 def test_x23_x20_the_tls_extension_is_in_every_scope_of_a_tls_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy for each, and none without TLS."""
+    """A copy for each, and none without TLS; the scheme says the same."""
     monkeypatch.setattr(head, "tls_extension", lambda ssl_object, cert: {"tls_version": 0x0304})
     recorder = Recorder()
     with wire(recorder, ssl_object=object()) as w:
@@ -394,6 +383,7 @@ def test_x23_x20_the_tls_extension_is_in_every_scope_of_a_tls_connection(monkeyp
     assert first == second == {"tls_version": 0x0304}
     assert first is not second
     assert plain is None
+    assert [scope["scheme"] for scope in recorder.scopes] == ["https", "https", "http"]
 
 
 # -- what special fields say

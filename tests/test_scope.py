@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hybridworker.errors import ProtocolError
-from hybridworker.scope import decode_path, http_scope, normal_address, split_target, websocket_scope
+from hybridworker.scope import decode_path, http_scope, http_template, normal_address, split_target, websocket_scope
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,8 @@ def test_h16_h17_h18_addresses(address: Any, server: bool, normal: Any) -> None:
 
 
 def scope(**changes: Any) -> Any:
-    made = http_scope(
-        "1.1", "GET", "http", b"/a%20b", b"q", b"/a%20b?q", "/root", [(b"a", b"b")], ("c", 1), ("s", 2), {"k": 1}
-    )
+    template = http_template("http", ("c", 1), ("s", 2), "/root")
+    made = http_scope(template, "1.1", "GET", b"/a%20b", b"q", b"/a%20b?q", [(b"a", b"b")], {"k": 1})
     made.update(changes)
     return made
 

@@ -237,9 +237,9 @@ def usable(wire: Wire) -> bool:
         if not wire.peek():
             return True
         answer = wire.answer()
-    except OSError:
+    except ConnectionError:
         return True
-    except AssertionError:
+    except (TimeoutError, AssertionError):
         return False
     return (answer.status, answer.body) == (200, b"ok")
 

@@ -11,7 +11,6 @@ from .registry import NotOffered
 from .servers import Server, Subject
 from .websocket_scope import handshake
 
-
 #: What a client says that takes trailers. Their extension may be announced to nobody else.
 TE = [(b"TE", b"trailers")]
 

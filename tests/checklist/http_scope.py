@@ -98,7 +98,7 @@ def h9_forms_of_the_target(subject: Subject) -> None:
             run = wire.request(scope_app, method, target)
             try:
                 answer = wire.answer(method)
-            except (OSError, Truncated):  # refused without a word
+            except (ConnectionError, Truncated):  # refused without a word
                 continue
             if answer.status < 400:
                 assert (method, run.wait("scope")["path"]) in (("OPTIONS", "*"), ("OPTIONS", "")), f"{method} {target}"

@@ -39,8 +39,9 @@ DEADLINE: Final = 40.0
 
 #: What must not be in the log of a server that did nothing wrong. gunicorn's own code leaves sockets
 #: unclosed, and some of its releases call the SIGTERM that they sent themselves an error.
+FORGIVEN: Final = r"was sent SIGTERM|/gunicorn/\w+\.py:\d+: ResourceWarning|: Enable tracemalloc"
 DIRT: Final = re.compile(
-    r"^(?!.*was sent SIGTERM|.*/gunicorn/\w+\.py:\d+: ResourceWarning|.*: Enable tracemalloc).*(?:\[ERROR\]|\[CRITICAL\]|Traceback|Warning: |never awaited|Exception ignored).*$",
+    rf"^(?!.*(?:{FORGIVEN})).*(?:\[ERROR\]|\[CRITICAL\]|Traceback|Warning: |never awaited|Exception ignored).*$",
     re.MULTILINE,
 )
 
@@ -203,7 +204,7 @@ class Gunicorn:
         """
         running = self.process.poll() is None
         try:
-            code = self.stop() if running else 0
+            code = self._end() if running else 0
         finally:
             left = self._kill_group()
         assert not running or code == 0, f"SIGTERM ended gunicorn with {code}\n{self.log()}"
@@ -211,6 +212,19 @@ class Gunicorn:
         if not self.dirty:
             dirt = DIRT.search(self.log())
             assert dirt is None, f"{dirt[0]!r} is in the log\n{self.log()}"
+
+    def _end(self) -> int:
+        """TERM until it ends; returns the exit code."""
+        self.signal(SIGTERM)
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            try:
+                return self.process.wait(1)
+            except subprocess.TimeoutExpired:
+                assert time.monotonic() < deadline, f"gunicorn does not end\n{self.log()}"
+                # gunicorn says it once, and a worker that was just forked has missed it.
+                for pid in self.worker_pids():
+                    os.kill(pid, SIGTERM)
 
     def _kill_group(self) -> list[int]:
         """Kill whatever is left of the process group; returns the pids of those that were."""
@@ -220,6 +234,8 @@ class Gunicorn:
                 os.kill(pid, SIGKILL)
             except ProcessLookupError:
                 pass  # it ended by itself meanwhile
+        for pid in left:
+            wait_gone(pid)
         self.process.wait()
         return left
 

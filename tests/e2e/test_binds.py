@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import Gunicorn, Servers
+from tests.e2e.harness import Gunicorn, Servers, wait_gone
 
 pytestmark = pytest.mark.e2e
 
@@ -82,7 +82,7 @@ def test_the_file_of_a_unix_socket_outlives_a_worker(gunicorn: Servers, tmp_path
     for _ in range(2):
         (worker,) = server.worker_pids()
         server.signal(signal.SIGTERM, worker)
-        server.wait_workers(lambda pids, old=worker: len(pids) == 1 and old not in pids, "another worker")
+        wait_gone(worker)
         assert server.request().status == 200
         assert path.stat().st_ino == inode
     assert server.stop() == 0

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.e2e.client import Client
+from tests.e2e.client import Client, Response
 from tests.e2e.harness import DEADLINE, Gunicorn, Servers
 
 pytestmark = pytest.mark.e2e
@@ -175,7 +175,9 @@ def test_the_default_format_and_the_pid(gunicorn: Servers) -> None:
     """gunicorn's own default, with the time of the request, and ``%(p)s`` the worker's pid; ``-`` is stdout."""
     server = gunicorn("logged:asgi", "--access-logfile", "-")
     server.request("/ok?a", headers="User-Agent: me\r\n")
-    server.wait_log(r'^127\.0\.0\.1 - - \[\d+/\w+/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /ok\?a HTTP/1\.1" 200 2 "-" "me"$')
+    server.wait_log(
+        r'^127\.0\.0\.1 - - \[\d+/\w+/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /ok\?a HTTP/1\.1" 200 2 "-" "me"$'
+    )
     server = gunicorn("logged:asgi", "--access-logfile", "-", "--access-logformat", "pid %(p)s")
     server.request()
     assert server.wait_log(r"^pid <(\d+)>$")[1] == str(server.worker_pids()[0])
@@ -226,12 +228,15 @@ def test_a_client_that_leaves_has_one_line(gunicorn: Servers) -> None:
 
 # -- refused requests
 
+#: More fields than are allowed.
+MANY = "A: b\r\n" * 200
+
 REFUSED = {
     "host twice": (f"GET /ok HTTP/1.1\r\nUser-Agent: me\r\n{HOST}{HOST}", 400),
     "length": (f"GET /ok HTTP/1.1\r\nUser-Agent: me\r\n{HOST}Content-Length: x\r\n", 400),
     "coding": (f"GET /ok HTTP/1.1\r\nUser-Agent: me\r\n{HOST}Transfer-Encoding: gzip\r\n", 501),
     "expectation": (f"GET /ok HTTP/1.1\r\nUser-Agent: me\r\n{HOST}Expect: else\r\n", 417),
-    "fields": (f"GET /ok HTTP/1.1\r\nUser-Agent: me\r\n{HOST}{'A: b\r\n' * 200}", 431),
+    "fields": (f"GET /ok HTTP/1.1\r\nUser-Agent: me\r\n{HOST}{MANY}", 431),
 }
 
 #: What is no request at all, as its first line says.
@@ -295,9 +300,7 @@ def websocket(server: Gunicorn, path: str, version: int = 13) -> Client:
 @pytest.fixture(scope="module")
 def sockets(shared_gunicorn: Servers) -> Lines:
     text = "%(r)s|%(s)s|%(b)s|%({x-out}o)s|%({upgrade}i)s|%({raw_uri}e)s|%(D)s|end"
-    return Lines(
-        shared_gunicorn("logged:asgi", "--access-logfile", "access", "--access-logformat", text, dirty=True)
-    )
+    return Lines(shared_gunicorn("logged:asgi", "--access-logfile", "access", "--access-logformat", text, dirty=True))
 
 
 def test_a_websocket_has_one_line_when_it_ends(sockets: Lines) -> None:
@@ -446,14 +449,16 @@ def test_usr1_reopens_every_log(gunicorn: Servers) -> None:
     """The access log, the error log, and ``wsgi.errors``, whose stream is that of the error log."""
     server = gunicorn("logged:wsgi", "--access-logfile", "access", "--error-logfile", "errors", ready=False, dirty=True)
     access, errors = server.directory / "access", server.directory / "errors"
-    found = server.wait_for(
-        lambda: errors.exists() and re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", errors.read_text()),
-        "the address",
-    )
 
-    def ask(path: str) -> None:
-        with Client(socket.create_connection(("127.0.0.1", int(found[1])), DEADLINE), DEADLINE) as client:
-            client.request(path, headers="Connection: close\r\n")
+    def address() -> re.Match[str] | None:
+        text = errors.read_text() if errors.exists() else ""
+        return re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", text)
+
+    port = int(server.wait_for(address, "the address")[1])
+
+    def ask(path: str) -> Response:
+        with Client(socket.create_connection(("127.0.0.1", port), DEADLINE), DEADLINE) as client:
+            return client.request(path, headers="Connection: close\r\n")
 
     def wait(path: str, text: str) -> None:
         file = server.directory / path
@@ -469,7 +474,9 @@ def test_usr1_reopens_every_log(gunicorn: Servers) -> None:
     wait("access", "")
     wait("errors", "")
     # The master has reopened its own; the worker's turn is seen by its lines.
-    server.wait_for(lambda: ask("/errors?2") or "/errors?2" in access.read_text(), "a line in the new access log")
+    server.wait_for(
+        lambda: ask("/errors?2").status == 200 and "/errors?2" in access.read_text(), "a line in the new access log"
+    )
     ask("/raises")
     wait("errors", "written to wsgi.errors")
     wait("errors", "ValueError: raised before the head")

@@ -8,6 +8,7 @@ does not run in a worker that was killed.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -193,14 +194,27 @@ def test_quit_and_int_leave_at_once(gunicorn: Servers, app: str, path: str, numb
 
 
 @pytest.mark.parametrize("app", ["asgi:app", "wsgi:app"])
-def test_ctrl_c_reaches_the_worker_as_int(gunicorn: Servers, app: str) -> None:
-    """A terminal sends INT to everybody; an idle server ends with 0 and without a traceback."""
+def test_int_ends_one_worker(gunicorn: Servers, app: str) -> None:
+    """Sent to a worker alone; it is replaced."""
     server = gunicorn(app, *LONG)
     (worker,) = server.worker_pids()
     assert server.request().status == 200
     server.signal(signal.SIGINT, worker)
     server.wait_log(f"hook worker_exit {worker} ")
-    assert server.stop(signal.SIGINT) == 0
+    server.wait_workers(lambda pids: len(pids) == 1 and worker not in pids, "the worker to be replaced")
+    assert server.request().status == 200
+
+
+@pytest.mark.parametrize("app", ["asgi:app", "wsgi:app"])
+def test_ctrl_c_in_a_terminal(gunicorn: Servers, app: str) -> None:
+    """Everybody gets INT, and the worker QUIT from its master as well: the hook runs once, and nothing is printed."""
+    server = gunicorn(app, *LONG)
+    (worker,) = server.worker_pids()
+    assert server.request().status == 200
+    os.killpg(server.pid, signal.SIGINT)
+    assert server.wait() == 0
+    assert left_by_itself(server, worker)
+    assert server.log().count(f"hook worker_int {worker}") == 1
 
 
 @pytest.mark.parametrize(("app", "path"), [case for case in BLOCKED if case[1] != "/block-loop/blocked"])

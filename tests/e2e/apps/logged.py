@@ -72,7 +72,7 @@ async def asgi(scope, receive, send):
 
 
 async def _websocket(scope, receive, send):
-    """``/accepts`` says one word and waits for the end; ``/gate``, for a gate; ``/refuses``; ``/raises``; ``/denies``."""
+    """``/accepts`` says a word and waits for the end; ``/gate``, for a gate; ``/refuses``, ``/raises``, ``/denies``."""
     name = _name(scope["path"])
     assert (await receive())["type"] == "websocket.connect"
     if name == "raises":

@@ -59,7 +59,10 @@ post_request = {"2": two, "3": three, "4": four}[os.environ.get("POST_REQUEST", 
 
 def post_worker_init(worker):
     say(f"post_worker_init {worker.pid} {worker.wsgi is not None} {worker.alive} {worker.booted} {worker.nr}")
-    say(f"worker has {worker.age} {worker.ppid == os.getppid()} {len(worker.sockets)} {worker.cfg.workers} {worker.timeout}")
+    say(
+        f"worker has {worker.age} {worker.ppid == os.getppid()} {len(worker.sockets)} {worker.cfg.workers}"
+        f" {worker.timeout}"
+    )
 
 
 def worker_int(worker):

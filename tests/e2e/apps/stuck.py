@@ -1,0 +1,49 @@
+"""``asgi`` and ``wsgi`` get stuck, each in a function whose name is looked for in a report."""
+
+import asyncio
+import os
+import sys
+import time
+
+import gate
+
+kept = []
+
+
+def stuck_for_a_while(seconds):
+    time.sleep(seconds)
+
+
+async def waits_for_a_gate():
+    await gate.wait("stuck")
+
+
+async def asgi(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    what, _, argument = scope["path"].strip("/").partition("/")
+    if what == "sleep":
+        stuck_for_a_while(float(argument))
+    elif what == "wait":
+        await waits_for_a_gate()
+    elif what == "grow":
+        kept.append(b"x" * (int(argument) << 20))
+    elif what == "executor":
+        await asyncio.get_running_loop().run_in_executor(None, gate.block, "stuck")
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": describe().encode()})
+
+
+def wsgi(environ, start_response):
+    what, _, argument = environ["PATH_INFO"].strip("/").partition("/")
+    if what == "wait":
+        gate.block("stuck")
+    elif what == "grow":
+        kept.append(b"x" * (int(argument) << 20))
+    start_response("200 OK", [])
+    return [describe().encode()]
+
+
+def describe():
+    """pid, uid, gid, folder, a variable of ``--env``, and whether the interpreter's own folders come first."""
+    return f"{os.getpid()} {os.getuid()} {os.getgid()} {os.getcwd()} {os.environ.get('FROM_RAW_ENV')} {len(sys.path)}"
