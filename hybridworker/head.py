@@ -236,6 +236,8 @@ class RequestHead:
             check_transfer_encoding(self._joined(b"transfer-encoding"), http10)
             self.chunks = ChunkScanner(context.settings)
             self.request = BODY
+        if http10:
+            del scope["extensions"]["http.response.early_hint"]  # RFC 9110 15.2: it knows no 1xx
         if self.tls is not None:
             scope["extensions"]["tls"] = self.tls.copy()
         if self.proxied is not None:
@@ -276,9 +278,12 @@ class RequestHead:
             raise ProtocolError("unknown expectation (RFC 9110 10.1.1)", 417)
         return self.request is BODY and not self.http10
 
-    def takes_trailers(self) -> bool:
-        """Whether the client asked for trailers (RFC 9110 10.1.4)."""
-        return bool(self.seen & TE) and self._lists(b"te", b"trailers")
+    def takes_trailers(self, scope: Scope) -> bool:
+        """Whether the client asked for trailers (RFC 9110 10.1.4); the scope then says that there may be some."""
+        if not self.seen & TE or self.http10 or not self._lists(b"te", b"trailers"):
+            return False
+        scope["extensions"]["http.response.trailers"] = {}
+        return True
 
     def wants_websocket(self) -> bool:
         """Whether the Upgrade field names WebSocket (RFC 6455 4.2.1)."""

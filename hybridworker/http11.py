@@ -332,7 +332,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self.deadline = NEVER
         expect_continue = takes_trailers = False
         if seen & MORE:
-            expect_continue, takes_trailers = self.expects_continue(), self.takes_trailers()
+            expect_continue, takes_trailers = self.expects_continue(), self.takes_trailers(scope)
         if seen & UPGRADE and not http10 and parser.should_upgrade() and self._websocket(scope):
             return
         self.cycle = cycle = RequestResponseCycle(

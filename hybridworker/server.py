@@ -212,8 +212,17 @@ class Server:
         """Close the listeners, in this process only."""
         self._pause_accepting()
         for listener in self.listeners:
+            if self.context.settings.reuse_port:
+                self._empty(listener.sock)
             listener.sock.close()
         self.listeners = []
+
+    def _empty(self, listener: socket.socket) -> None:
+        """Take what is in the queue: with reuse_port it is this worker's own, and lost when the socket is closed."""
+        taken = -1
+        while taken != len(self.handshakes):
+            taken = len(self.handshakes)
+            self._accept(listener)
 
     async def drain(self, deadline: float) -> int:
         """

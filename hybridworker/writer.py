@@ -191,12 +191,7 @@ class ResponseWriter:
         else:
             self.sent += size
         self._write(body, last, more)
-        if more:
-            self.state = BODY
-        elif self.trailers:
-            self.state = TRAILERS
-        else:
-            self.complete()
+        self.body_sent(more)
 
     def _write(self, body: bytes, last: bytes, more: bool) -> None:
         """Write a part of the body between the head, where that is still held back, and its framing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,7 +18,8 @@ import uvloop
 from hybridworker import server as module
 from hybridworker.asgi import ASGIApp, Receive, Scope, Send
 from hybridworker.context import WorkerContext
-from hybridworker.server import Server
+from hybridworker.fleet import CONNECTIONS, IN_FLIGHT, PID, VAIN_MAX, Board, Fleet, Slot, Standing, stand
+from hybridworker.server import DEFER, DEFER_MAX, Server
 from hybridworker.states import ServerState
 from tests.fakes import FakeLog
 from tests.harness import GET, HELLO, body, make_settings, start
@@ -36,16 +38,32 @@ class Listener:
         self.sock.close()
 
 
-class Site:
-    """A running server and clients for it."""
+def ready(board: Board, age: int) -> Slot:
+    """The slot of a worker that lives and accepts."""
+    slot = board.claim(age)
+    assert slot is not None
+    slot[PID] = os.getpid()
+    stand(slot, Standing.READY)
+    return slot
 
-    def __init__(self, app: ASGIApp, ssl_context: ssl.SSLContext | None, settings: dict[str, Any]) -> None:
+
+class Site:
+    """A running server and clients for it. ``siblings`` are workers that accept, and carry nothing by themselves."""
+
+    def __init__(
+        self, app: ASGIApp, ssl_context: ssl.SSLContext | None, settings: dict[str, Any], siblings: int | None = None
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.log = FakeLog()
-        self.context = WorkerContext(app=app, settings=make_settings(**settings), loop=self.loop, log=self.log)
+        board = Board(8)
+        own, *self.siblings = [ready(board, age) for age in range(1, 2 + (siblings or 0))]
+        self.context = WorkerContext(
+            app=app, settings=make_settings(**settings), loop=self.loop, log=self.log, slot=own
+        )
+        fleet = None if siblings is None else Fleet(board, own, self.context.settings, False)
         self.listener = Listener()
         self.address = self.listener.sock.getsockname()
-        self.server = Server(self.context, [self.listener], ssl_context)
+        self.server = Server(self.context, [self.listener], ssl_context, fleet)
         self.writers: list[asyncio.StreamWriter] = []
 
     async def client(self, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -79,12 +97,13 @@ def serve(
     test: Callable[[Site], Awaitable[None]],
     app: ASGIApp = HELLO,
     ssl_context: ssl.SSLContext | None = None,
+    siblings: int | None = None,
     **settings: Any,
 ) -> None:
-    """Run ``test`` against a server on uvloop."""
+    """Run ``test`` against a server on uvloop. ``siblings`` is how many other workers it knows, None that it cannot."""
 
     async def main() -> None:
-        site = Site(app, ssl_context, settings)
+        site = Site(app, ssl_context, settings, siblings)
         try:
             await test(site)
         finally:
@@ -297,6 +316,18 @@ def test_drain_finishes_what_was_begun() -> None:
     serve(test, app=Gate())
 
 
+def test_drain_empties_a_queue_of_its_own() -> None:
+    """With ``reuse_port`` nobody else would take the connections that wait."""
+
+    async def test(site: Site) -> None:
+        getting = [asyncio.create_task(site.get()) for _ in range(5)]
+        await site.until(lambda: len(site.writers) == 5)
+        await asyncio.wait_for(site.server.drain(site.loop.time() + DEADLINE), DEADLINE)
+        assert all(answer.endswith(b"hello") for answer in await asyncio.gather(*getting))
+
+    serve(test, reuse_port=True, workers=2)
+
+
 def test_drain_does_not_wait_for_idle_connections() -> None:
     """They may speak for the drain window and are closed then."""
 
@@ -369,3 +400,259 @@ def test_the_drain_looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert isinstance(connecting.exception(), OSError)
 
         serve(test, ssl_context=server, drain_window=0)
+
+
+# -- among siblings
+
+
+class Watched:
+    """
+    A loop that keeps what the server asks of it while it accepts; ``accept`` is a connection taken.
+
+    ``meanwhile`` is called whenever a connection has just been left to others.
+    """
+
+    def __init__(self, site: Site, meanwhile: Callable[[], Any] = lambda: None) -> None:
+        self.loop = site.loop
+        self.meanwhile = meanwhile
+        self.calls: list[str] = []
+        self.timers: list[float] = []
+        site.server.loop = self  # type: ignore[assignment]
+
+    def add_reader(self, *args: Any) -> None:
+        self.calls.append("add")
+        self.loop.add_reader(*args)
+
+    def remove_reader(self, fd: int) -> bool:
+        self.calls.append("remove")
+        return self.loop.remove_reader(fd)
+
+    def call_later(self, delay: float, *args: Any) -> asyncio.TimerHandle:
+        self.calls.append("later")
+        self.timers.append(delay)
+        timer = self.loop.call_later(delay, *args)
+        self.loop.call_soon(self.meanwhile)
+        return timer
+
+    def create_task(self, coroutine: Any) -> asyncio.Task[Any]:
+        self.calls.append("accept")
+        return self.loop.create_task(coroutine)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
+
+
+#: Once: leave the connection to others, look again.
+LEFT = ["remove", "later", "add"]
+
+
+def test_a_connection_is_left_to_a_sibling_a_few_times_and_then_taken() -> None:
+    """The reader is removed, a timer set, the reader added, and nothing else: a spin would show as more of them."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        loop = Watched(site)
+        assert (await site.get()).endswith(b"hello")
+        assert loop.calls == LEFT * DEFER_MAX + ["accept"]
+        assert loop.timers == [DEFER] * DEFER_MAX
+
+    serve(test, siblings=1, keepalive=100)
+
+
+@pytest.mark.parametrize("load", [1, 5])
+def test_a_connection_is_taken_at_once_by_who_carries_no_more_than_others(load: int) -> None:
+    """The gate costs nothing while the shares are fair."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        for sibling in site.siblings:
+            sibling[CONNECTIONS] = load
+        loop = Watched(site)
+        assert (await site.get()).endswith(b"hello")
+        assert loop.calls == ["accept"]
+
+    serve(test, siblings=2, keepalive=100)
+
+
+def test_a_connection_is_taken_as_soon_as_the_shares_are_fair_again() -> None:
+    """The load is looked at anew each time."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        loop = Watched(site, lambda: site.siblings[0].__setitem__(CONNECTIONS, 1))
+        assert (await site.get()).endswith(b"hello")
+        assert loop.calls == [*LEFT, "accept"]
+
+    serve(test, siblings=1, keepalive=100)
+
+
+def test_each_connection_is_left_to_others_as_often() -> None:
+    """One that a sibling took does not count against the next."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        taken: list[socket.socket] = []
+
+        def take() -> None:
+            """As the sibling would."""
+            if not taken:
+                taken.append(site.listener.sock.accept()[0])
+
+        loop = Watched(site, take)
+        await site.client()
+        await site.until(lambda: loop.calls == LEFT)
+        assert site.server.deferred == 0
+        await site.get()
+        assert loop.calls == LEFT + LEFT * DEFER_MAX + ["accept"]
+        taken[0].close()
+
+    serve(test, siblings=1, keepalive=100)
+
+
+def test_nothing_but_the_timer_ends_the_wait() -> None:
+    """A tick and a connection that ends meanwhile are no reason to look sooner."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        seen: list[str] = []
+
+        def meanwhile() -> None:
+            site.server.tick(site.loop.time())
+            site.context.closed()
+            seen.append(loop.calls[-1])
+
+        loop = Watched(site, meanwhile)
+        assert (await site.get()).endswith(b"hello")
+        assert seen == ["later"] * DEFER_MAX
+
+    serve(test, siblings=1, keepalive=100)
+
+
+def test_a_blocked_sibling_soon_delays_nobody() -> None:
+    """Whoever is not moved by what it could have counts no more."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        for _ in range(VAIN_MAX):
+            await site.get()
+        loop = Watched(site)
+        await site.get()
+        assert loop.calls == ["accept"]
+
+    serve(test, siblings=1, keepalive=100)
+
+
+def test_a_drain_during_the_wait_is_the_end_of_it() -> None:
+    """The timer finds that nothing is to be accepted any more."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        drains: list[asyncio.Task[int]] = []
+        loop = Watched(site, lambda: drains.append(asyncio.create_task(site.server.drain(site.loop.time()))))
+        await site.client()
+        await site.until(lambda: bool(drains) and drains[0].done() and site.server.paused_until == 0)
+        assert loop.calls == LEFT[:2]
+        assert len(drains) == 1
+
+    serve(test, siblings=1, keepalive=100)
+
+
+def test_with_reuse_port_nothing_is_left_to_others() -> None:
+    """Nobody else could take it."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        loop = Watched(site)
+        await site.get()
+        assert loop.calls == ["accept"]
+
+    serve(test, siblings=1, keepalive=100, reuse_port=True, workers=2)
+
+
+@pytest.mark.parametrize(
+    ("siblings", "workers", "batch"), [(None, 1, True), (None, 2, False), (0, 1, True), (1, 2, False)]
+)
+def test_one_connection_at_a_time_is_taken_where_there_are_siblings(
+    siblings: int | None, workers: int, batch: bool
+) -> None:
+    """A worker that is alone takes what there is; one that does not know leaves something to the others."""
+
+    async def test(site: Site) -> None:
+        for sibling in site.siblings:
+            sibling[CONNECTIONS] = 100
+        for _ in range(3):
+            await site.client()
+        loop = Watched(site)
+        site.server._accept(site.listener.sock)
+        assert loop.calls.count("accept") == (3 if batch else 1)
+        await site.until(lambda: not site.server.handshakes)
+
+    serve(test, siblings=siblings, workers=workers)
+
+
+def test_siblings_see_the_connections_and_the_requests() -> None:
+    """From the accept to the end, each once."""
+
+    async def test(site: Site) -> None:
+        gate = site.context.app
+        assert isinstance(gate, Gate)
+        site.server.start()
+        slot = site.context.slot
+        _, writer = await site.client()
+        await site.until(lambda: slot[CONNECTIONS] == 1)
+        await site.until(lambda: not site.server.handshakes)
+        assert (slot[CONNECTIONS], slot[IN_FLIGHT]) == (1, 0)
+        writer.write(GET)
+        await site.until(lambda: slot[IN_FLIGHT] == 1)
+        assert slot[CONNECTIONS] == 1
+        gate.event.set()
+        await site.until(lambda: slot[IN_FLIGHT] == 0)
+        writer.close()
+        await site.until(lambda: slot[CONNECTIONS] == 0)
+
+    serve(test, app=Gate(), siblings=0, keepalive=100)
+
+
+def test_a_handshake_that_failed_makes_room() -> None:
+    """At the limit the next connection need not wait for the tick."""
+    with certificates() as (server, client):
+
+        async def test(site: Site) -> None:
+            site.server.start()
+            reader, writer = await site.client()
+            await site.until(lambda: bool(site.server.handshakes))
+            second = asyncio.create_task(site.client(ssl=client, server_hostname="localhost"))
+            await site.until(lambda: not site.server.accepting)
+            writer.write(GET)
+            try:
+                await asyncio.wait_for(reader.read(), DEADLINE)
+            except ConnectionResetError:
+                pass  # as good a refusal as any
+            reader, writer = await asyncio.wait_for(second, DEADLINE)
+            writer.write(GET)
+            assert (await asyncio.wait_for(reader.readuntil(b"hello"), DEADLINE)).endswith(b"hello")
+
+        serve(test, ssl_context=server, worker_connections=1, keepalive=100)
+
+
+def test_a_unix_socket_is_not_tcp() -> None:
+    """Nobody who has to notice a drain looks at it from another machine."""
+
+    async def test(site: Site) -> None:
+        assert site.server.is_tcp
+        with socket.socket(socket.AF_UNIX) as unix:
+            plain = Listener.__new__(Listener)
+            plain.sock = unix
+            assert not Server(site.context, [plain]).is_tcp
+            assert Server(site.context, [plain, site.listener]).is_tcp
+        site.context.closed = site.server._closed
+
+    serve(test)

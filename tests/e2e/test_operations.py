@@ -402,7 +402,7 @@ def test_umask_of_a_unix_socket(gunicorn: Servers) -> None:
 
 
 @pytest.mark.skipif(not has_control_socket(), reason="this gunicorn has none")
-def test_the_control_socket_shows_and_moves_workers(gunicorn: Servers, tmp_path: Path) -> None:
+def test_the_control_socket_shows_and_moves_workers(gunicorn: Servers) -> None:
     """gunicorn's own client: the worker is shown with a fresh heartbeat, and another one is added."""
     from gunicorn.ctl.client import ControlClient
 
@@ -411,15 +411,18 @@ def test_the_control_socket_shows_and_moves_workers(gunicorn: Servers, tmp_path:
         argv = ["-k", WORKER, "--bind", "127.0.0.1:0", "--control-socket", path, "stuck:asgi"]
         server = gunicorn.command(argv, APPS)
         server.dirty = True  # gunicorn's own thread may be ended amid its work
-        server.wait_for(Path(path).exists, "the control socket")
+        # gunicorn closes the socket before each fork, and opens another one.
+        server.wait_log("Control socket listening")
         with ControlClient(path, DEADLINE) as client:
             (worker,) = client.send_command("show workers")["workers"]
             assert worker["pid"] == server.worker_pids()[0]
             assert worker["last_heartbeat"] is None or worker["last_heartbeat"] < 5
             client.send_command("worker add 1")
-            server.wait_workers(lambda pids: len(pids) == 2, "a second worker")
+        server.wait_workers(lambda pids: len(pids) == 2, "a second worker")
+        server.wait_log("Control socket listening", 2)
+        with ControlClient(path, DEADLINE) as client:
             client.send_command(f"worker kill {worker['pid']}")
-            server.wait_workers(lambda pids: worker["pid"] not in pids, "the first one to leave")
+        server.wait_workers(lambda pids: worker["pid"] not in pids, "the first one to leave")
         assert server.request().status == 200
 
 
