@@ -27,12 +27,12 @@ help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s%s\n", $$1, $$2 }'
 
 run: $(VENV)/.run  ## Serve an example on 127.0.0.1:8000 (APP=wsgi_app:app for the WSGI one; HOST, PORT)
-	@$(BIN)/gunicorn -c examples/gunicorn.conf.py --chdir examples -b "$(HOST):$(PORT)" $(APP)
+	@exec $(BIN)/gunicorn -c examples/gunicorn.conf.py --chdir examples -b "$(HOST):$(PORT)" $(APP)
 
 test: $(VENV)/.test  ## Run all tests and print the branch coverage (TESTS=tests/e2e for some; JOBS at once)
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist loadfile $(TESTS) \
-	  && status=0 || status=$$?; \
+	@status=0; $(BIN)/python -m coverage run -m pytest -n $(JOBS) --dist loadfile $(TESTS) || status=$$?; \
+	find . -maxdepth 1 -name '.coverage.*' -size 0 -delete; \
 	$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage report; exit $$status
 
 test-oldest: $(OLDEST)/.test  ## Run all tests on the lowest versions that pyproject.toml allows

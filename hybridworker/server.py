@@ -110,10 +110,9 @@ class Server:
         return any(listener.sock.family != socket.AF_UNIX for listener in self.listeners)
 
     def _resume_accepting(self) -> None:
-        if not self.accepting:
-            self.accepting = True
-            for listener in self.listeners:
-                self.loop.add_reader(listener.sock.fileno(), self._accept, listener.sock)
+        self.accepting = True
+        for listener in self.listeners:
+            self.loop.add_reader(listener.sock.fileno(), self._accept, listener.sock)
 
     def _pause_accepting(self) -> None:
         if self.accepting:

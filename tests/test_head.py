@@ -470,3 +470,29 @@ def test_a_chunked_head_frames_the_body() -> None:
         w.feed(request(b"Transfer-Encoding: Chunked") + b"1\r\na\r\n0\r\n\r\n" + request())
     assert [events[-1]["more_body"] for events in recorder.events] == [False, False]
     assert b"".join(event["body"] for event in recorder.events[0]) == b"a"
+
+
+# -- the access log
+
+
+@pytest.mark.parametrize(
+    ("data", "logged"),
+    [
+        (b"GET /a?b=c HTTP/1.1\r\n\r\n", [("GET", "/a", b"b=c", "1.1", 400)]),
+        (b"HEAD /a HTTP/1.0\r\nHost: a b\r\n\r\n", [("HEAD", "/a", b"", "1.0", 400)]),
+        (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", []),
+        (b"\x16\x03\x01", []),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 100])
+def test_a_refused_request_is_logged_when_its_line_is_known(data: bytes, logged: list[Any], step: int) -> None:
+    """Whatever else is wrong with it, and however it came in."""
+    exchanges: list[Any] = []
+    with wire(Recorder(), access=exchanges.append) as w:
+        w.feed(*(data[at : at + step] for at in range(0, len(data), step)))
+    seen = [
+        (scope["method"], scope["path"], bytes(scope["query_string"]), scope["http_version"], exchange.status)
+        for exchange in exchanges
+        for scope in [exchange.scope]
+    ]
+    assert seen == logged

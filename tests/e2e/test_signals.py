@@ -193,6 +193,18 @@ def test_quit_and_int_leave_at_once(gunicorn: Servers, app: str, path: str, numb
     assert f"hook worker_int {worker}" in server.log()
 
 
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT], ids=["QUIT", "INT"])
+def test_quit_and_int_are_not_lost_where_exceptions_are_ignored(gunicorn: Servers, number: int) -> None:
+    """A handler may run in a callback of a weak reference or in a finalizer, out of which its SystemExit does not get."""
+    server = gunicorn("asgi:app", *LONG, dirty=True)
+    (worker,) = server.worker_pids()
+    with server.connect() as client:
+        client.start("/block-callback/ignored")
+        server.wait_log("gate ignored reached")
+        assert server.stop(number) == 0
+    assert left_by_itself(server, worker)
+
+
 @pytest.mark.parametrize("app", ["asgi:app", "wsgi:app"])
 def test_int_ends_one_worker(gunicorn: Servers, app: str) -> None:
     """Sent to a worker alone; it is replaced."""

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from contextvars import ContextVar
 
 import gate
@@ -221,6 +222,18 @@ async def block_loop(scope, receive, send, argument):
     await answer(send, "the loop was blocked")
 
 
+class Thing:
+    pass
+
+
+async def block_callback(scope, receive, send, argument):
+    """Block in the callback of a weak reference, out of which no exception gets."""
+    thing = Thing()
+    reference = weakref.ref(thing, lambda reference: gate.block(argument))
+    del thing
+    await answer(send, f"the loop was blocked, {reference() is None}")
+
+
 async def block_executor(scope, receive, send, argument):
     await asyncio.get_running_loop().run_in_executor(None, gate.block, argument)
     await answer(send, "a thread was blocked")
@@ -248,6 +261,7 @@ HANDLERS = {
     "": hello,
     "at-gate": at_gate,
     "beats": beats,
+    "block-callback": block_callback,
     "block-executor": block_executor,
     "block-loop": block_loop,
     "body-after-gate": body_after_gate,
