@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asgiref.compatibility import double_to_single_callable
+from asgiref.sync import iscoroutinefunction
 
 from .asgi import ASGIApp
 from .errors import ConfigurationError
@@ -63,15 +64,15 @@ def detect(app: Any, override: str = "auto") -> Decision:
     required, most = _positional(app)
     if most is None or most >= 3:
         for layer in layers:
-            if inspect.iscoroutinefunction(layer):
+            if iscoroutinefunction(layer):
                 return Decision(Interface.ASGI3, "it is a coroutine function")
-            if not inspect.isclass(layer) and inspect.iscoroutinefunction(getattr(layer, "__call__", None)):  # noqa: B004
+            if not inspect.isclass(layer) and iscoroutinefunction(getattr(layer, "__call__", None)):  # noqa: B004
                 return Decision(Interface.ASGI3, "its __call__ is a coroutine function")
     if required == 3:
         return Decision(Interface.ASGI3, "it takes three parameters")
-    if required == 2 and not any(inspect.iscoroutinefunction(layer) for layer in layers):
+    if required == 2 and not any(iscoroutinefunction(layer) for layer in layers):
         return Decision(Interface.WSGI, "it takes two parameters")
-    if required == 1 and most == 1 and not any(inspect.iscoroutinefunction(layer) for layer in layers):
+    if required == 1 and most == 1 and not any(iscoroutinefunction(layer) for layer in layers):
         return Decision(Interface.ASGI2, "it takes one parameter")
     raise ConfigurationError(
         f"cannot tell whether {_name(app)} is an ASGI or a WSGI application from its signature;"

@@ -79,8 +79,9 @@ class Board:
 
     def __init__(self, slots: int = SLOTS) -> None:
         """Map the memory. Raises OSError where there is none to be had."""
-        cells = memoryview(mmap.mmap(-1, slots * CELLS * 8)).cast("q")
-        self.slots = [cells[at : at + CELLS] for at in range(0, len(cells), CELLS)]
+        cells = memoryview(mmap.mmap(-1, (slots * CELLS + 1) * 8)).cast("q")
+        self.slots = [cells[at : at + CELLS] for at in range(0, slots * CELLS, CELLS)]
+        self.youngest = cells[-1:]  #: one cell more: the age of the last worker that claimed a slot
 
     @classmethod
     def of_master(cls, warn: Callable[..., object]) -> Board | None:
@@ -116,6 +117,7 @@ class Board:
             slot[cell] = 0
         slot[AGE], slot[STARTED] = age, int(time.time())
         stand(slot, Standing.BOOTING)
+        self.youngest[0] = age
         return slot
 
     def living(self) -> list[Slot]:
@@ -131,7 +133,7 @@ class Fleet:
     ASGI application, connections and requests in flight.
     """
 
-    __slots__ = ("board", "first", "settings", "siblings", "slot", "vain")
+    __slots__ = ("board", "first", "settings", "siblings", "slot", "vain", "youngest")
 
     def __init__(self, board: Board, slot: Slot, settings: Settings, is_wsgi: bool) -> None:
         self.board = board
@@ -149,9 +151,16 @@ class Fleet:
         self.vain.clear()
 
     def _look(self) -> None:
+        self.youngest = self.board.youngest[0]
         self.siblings = [slot for slot in self.board.living() if slot[AGE] != self.slot[AGE]]
 
     # -- a fair share
+
+    def alone(self) -> bool:
+        """Whether there are no siblings. One that comes is seen at once, one that has died at the next tick."""
+        if self.youngest != self.board.youngest[0]:
+            self._look()
+        return not self.siblings
 
     def crowded(self) -> bool:
         """Whether a sibling carries less than this worker, and could take a connection."""

@@ -122,7 +122,7 @@ class Server:
 
     def _accept(self, listener: socket.socket) -> None:
         fleet = self.fleet
-        if fleet is None or not fleet.siblings:
+        if fleet is None or fleet.alone():
             batch = ACCEPT_BATCH if self.alone else 1
         elif self._defer(fleet):
             return

@@ -327,7 +327,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     async def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         """Told to go, go on accepting until a younger worker does, if one is coming, and for the drain delay."""
         begun, fleet = loop.time(), self.fleet
-        if fleet is not None and fleet.siblings:
+        if fleet is not None and not fleet.alone():
             await asyncio.sleep(2 * HAND_OVER_TICK)  # siblings that were told to go as well say so meanwhile
             while loop.time() < begun + self.settings.graceful_timeout / 2 and fleet.successor() is Standing.BOOTING:  # noqa: ASYNC110 (a sibling is another process)
                 await asyncio.sleep(HAND_OVER_TICK)
@@ -357,7 +357,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             return  # it is leaving as it is
         if reason == "max_requests":
             self.log.info("Autorestarting worker after current request.")
-        if self.fleet is None or not self.fleet.siblings:
+        if self.fleet is None or self.fleet.alone():
             self._go(reason)
         elif self.wish is None:
             self.wish = reason

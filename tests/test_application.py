@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from asgiref.compatibility import guarantee_single_callable
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from gunicorn.util import make_fail_app
 
 from hybridworker.application import Interface, detect, single_callable
@@ -143,7 +143,7 @@ async def bare_async(*args: Any) -> Any:
         (decorate(asgi2), ASGI2),
         (functools.partial(decorate(configured), "x"), ASGI3),
         (bare_async, ASGI3),
-        (inspect.markcoroutinefunction(lambda scope, receive, send: never()), ASGI3),
+        (markcoroutinefunction(lambda scope, receive, send: never()), ASGI3),
         (lambda environ, start_response: never(), WSGI),
         (guarantee_single_callable(asgi2), ASGI3),
         (make_fail_app("a traceback"), WSGI),
@@ -214,7 +214,7 @@ def test_the_fail_app_is_wsgi_whatever_the_override_says() -> None:
 def test_an_asgi2_application_is_made_single() -> None:
     """An ASGI 3 one is left as it is."""
     assert single_callable(asgi3, ASGI3) is asgi3
-    assert inspect.iscoroutinefunction(single_callable(asgi2, ASGI2))
+    assert iscoroutinefunction(single_callable(asgi2, ASGI2))
 
 
 def test_names() -> None:

@@ -278,6 +278,20 @@ def test_siblings_are_looked_for_at_every_tick(dead: int) -> None:
     assert fleet.siblings == [third]
 
 
+def test_a_sibling_that_comes_is_seen_at_once(dead: int) -> None:
+    """The first connection after its boot may already be its share; one that has died is a matter of the tick."""
+    fleet, _ = group(Standing.READY)
+    assert fleet.alone()
+    sibling = fleet.board.claim(2)
+    assert sibling is not None
+    assert not fleet.alone()
+    assert fleet.siblings == [sibling]
+    sibling[PID] = dead
+    assert not fleet.alone()
+    fleet.tick()
+    assert fleet.alone()
+
+
 def test_a_sibling_that_takes_nothing_soon_counts_no_more() -> None:
     """It is blocked: after a few connections were left to it in vain, the others cost nobody anything."""
     fleet, slots = group(Standing.READY, Standing.READY)

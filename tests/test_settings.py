@@ -75,6 +75,9 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "is_ssl": False,
         "sendfile": True,
         "max_rss": 0,
+        "drain_delay": 0.0,
+        "health_path": "",
+        "metrics_path": "",
         "limit_request_line": 4094,
         "limit_request_fields": 100,
         "limit_request_field_size": 8190,
@@ -494,3 +497,27 @@ def test_an_older_gunicorn_may_lack_a_setting() -> None:
         older.settings.pop(name, None)
     assert check(older, {}) == []
     assert Settings.from_gunicorn(older, {}).websocket_max_message_size == 16 * MIB
+
+
+def test_paths_are_kept_as_they_are_written() -> None:
+    """Only words like ``on`` are compared without regard to case."""
+    settings = Settings.from_gunicorn(
+        Config(), {"HYBRIDWORKER_HEALTH_PATH": " /Health ", "HYBRIDWORKER_WS_COMPRESSION": "OFF"}
+    )
+    assert (settings.health_path, settings.ws_compression) == ("/Health", False)
+
+
+@pytest.mark.parametrize("path", ["health", "/a b", "/a?b", "/a%20b", "/\u00e9"])
+def test_a_path_is_plain(path: str) -> None:
+    """It is compared with the decoded path of a request."""
+    with pytest.raises(ConfigurationError, match="HYBRIDWORKER_METRICS_PATH"):
+        Settings.from_gunicorn(Config(), {"HYBRIDWORKER_METRICS_PATH": path})
+
+
+def test_a_drain_delay_is_at_most_half_of_the_graceful_timeout() -> None:
+    """It counts inside of it, and requests need time as well."""
+    config = Config()
+    config.set("graceful_timeout", 10)
+    assert Settings.from_gunicorn(config, {"HYBRIDWORKER_DRAIN_DELAY": "5"}).drain_delay == 5
+    with pytest.raises(ConfigurationError, match="graceful_timeout"):
+        Settings.from_gunicorn(config, {"HYBRIDWORKER_DRAIN_DELAY": "5.1"})

@@ -88,9 +88,12 @@ class Peer:
         self.loop.run_until_complete(settle())
 
     def feed(self, *segments: bytes) -> None:
-        for segment in segments:
+        async def receive(segment: bytes) -> None:
             self.protocol.data_received(segment)
-            self.run()
+            await settle()
+
+        for segment in segments:
+            self.loop.run_until_complete(receive(segment))
 
     def tick(self, seconds: float) -> None:
         self.protocol.tick(self.loop.time() + seconds)
@@ -534,6 +537,48 @@ def test_reading_goes_on_only_when_both_reasons_are_gone() -> None:
         there.protocol.pause_writing()
         there.protocol.resume_writing()
         assert not there.transport.reading
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Send back what comes; "close" is taken as an order, and a digit as a size."""
+    await receive()
+    await send(ACCEPT)
+    while (message := await receive())["type"] == "websocket.receive":
+        if message["text"] == "close":
+            await send({"type": "websocket.close"})
+        elif message["text"].isdigit():
+            await send({"type": "websocket.send", "bytes": bytes(int(message["text"]))})
+        else:
+            await send({"type": "websocket.send", "text": message["text"]})
+
+
+def test_answers_to_messages_that_came_together_are_joined() -> None:
+    """One at once, as it may be all for now, and the others in one write; no message waits longer than the last."""
+    with peer(echo) as there:
+        before = len(there.transport.writes)
+        there.feed(b"".join(frame(TEXT, b"%da" % number) for number in range(16)))
+        assert there.frames == [(TEXT, b"%da" % number) for number in range(16)]
+        assert len(there.transport.writes) == before + 2
+        there.feed(frame(TEXT, b"alone"))
+        assert len(there.transport.writes) == before + 3
+
+
+def test_joined_answers_keep_their_order() -> None:
+    """Whatever is written beside them: a large message, pongs, a close frame of ours or of the peer's."""
+    large = JOIN_MAX + 1
+    with peer(echo) as there:
+        there.feed(b"".join(frame(TEXT, data) for data in (b"a", b"b", b"%d" % large, b"c", b"d")), frame(PING, b"p"))
+        assert there.frames == [(TEXT, b"a"), (TEXT, b"b"), (BINARY, bytes(large)), (TEXT, b"c"), (TEXT, b"d"),
+                                (PONG, b"p")]  # fmt: skip
+    with peer(echo) as there:
+        there.feed(b"".join(frame(TEXT, data) for data in (b"a", b"b", b"close", b"c")))
+        assert there.frames == [(TEXT, b"a"), (TEXT, b"b"), (CLOSE, b"\x03\xe8")]
+        there.feed(frame(CLOSE, b"\x03\xe8"))
+        assert there.transport.closing
+    app = App(listen=False)
+    with peer(app) as there:
+        there.feed(frame(TEXT, b"unread") + frame(PING, b"1") + frame(PING, b"2"), frame(PING, b"3") + frame(CLOSE))
+        assert there.frames == [(PONG, b"1"), (PONG, b"2"), (PONG, b"3"), (CLOSE, b"")]
 
 
 def test_w25_send_waits_while_the_client_does_not_read() -> None:
@@ -1193,7 +1238,7 @@ def test_the_request_hooks_run_around_the_application() -> None:
     hooks = Hooks(fails=True)
     with peer(_do(ACCEPT), hooks=hooks) as there:
         assert there.head.startswith(b"HTTP/1.1 500 ")
-        assert [call[0] for call in hooks.calls] == ["before", "after"]
+        assert [call[0] for call in hooks.calls] == ["before"]  # there is no view to give to the other
 
 
 def test_the_application_runs_in_a_copy_of_the_base_context() -> None:

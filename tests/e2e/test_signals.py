@@ -195,7 +195,7 @@ def test_quit_and_int_leave_at_once(gunicorn: Servers, app: str, path: str, numb
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT], ids=["QUIT", "INT"])
 def test_quit_and_int_are_not_lost_where_exceptions_are_ignored(gunicorn: Servers, number: int) -> None:
-    """A handler may run in a callback of a weak reference or in a finalizer, out of which its SystemExit does not get."""
+    """A handler may run in a weak reference's callback or a finalizer, out of which its SystemExit does not get."""
     server = gunicorn("asgi:app", *LONG, dirty=True)
     (worker,) = server.worker_pids()
     with server.connect() as client:
