@@ -18,10 +18,11 @@ not wait. The same two places are where an OpenTelemetry span would begin and en
 """
 
 import mmap
+import os
 import struct
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 worker_class = "hybridworker.Worker"
 bind = "127.0.0.1:8000"
@@ -31,7 +32,7 @@ raw_env = ["HYBRIDWORKER_METRICS_PATH=/metrics"]
 #: Upper bounds of the buckets, in seconds.
 BOUNDS = (0.005, 0.025, 0.1, 0.5, 2.5, float("inf"))
 CLASSES = ("2xx", "3xx", "4xx", "5xx")
-METRICS_ADDRESS = ("127.0.0.1", 9100)
+METRICS_ADDRESS = ("127.0.0.1", int(os.environ.get("METRICS_PORT", 9100)))
 
 #: For each class the buckets and the sum of seconds, for each worker a row of its own: nobody writes where another
 #: process does, so a lock between threads is enough. Anonymous shared memory, which the fork hands on.
@@ -47,11 +48,11 @@ def pre_request(worker, req):
 
 
 def post_request(worker, req, environ, resp):
-    """Its response has been sent. ``environ`` is None for ASGI."""
-    seconds = time.monotonic() - req.begun
-    group = int(str(resp.status)[:1]) - 2
+    """Its response has been sent. ``resp`` is None when ``pre_request`` raised."""
+    group = -1 if resp is None else int(resp.status[0]) - 2
     if not 0 <= group < len(CLASSES):
-        return  # a WebSocket (101)
+        return
+    seconds = time.monotonic() - req.begun
     first = group * (len(BOUNDS) + 1)
     offset = worker.age % ROWS * ROW.size
     with lock:
@@ -91,8 +92,12 @@ class Page(BaseHTTPRequestHandler):
         """Not in the log."""
 
 
-def when_ready(server):
-    """In the master, before the first fork: a thread of the master answers, and sees what all workers count."""
-    page = ThreadingHTTPServer(METRICS_ADDRESS, Page)
-    threading.Thread(target=page.serve_forever, name="metrics", daemon=True).start()
-    server.log.info("Metrics of the hooks at http://%s:%d/metrics", *page.server_address)
+class Pages(HTTPServer):
+    """One in each worker, on the same port: whichever the kernel asks answers for all, from the shared memory."""
+
+    allow_reuse_port = True
+
+
+def post_worker_init(worker):
+    """After the fork, because a master with threads must not fork."""
+    threading.Thread(target=Pages(METRICS_ADDRESS, Page).serve_forever, name="metrics", daemon=True).start()

@@ -218,7 +218,7 @@ class RequestResponseCycle(ResponseWriter):
                 self.chunks.clear()
                 self.buffered = 0
                 self.delivered = done
-                if self.flow.read_paused and not done:
+                if self.flow.read_paused:  # also at the end of the body: paused, the client could not be seen to leave
                     self.flow.resume_reading()
                 return {"type": "http.request", "body": body, "more_body": not done}
             if self.disconnected or self.state is COMPLETE:

@@ -23,10 +23,11 @@ from typing import Protocol
 from .context import WorkerContext
 from .fleet import CONNECTIONS, Fleet
 from .http11 import HTTPProtocol
-from .states import ServerState
+from .states import ConnectionState, ServerState
 
 STARTING, SERVING = ServerState.STARTING, ServerState.SERVING
 DRAINING, STOPPED = ServerState.DRAINING, ServerState.STOPPED
+IDLE = ConnectionState.IDLE
 
 #: Seconds between two looks at the connections while the worker leaves.
 DRAIN_TICK = 0.1
@@ -95,6 +96,8 @@ class Server:
         self.context.tick(now)
         for connection in list(self.context.connections):
             connection.tick(now)
+        if self.full and not self.accepting and self.state is SERVING and self.backlog.poll(0):
+            self._make_room()  # a connection that was busy when they came may be idle by now
         self._go_on()
 
     # -- accepting
@@ -128,9 +131,11 @@ class Server:
             return
         else:
             batch = 1
-        for _ in range(batch):
+        for taken in range(batch):
             if self.full:
-                self._pause_accepting()  # the backlog keeps them
+                if not taken:  # somebody waits for certain
+                    self._pause_accepting()  # the backlog keeps them
+                    self._make_room()
                 return
             try:
                 sock, _ = listener.accept()
@@ -148,6 +153,14 @@ class Server:
             self.handshakes.add(task)
             task.add_done_callback(self._connected)
             self._count()
+
+    def _make_room(self) -> None:
+        """Somebody waits, and ``worker_connections`` is reached: end the kept-alive connection that is idle longest."""
+        idle = [c for c in self.context.connections if isinstance(c, HTTPProtocol) and c.state is IDLE]
+        for connection in sorted(idle, key=lambda connection: connection.deadline):
+            connection.drain(self.loop.time())
+            if connection.state is not IDLE:
+                return  # one that stays has bytes to read: it wants something
 
     def _defer(self, fleet: Fleet) -> bool:
         """Whether the connection at hand is left to a sibling that carries less, for the moment."""

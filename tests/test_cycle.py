@@ -706,3 +706,21 @@ def test_headers_are_kept_for_the_access_log() -> None:
     ) as w:
         assert b"a: 1\r\nb: 1\r\n" in w.feed(GET)
     assert kept == [[(b"a", b"1"), (b"b", b"1")]]
+
+
+def test_a_client_is_seen_to_leave_after_a_long_body() -> None:
+    """Reading goes on when the body has been received, or a disconnect would go unnoticed."""
+    events: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive())["more_body"]:
+            pass
+        events.append(message)
+        events.append(await receive())
+
+    with wire(app) as w:
+        w.feed(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
+        assert w.transport.reading
+        assert events[-1]["type"] == "http.request"
+        w.lose()
+        assert events[-1]["type"] == "http.disconnect"

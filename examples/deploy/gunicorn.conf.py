@@ -8,6 +8,8 @@ The numbers belong together; change one and look at the others:
     app.service                TimeoutStopSec 50 s             more than `graceful_timeout` here
 """
 
+import os
+
 worker_class = "hybridworker.Worker"
 
 # Seconds an idle connection stays open: longer than the balancer keeps it, so that it is always the balancer that
@@ -25,10 +27,14 @@ worker_tmp_dir = "/dev/shm"
 # gunicorn's control socket wants a folder to write to, which a container or a unit need not have.
 control_socket_disable = True
 
-raw_env = [
-    # For the balancers: answered in the event loop, before the application; 503 as soon as the worker must leave.
-    "HYBRIDWORKER_HEALTH_PATH=/health",
-    # After TERM go on accepting for so long: two or more of the balancer's probes (every 2 s to 5 s here) see the 503
-    # and send nobody any more, before a connection could be refused.
-    "HYBRIDWORKER_DRAIN_DELAY=10",
-]
+# The worker's own settings, where the environment does not say otherwise. (On the command line --env would replace
+# them all.)
+own = {
+    # For the balancers: answered in the event loop, before the application; 503 as soon as the worker must leave and
+    # no sibling stays. Not in the access log.
+    "HYBRIDWORKER_HEALTH_PATH": "/health",
+    # After TERM go on accepting for so long: two probes of the balancer (every 2 s to 5 s here) see the 503 and send
+    # nobody any more, before a connection could be refused.
+    "HYBRIDWORKER_DRAIN_DELAY": "10",
+}
+raw_env = [f"{name}={os.environ.get(name, value)}" for name, value in own.items()]

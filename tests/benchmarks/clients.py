@@ -196,7 +196,8 @@ def _result(clients: list[Any], requests: int, seconds: float, latencies: array[
     ordered = sorted(latencies) or [0.0]
     p50, p99 = (ordered[int(share * (len(ordered) - 1))] * 1e3 for share in (0.5, 0.99))
     errors = {"lost": sum(client.lost for client in clients), "silent": sum(not client.checked for client in clients)}
-    return {"requests": requests, "seconds": seconds, "bytes": 0, "p50": p50, "p99": p99, "errors": errors}
+    seen = {"requests": requests, "seconds": seconds, "bytes": 0, "errors": errors}
+    return {**seen, "p50": p50, "p99": p99, "max": ordered[-1] * 1e3}
 
 
 # -- company: connected until standard input ends

@@ -42,6 +42,7 @@ class Load:
     seconds: float
     p50: float | None
     p99: float | None
+    max: float | None
     busy: float
 
 
@@ -93,12 +94,35 @@ def _ask(scenario: Scenario, port: int) -> tuple[int, bytes]:
 # -- load that runs for a time
 
 
-def put_load(scenario: Scenario, port: int, seconds: int) -> Load:
+def put_load(scenario: Scenario, running: Running, seconds: int) -> Load:
     """Keep the server busy for some seconds."""
+    port = running.port
     if scenario.client == "wrk":
         command = _wrk(scenario, port, seconds)
+    elif scenario.workers > 1:
+        command = _group(scenario.client, scenario, running, seconds)
     else:
         command = _client(scenario.client, port, scenario.connections, str(seconds))
+    result, used = _run(command, seconds)
+    problems = ", ".join(f"{count} {kind}" for kind, count in result["errors"].items() if count)
+    if problems:
+        raise ServerError(f"errors under load: {problems}")
+    if not result["requests"]:
+        raise ServerError("not one answer under load")
+    if result["bytes"] < result["requests"] * scenario.length and scenario.client == "wrk":
+        raise ServerError("answers under load were shorter than the one that was checked")
+    p50, p99, most = (result[name] if scenario.pipeline == 1 else None for name in ("p50", "p99", "max"))
+    return Load(result["requests"], result["seconds"], p50, p99, most, used / result["seconds"])
+
+
+def shares(scenario: Scenario, running: Running) -> tuple[int, int]:
+    """How many connections of a burst the workers got, at least and at most."""
+    result, _ = _run(_group("burst", scenario, running, 0), 30)
+    return result["least"], result["most"]
+
+
+def _run(command: list[str], seconds: int) -> tuple[dict[str, Any], float]:
+    """What a client reports, and the processor time that it used."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -113,17 +137,8 @@ def put_load(scenario: Scenario, port: int, seconds: int) -> Load:
     if process.returncode:
         reason = (errors or output).decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         raise ServerError(f"load failed: {reason[0]}")
-    result = json.loads(output.splitlines()[-1])
-    problems = ", ".join(f"{count} {kind}" for kind, count in result["errors"].items() if count)
-    if problems:
-        raise ServerError(f"errors under load: {problems}")
-    if not result["requests"]:
-        raise ServerError("not one answer under load")
-    if result["bytes"] < result["requests"] * scenario.length and scenario.client == "wrk":
-        raise ServerError("answers under load were shorter than the one that was checked")
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    p50, p99 = (result["p50"], result["p99"]) if scenario.pipeline == 1 else (None, None)
-    return Load(result["requests"], result["seconds"], p50, p99, used / result["seconds"])
+    return json.loads(output.splitlines()[-1]), used
 
 
 def _wrk(scenario: Scenario, port: int, seconds: int) -> list[str]:
@@ -138,6 +153,11 @@ def _wrk(scenario: Scenario, port: int, seconds: int) -> list[str]:
 
 def _client(role: str, port: int, connections: int, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "tests.benchmarks.clients", role, str(port), str(connections), *arguments]
+
+
+def _group(role: str, scenario: Scenario, running: Running, seconds: int) -> list[str]:
+    numbers = (running.port, scenario.connections, seconds, scenario.workers, running.process.pid)
+    return [sys.executable, "-m", "tests.benchmarks.groups", role, *map(str, numbers)]
 
 
 # -- clients that are there while something else is measured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tests.benchmarks.scenarios import Measure, Scenario
 from tests.benchmarks.servers import Launch, Running, Server, ServerError, free_port, resident, serving
 
 WARM_UP = 1  # seconds; wrk counts in whole ones
+HUP_SECONDS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,8 @@ class Sample:
 
     ``value`` is the scenario's measure in its unit. Rates are per second of wall clock, ``per_cpu`` per second of CPU
     of the whole process tree of the server; ``busy`` is the share of its core the server used, ``load_busy`` that of
-    the load: where the second is near 1 and the first is not, the load was the limit.
+    the load: where the second is near 1 and the first is not, the load was the limit. ``least`` and ``most`` are the
+    shares of the workers in a burst of connections.
     """
 
     value: float
@@ -30,6 +32,9 @@ class Sample:
     per_cpu: float | None = None
     p50: float | None = None
     p99: float | None = None
+    max: float | None = None
+    least: float | None = None
+    most: float | None = None
     rss: float | None = None
     busy: float | None = None
     load_busy: float | None = None
@@ -52,6 +57,7 @@ def launch_of(scenario: Scenario, *extra: str) -> Launch:
         app=scenario.app,
         interface=scenario.interface,
         port=free_port(),
+        workers=scenario.workers,
         threads=scenario.threads if scenario.interface == "wsgi" else 1,
         tls=scenario.tls,
         access_log=scenario.access_log,
@@ -70,7 +76,9 @@ def measure(scenario: Scenario, server: Server, seconds: int, directory: Path, c
                 return Sample(value=_mib(running), rss=_mib(running))
             case Measure.CONNECTION:
                 return _connections(scenario, running)
-            case Measure.RATE | Measure.MESSAGES | Measure.P99:
+            case Measure.SHARE:
+                return _shares(scenario, running)
+            case Measure.RATE | Measure.MESSAGES | Measure.P99 | Measure.MAX:
                 return _load(scenario, server, running, seconds)
 
 
@@ -94,20 +102,30 @@ def _connections(scenario: Scenario, running: Running) -> Sample:
     return Sample(value=grown / 1024 / scenario.connections, rss=_mib(running))
 
 
+def _shares(scenario: Scenario, running: Running) -> Sample:
+    least, most = load.shares(scenario, running)
+    fair = scenario.connections / scenario.workers
+    return Sample(value=most / fair, least=least, most=most, rss=_mib(running))
+
+
 def _load(scenario: Scenario, server: Server, running: Running, seconds: int) -> Sample:
     with ExitStack() as stack:
         if scenario.beside:
             count = load.SLOW_CLIENTS if scenario.beside == "trickle" else 1
             stack.enter_context(load.beside(scenario.beside, running.port, count))
-        load.put_load(scenario, running.port, WARM_UP)
+        load.put_load(replace(scenario, client="fresh") if scenario.workers > 1 else scenario, running, WARM_UP)
+        if scenario.client == "hup":  # the import of the new workers takes 3 s, and what comes behind it some more
+            stack.callback((running.directory / "slow").unlink)
+            (running.directory / "slow").touch()
+            seconds = max(seconds, HUP_SECONDS)
         before = running.cpu_seconds()
-        seen = load.put_load(scenario, running.port, seconds)
+        seen = load.put_load(scenario, running, seconds)
         used = running.cpu_seconds() - before
         rss = _mib(running)
     if scenario.access_log:
         _check_access_log(running.directory / server.access_log, seen.requests)
     rate = seen.requests / seen.seconds
-    value = seen.p99 if scenario.measure is Measure.P99 else rate
+    value = {Measure.P99: seen.p99, Measure.MAX: seen.max}.get(scenario.measure, rate)
     assert value is not None  # no scenario asks for the latency of a pipeline
     return Sample(
         value=value,
@@ -115,6 +133,7 @@ def _load(scenario: Scenario, server: Server, running: Running, seconds: int) ->
         per_cpu=seen.requests / used if used else None,
         p50=seen.p50,
         p99=seen.p99,
+        max=seen.max,
         rss=rss,
         busy=used / seen.seconds,
         load_busy=seen.busy,

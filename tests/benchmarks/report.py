@@ -184,7 +184,7 @@ def details(scenario: Scenario, result: Mapping[str, Any]) -> str:
     The ratio stands twice, by the clock and by CPU time: on a busy machine the second is the steadier one.
     """
     header = ["server", scenario.measure.value, f"{BASELINE} is better by", "bar", "per CPU second", "better by",
-              "p50 ms", "p99 ms", "RSS MiB", "core", "load core"]  # fmt: skip
+              "p50 ms", "p99 ms", "max ms", "RSS MiB", "core", "load core"]  # fmt: skip
     samples = result["samples"]
     ours = samples.get(BASELINE, ())
     rows, failures = [], []
@@ -195,7 +195,8 @@ def details(scenario: Scenario, result: Mapping[str, Any]) -> str:
         rows.append([
             server, number(median(theirs)) or "failed", str(by_clock or ""), verdict(scenario, samples, server),
             number(median(theirs, "per_cpu")), str(by_cpu or ""),
-            number(median(theirs, "p50"), 2), number(median(theirs, "p99"), 2), number(median(theirs, "rss"), 1),
+            number(median(theirs, "p50"), 2), number(median(theirs, "p99"), 2), number(median(theirs, "max"), 2),
+            number(median(theirs, "rss"), 1),
             share(median(theirs, "busy")), share(median(theirs, "load_busy")),
         ])  # fmt: skip
         errors = [sample["error"] for sample in theirs if "error" in sample]
@@ -204,7 +205,16 @@ def details(scenario: Scenario, result: Mapping[str, Any]) -> str:
     how = f"{scenario.connections} connections, {result['rounds']} rounds of {result['seconds']} s, {result['date']}"
     title = f"{scenario.title} ({scenario.interface.upper()})"
     parts = [title, "-" * len(title), "", f"``{scenario.name}``: {how}.", "", table(header, rows)]
+    if shares := [
+        f"{server} {_shares_of(samples[server])}" for server in SERVERS if values(samples.get(server, ()), "most")
+    ]:
+        parts += ["", f"Least to greatest share of a worker: {', '.join(shares)}."]
     return "\n".join([*parts, "", *failures] if failures else parts)
+
+
+def _shares_of(samples: Sequence[Mapping[str, Any]]) -> str:
+    """The least and the greatest share that a worker got in any round."""
+    return f"{min(values(samples, 'least')):.0f}-{max(values(samples, 'most')):.0f}"
 
 
 def _escaped(text: str) -> str:

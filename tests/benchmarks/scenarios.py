@@ -14,6 +14,7 @@ from enum import Enum
 
 ASGI = ("hybridworker", "bare", "uvicorn-worker", "gunicorn-asgi", "granian", "hypercorn")
 ASGI_PEERS = ("hybridworker", "uvicorn-worker", "gunicorn-asgi", "granian", "hypercorn")
+GROUP = ("hybridworker", "uvicorn-worker", "gunicorn-asgi")
 WSGI = ("hybridworker", "gunicorn-gthread", "gunicorn-sync", "granian")
 FRAMEWORK_BARS = {"uvicorn-worker": 1.1}
 ASGI_BARS = {"uvicorn-worker": 1.2, "granian": 1.0}
@@ -26,6 +27,8 @@ class Measure(Enum):
     RATE = "requests/s"
     MESSAGES = "messages/s"
     P99 = "ms, p99"
+    MAX = "ms, longest wait"
+    SHARE = "times the fair share"
     REST = "MiB"
     CONNECTION = "KiB"
     STARTUP = "ms"
@@ -41,7 +44,8 @@ class Scenario:
     One scenario.
 
     ``length`` is the length of a right answer's body, checked by one request before the load. ``client`` names the
-    role of ``clients.py`` that makes the load where wrk does not, ``beside`` the one that disturbs it meanwhile.
+    role of ``clients.py``, or with several ``workers`` of ``groups.py``, that makes the load where wrk does not,
+    ``beside`` the one that disturbs it meanwhile.
     ``bars`` maps a server to the least ratio to it that this worker has to show, ``limit`` bounds this worker's own
     value.
     """
@@ -65,6 +69,7 @@ class Scenario:
     headers: Sequence[str] = ()
     pipeline: int = 1
 
+    workers: int = 1
     threads: int = 8
     tls: bool = False
     access_log: bool = False
@@ -89,6 +94,18 @@ def _connections(count: int) -> Scenario:
     servers = ("hybridworker", "bare", "uvicorn-worker", "granian")
     name, title = f"connections-{count}", f"Hello, {count:,} connections"
     return _asgi(name, title, "hello", connections=count, servers=servers, bars={})
+
+
+def _group(name: str, title: str, **options: object) -> Scenario:
+    options = {"workers": 2, **options}
+    return Scenario(name=name, title=title, app="tests.benchmarks.apps_group:app", servers=GROUP, **options)  # type: ignore[arg-type]
+
+
+def _burst(count: int, workers: int) -> Scenario:
+    fair = count / workers
+    # The largest share is the smallest and two at most: with two workers one above the fair share, with more not two.
+    return _group(f"burst-{count}-{workers}", f"Burst of {count:,} connections, {workers} workers", client="burst",
+                  measure=Measure.SHARE, connections=count, workers=workers, limit=(fair + 2) / fair)  # fmt: skip
 
 
 _HELLO_BARS = {"uvicorn-worker": 1.5, "gunicorn-asgi": 1.8, "granian": 1.5, "bare": 0.7}
@@ -129,6 +146,12 @@ SCENARIOS: tuple[Scenario, ...] = (
     _asgi("slow-clients", "Hello beside 500 slow clients", "hello", **_SLOW),
     _framework("download-beside", "Hello beside a 100 MB download", "with_starlette:app", path="/hello",
                **{**_P99, "beside": "download"}),
+    _burst(64, 2),
+    _burst(64, 4),
+    _burst(1_000, 2),
+    _burst(1_000, 4),
+    _group("held", "New connections, one of 2 workers blocked", client="held", measure=Measure.P99, connections=4),
+    _group("hup", "Reload of 2 workers, import takes 3 s", client="hup", measure=Measure.MAX, connections=8),
     _asgi("startup", "Start to first answer", "hello", measure=Measure.STARTUP, bars={}),
     _asgi("memory-rest", "Memory of a worker at rest", "hello", measure=Measure.REST, bars={"uvicorn-worker": 1.0}),
     _asgi("memory-idle", "Memory per idle connection of 5,000", "hello", limit=5.0, **_IDLE),

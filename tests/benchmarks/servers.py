@@ -37,6 +37,7 @@ class Launch:
     app: str
     interface: str
     port: int
+    workers: int = 1
     threads: int = 1
     tls: bool = False
     access_log: bool = False
@@ -59,8 +60,15 @@ class Server:
 
 def _gunicorn(worker_class: str, threads: int | None = None) -> Callable[[Launch], list[str]]:
     def command(launch: Launch) -> list[str]:
-        options = [sys.executable, "-m", "gunicorn", "--worker-class", worker_class, "--workers", "1"]
-        options += ["--bind", launch.bind, "--threads", str(threads or launch.threads)]
+        options = [sys.executable, "-m", "gunicorn", "--worker-class", worker_class]
+        options += [
+            "--workers",
+            str(launch.workers),
+            "--bind",
+            launch.bind,
+            "--threads",
+            str(threads or launch.threads),
+        ]
         # More than any scenario opens; 75 s is longer than any scenario leaves a connection idle.
         options += ["--worker-connections", "10000", "--keep-alive", "75", "--log-level", "warning"]
         options += ["--no-control-socket"]

@@ -1,0 +1,450 @@
+"""
+``examples/deploy``: the very files, checked by the programs that read them, and run.
+
+Only ports and paths are replaced, and each replacement must find what it replaces. What is
+said in comments about times that fit each other is calculated here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.client import Client
+from tests.e2e.harness import ROOT, Gunicorn, Servers
+from tests.e2e.programs import Program, Programs, found, free_port
+
+pytestmark = pytest.mark.e2e
+
+EXAMPLES = ROOT / "examples"
+DEPLOY = EXAMPLES / "deploy"
+CONFIG = DEPLOY / "gunicorn.conf.py"
+
+#: An application that shows its scope, with the configuration of the folder.
+SHOWING = ("-c", str(CONFIG), "--graceful-timeout", "20")
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    """Starts programs that end with the test."""
+    factory = Programs(tmp_path)
+    try:
+        yield factory
+    finally:
+        factory.close()
+
+
+def configured(name: str, **changes: str) -> str:
+    """A file of the folder with parts replaced. ``changes`` are for readers; each is ``old -> new``."""
+    text = (DEPLOY / name).read_text(encoding="utf-8")
+    for change in changes.values():
+        old, _, new = change.partition(" -> ")
+        assert old in text, f"{name} does not contain {old!r}"
+        text = text.replace(old, new)
+    return text
+
+
+def settings() -> dict[str, Any]:
+    """What ``gunicorn.conf.py`` sets."""
+    return runpy.run_path(str(CONFIG))
+
+
+def own() -> dict[str, str]:
+    """The ``HYBRIDWORKER_*`` variables that it sets."""
+    return dict(entry.split("=", 1) for entry in settings()["raw_env"])
+
+
+def check(argv: list[str]) -> None:
+    """Run a program that checks a configuration."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def seconds(pattern: str, text: str) -> float:
+    """The number in a configuration."""
+    match = re.search(pattern, text, re.MULTILINE)
+    assert match is not None, f"{pattern!r} is not there"
+    return float(match[1])
+
+
+def shown(client: Client, headers: str = "") -> Any:
+    """The scope of a request."""
+    response = client.request("/scope", headers=headers)
+    assert response.status == 200, response
+    return json.loads(response.body)
+
+
+def fields(scope: Any) -> dict[str, str]:
+    return dict(scope["headers"])
+
+
+# -- times that fit
+
+
+def test_the_balancers_close_idle_connections_before_gunicorn_does() -> None:
+    """Otherwise requests meet a connection that is being closed."""
+    keepalive = settings()["keepalive"]
+    assert seconds(r"^    keepalive_timeout (\d+)s;", configured("nginx.conf")) < keepalive
+    assert seconds(r"pool-purge-delay (\d+)s", configured("haproxy.cfg")) < keepalive
+
+
+def test_balancers_notice_within_the_drain_delay() -> None:
+    """Two probes fit into it, and it into half of the graceful timeout."""
+    delay = float(own()["HYBRIDWORKER_DRAIN_DELAY"])
+    assert seconds(r"inter (\d+)s", configured("haproxy.cfg")) * 2 < delay
+    assert delay <= settings()["graceful_timeout"] / 2
+
+
+def test_nobody_kills_before_the_graceful_timeout_is_over() -> None:
+    """systemd and Docker wait for longer."""
+    grace = settings()["graceful_timeout"]
+    assert seconds(r"^TimeoutStopSec=(\d+)$", configured("app.service")) > grace
+    assert seconds(r"--stop-timeout (\d+)", configured("Dockerfile")) > grace
+    assert seconds(r"stop_grace_period: (\d+)s", configured("compose.yaml")) > grace
+
+
+# -- nginx
+
+
+def two(gunicorn: Servers, app: str, *args: str, **env: str) -> tuple[Gunicorn, Gunicorn]:
+    """Two instances, as two machines would be."""
+    return gunicorn(app, *SHOWING, *args, env=env), gunicorn(app, *SHOWING, *args, env=env)
+
+
+def nginx_site(one: int, other: int, port: int) -> str:
+    """nginx.conf with these ports."""
+    return configured(
+        "nginx.conf",
+        one=f"127.0.0.1:8000 -> 127.0.0.1:{one}",
+        other=f"127.0.0.1:8001 -> 127.0.0.1:{other}",
+        port=f"listen 80; -> listen 127.0.0.1:{port};",
+    )
+
+
+def test_nginx_takes_its_file(programs: Programs) -> None:
+    """``nginx -t``."""
+    check([found("nginx"), "-t", "-c", str(programs.nginx_conf(nginx_site(1, 2, free_port())))])
+
+
+def test_nginx_in_front(gunicorn: Servers, programs: Programs) -> None:
+    """The client's address and scheme, one connection for many requests, health for the machine itself."""
+    found("nginx")
+    one, other = two(gunicorn, "asgi:app")
+    port = free_port()
+    nginx = programs.nginx(nginx_site(one.port, other.port, port), port)
+    with nginx.connect() as client:
+        scopes = [shown(client, "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n") for _ in range(8)]
+        for scope in scopes:
+            assert scope["client"][0] == "127.0.0.1"  # not what the client wrote
+            assert scope["scheme"] == "http"
+            assert fields(scope)["host"] == "localhost"
+            assert "connection" not in fields(scope) or fields(scope)["connection"] == ""
+        assert {scope["server"][1] for scope in scopes} == {one.port, other.port}
+        assert client.request("/health").text == "ok\n"
+
+
+def test_nginx_goes_to_the_other_when_one_leaves(gunicorn: Servers, programs: Programs) -> None:
+    """From TERM to the end of the process every request is answered, and after it."""
+    found("nginx")
+    one, other = two(gunicorn, "asgi:app", HYBRIDWORKER_DRAIN_DELAY="1")
+    port = free_port()
+    nginx = programs.nginx(nginx_site(one.port, other.port, port), port)
+
+    def pid() -> str:
+        with nginx.connect() as client:
+            response = client.request("/pid")
+            assert response.status == 200
+            return response.text
+
+    assert len({pid() for _ in range(4)}) == 2
+    one.signal(signal.SIGTERM)
+    while one.process.poll() is None:
+        pid()
+    assert {pid() for _ in range(4)} == {str(worker) for worker in other.worker_pids()}
+    assert one.wait() == 0
+
+
+# -- HAProxy
+
+
+def haproxy_cfg(one: int, other: int, port: int) -> str:
+    """haproxy.cfg with these ports, and ten times as many probes."""
+    return configured(
+        "haproxy.cfg",
+        one=f"127.0.0.1:8000 -> 127.0.0.1:{one}",
+        other=f"127.0.0.1:8001 -> 127.0.0.1:{other}",
+        port=f"bind :80\n -> bind 127.0.0.1:{port}\n",
+        probes="inter 2s -> inter 200ms",
+    )
+
+
+def test_haproxy_takes_its_file(tmp_path: Path) -> None:
+    """``haproxy -c``."""
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(haproxy_cfg(1, 2, free_port()))
+    check([found("haproxy"), "-c", "-f", str(path)])
+
+
+def test_haproxy_in_front(gunicorn: Servers, programs: Programs) -> None:
+    """The client's address and port come by PROXY v2, whatever the client writes into X-Forwarded-For."""
+    found("haproxy")
+    one, other = two(gunicorn, "asgi:app", "--proxy-protocol", "v2")
+    port = free_port()
+    haproxy = programs.haproxy(haproxy_cfg(one.port, other.port, port), port)
+    for _ in range(4):
+        with haproxy.connect() as client:
+            scope = shown(client, "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n")
+            assert scope["client"] == list(client.socket.getsockname())
+            assert scope["scheme"] == "http"
+            assert "x-forwarded-for" not in fields(scope)
+            assert scope["hybridworker.proxy"]["PROXY_PROTOCOL"] == "TCP4"
+
+
+def test_haproxy_notices_the_drain(gunicorn: Servers, programs: Programs) -> None:
+    """Its probe sees 503 while the worker still accepts; no request is lost before, meanwhile or afterwards."""
+    found("haproxy")
+    one, other = two(gunicorn, "asgi:app", "--proxy-protocol", "v2", HYBRIDWORKER_DRAIN_DELAY="3")
+    port = free_port()
+    haproxy = programs.haproxy(haproxy_cfg(one.port, other.port, port), port)
+    one.signal(signal.SIGTERM)
+    down = re.compile(r"Server app/one is DOWN.*code: 503")
+    while not down.search(haproxy.log()):
+        assert one.process.poll() is None, f"it left before HAProxy noticed\n{haproxy.log()}{one.log()}"
+        with haproxy.connect() as client:
+            assert client.request("/pid").status == 200
+    with haproxy.connect() as client:
+        assert client.request("/pid").text in {str(pid) for pid in other.worker_pids()}
+    assert one.wait() == 0
+
+
+# -- systemd
+
+
+def unit(name: str, folder: Path) -> Path:
+    """A unit with the gunicorn of the tests."""
+    text = (DEPLOY / name).read_text(encoding="utf-8")
+    path = folder / name
+    path.write_text(text.replace("/srv/venv/bin/gunicorn", str(Path(sys.executable).with_name("gunicorn"))))
+    return path
+
+
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    """``systemd-analyze verify`` knows every directive, and complains about none."""
+    program = found("systemd-analyze", "systemd")
+    units = [str(unit(name, tmp_path)) for name in ("app.service", "app.socket")]
+    done = subprocess.run([program, "verify", *units], capture_output=True, text=True, timeout=60)
+    complaints = [line for line in done.stderr.splitlines() if "app.s" in line]
+    assert (done.returncode, complaints) == (0, [])
+
+
+def test_what_the_unit_starts(gunicorn: Servers, tmp_path: Path) -> None:
+    """The command of ExecStart with a socket as systemd hands it over: it serves, and leaves the socket open."""
+    text = (DEPLOY / "app.service").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    environment = dict(re.findall(r"^Environment=(\w+)=(.*)$", text, re.MULTILINE))
+    program, *argv = shlex.split(command)
+    assert program == "/srv/venv/bin/gunicorn"
+    *argv, app = (argument.replace("/srv/app", str(DEPLOY)) for argument in argv)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd = listener.fileno()
+        script = f'exec 3<&{fd}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+        server = Gunicorn(
+            [*argv, "--chdir", str(EXAMPLES), app],
+            tmp_path,
+            env=environment,
+            pass_fds=[fd],
+            prefix=["bash", "-c", script, "bash"],
+        )
+        gunicorn.started.append(server)
+        server.wait_ready()
+        assert server.port == listener.getsockname()[1]
+        assert server.request().status == 200
+        assert server.request("/health").text == "ok\n"
+        assert server.stop() == 0
+        socket.create_connection(listener.getsockname()).close()  # it waits in the queue for the next gunicorn
+
+
+# -- containers
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile."""
+    lines = [line for line in configured("Dockerfile").splitlines() if line and not line.startswith("#")]
+    return [(line.split()[0], line.partition(" ")[2]) for line in lines]
+
+
+def test_the_dockerfile() -> None:
+    """Known instructions; what it copies exists; gunicorn is process 1 and nobody special."""
+    known = {"FROM", "ENV", "ARG", "COPY", "RUN", "WORKDIR", "USER", "EXPOSE", "STOPSIGNAL", "CMD"}
+    found = instructions()
+    assert {name for name, _ in found} <= known
+    for name, rest in found:
+        if name == "COPY":
+            *sources, _ = rest.split()
+            assert [source for source in sources if not (ROOT / source).exists()] == []
+    last = dict(found)
+    assert json.loads(last["CMD"])[0] == "gunicorn"
+    assert int(last["USER"]) > 0
+    assert found[0][0] == "FROM"
+
+
+def test_what_the_container_starts(gunicorn: Servers, tmp_path: Path) -> None:
+    """The command of the image, in a folder with what was copied, on another port."""
+    last = dict(instructions())
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (copied,) = (rest.split() for name, rest in instructions() if name == "COPY" and rest.endswith("/srv/app/"))
+    for source in copied[:-1]:
+        shutil.copy(ROOT / source, folder)
+    _, *argv = json.loads(last["CMD"])
+    assert "0.0.0.0:8000" in argv
+    server = gunicorn.command([argument.replace("0.0.0.0:8000", "127.0.0.1:0") for argument in argv], folder)
+    assert server.request().text.startswith("Hello from ASGI")
+    assert server.request("/health").text == "ok\n"
+    # A drain delay of 10 s would be waited for: workers are told directly, and asked to hurry.
+    assert server.stop(signal.SIGINT) == 0
+
+
+def yaml_documents(name: str) -> list[Any]:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    return list(yaml.safe_load_all(configured(name)))
+
+
+#: What the objects of kubernetes.yaml may hold: name -> type or a further table. A list holds one such.
+PROBE: dict[str, Any] = {
+    "httpGet": {"path": str, "port": str},
+    "periodSeconds": int,
+    "timeoutSeconds": int,
+    "failureThreshold": int,
+}
+RESOURCES = {"cpu": str, "memory": str}
+CONTAINER = {
+    "name": str,
+    "image": str,
+    "ports": [{"name": str, "containerPort": int}],
+    "env": [{"name": str, "value": str}],
+    "resources": {"requests": RESOURCES, "limits": RESOURCES},
+    "startupProbe": PROBE,
+    "readinessProbe": PROBE,
+    "lifecycle": {"preStop": {"exec": {"command": [str]}}},
+}
+POD = {
+    "terminationGracePeriodSeconds": int,
+    "enableServiceLinks": bool,
+    "securityContext": {"runAsNonRoot": bool, "runAsUser": int},
+    "containers": [CONTAINER],
+}
+LABELS = {"app": str}
+DEPLOYMENT = {
+    "apiVersion": str,
+    "kind": str,
+    "metadata": {"name": str},
+    "spec": {
+        "replicas": int,
+        "strategy": {"rollingUpdate": {"maxUnavailable": int, "maxSurge": int}},
+        "selector": {"matchLabels": LABELS},
+        "template": {"metadata": {"labels": LABELS}, "spec": POD},
+    },
+}
+SERVICE = {
+    "apiVersion": str,
+    "kind": str,
+    "metadata": {"name": str},
+    "spec": {"selector": LABELS, "ports": [{"name": str, "port": int, "targetPort": str}]},
+}
+
+
+def conform(value: Any, schema: Any, where: str) -> None:
+    """Raise for a name or a type that the schema does not have."""
+    if isinstance(schema, dict):
+        assert isinstance(value, dict), f"{where} is no mapping"
+        for name, inner in value.items():
+            assert name in schema, f"{where}.{name} is unknown"
+            conform(inner, schema[name], f"{where}.{name}")
+    elif isinstance(schema, list):
+        assert isinstance(value, list), f"{where} is no list"
+        for number, inner in enumerate(value):
+            conform(inner, schema[0], f"{where}[{number}]")
+    else:
+        assert type(value) is schema, f"{where} is {value!r}, not {schema.__name__}"
+
+
+def test_kubernetes() -> None:
+    """The objects have the shape that Kubernetes wants, and what they say to each other fits."""
+    deployment, service = yaml_documents("kubernetes.yaml")
+    conform(deployment, DEPLOYMENT, "Deployment")
+    conform(service, SERVICE, "Service")
+    assert (deployment["apiVersion"], deployment["kind"]) == ("apps/v1", "Deployment")
+    assert (service["apiVersion"], service["kind"]) == ("v1", "Service")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == labels == service["spec"]["selector"]
+
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (port,) = container["ports"]
+    assert service["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert f":{port['containerPort']}" in dict(instructions())["CMD"]
+    assert pod["securityContext"]["runAsUser"] == int(dict(instructions())["USER"])
+    for probe in (container["startupProbe"], container["readinessProbe"]):
+        assert probe["httpGet"] == {"path": own()["HYBRIDWORKER_HEALTH_PATH"], "port": port["name"]}
+
+
+def test_kubernetes_gives_the_drain_its_time() -> None:
+    """preStop and the graceful timeout end before the pod is killed; readiness fails within the drain delay."""
+    deployment, _ = yaml_documents("kubernetes.yaml")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    command, pause = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert int(pause) + settings()["graceful_timeout"] < pod["terminationGracePeriodSeconds"]
+    probe = container["readinessProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] <= float(own()["HYBRIDWORKER_DRAIN_DELAY"])
+
+
+# -- two instances that share a Redis
+
+
+def test_two_instances_behind_nginx_share_a_redis(gunicorn: Servers, programs: Programs) -> None:
+    """The commands of compose.yaml: what is said to one instance is heard by who is connected to the other."""
+    websockets = pytest.importorskip("websockets.sync.client", reason="the extra [websockets] is not installed")
+    pytest.importorskip("channels_redis", reason="channels-redis is not installed")
+    (document,) = yaml_documents("compose.yaml")
+    services = document["services"]
+    found("nginx")
+    redis: Program = programs.redis()
+    servers = []
+    for name, bind in (("one", "127.0.0.1:8000"), ("two", "127.0.0.1:8001")):
+        service = services[name]
+        _, *argv = service["command"]
+        assert bind in argv
+        url = service["environment"]["REDIS_URL"]
+        assert ":6379/" in url
+        env = {"REDIS_URL": url.replace("6379", str(redis.port)), "HYBRIDWORKER_DRAIN_DELAY": "0"}
+        *argv, app = (argument.replace(bind, "127.0.0.1:0") for argument in argv)
+        folder = programs.folder / name
+        folder.mkdir()
+        shutil.copy(CONFIG, folder)
+        server = Gunicorn([*argv, "--chdir", str(EXAMPLES), app], folder, env=env, cwd=folder)
+        gunicorn.started.append(server)
+        servers.append(server.wait_ready())
+    port = free_port()
+    programs.nginx(nginx_site(servers[0].port, servers[1].port, port), port)
+    url = f"ws://127.0.0.1:{port}/chat"
+    with websockets.connect(url, proxy=None) as one, websockets.connect(url, proxy=None) as other:
+        pids = [json.loads(socket.recv())["pid"] for socket in (one, other)]
+        assert sorted(pids) == sorted(server.worker_pids()[0] for server in servers)
+        one.send("hello")
+        for socket_ in (one, other):
+            assert json.loads(socket_.recv()) == {"pid": pids[0], "text": "hello"}
