@@ -57,7 +57,7 @@ docs-check: $(VENV)/.test  ## Render README.rst and CHANGELOG.rst; a warning is 
 	@echo "README.rst and CHANGELOG.rst render without warnings"
 
 checklist: $(BENCH)/.bench  ## Run the ASGI and PEP 3333 statements against a server (SERVER=hybridworker, uvicorn, ...)
-	@$(BENCH)/bin/python -m tests.checklist $(SERVER)
+	@exec $(BENCH)/bin/python -m tests.checklist $(SERVER)
 
 bench: $(BENCH)/.bench  ## Measure this worker beside others (SCENARIO=... for some); needs wrk
 	@$(BENCH)/bin/python -m tests.benchmarks run $(SCENARIO)

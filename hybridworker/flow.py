@@ -14,11 +14,13 @@ import array
 import asyncio
 import fcntl
 import termios
+import time
 
 from .errors import ClientDisconnected
 
-#: Bytes that are held back for a write of several; above, they go out at once.
-CORK_MAX = 65536
+#: Bytes that are held back for a write of several, and the seconds for which the loop may not have turned;
+#: above, they go out at once.
+CORK_MAX, CORK_TIME = 65536, 0.001
 
 
 class FlowControl:
@@ -43,7 +45,7 @@ class FlowControl:
         self.write_paused = False
         self.lost = False
         self.waiters: list[asyncio.Future[None]] = []
-        self.corked = False  #: something was written in this turn of the loop
+        self.corked = 0.0  #: when something was written in this turn of the loop; 0 = nothing was
         self.parts: list[bytes] = []  #: what was written since then
         self.size = 0  #: of ``parts``, bytes
         self.taken = 0  #: bytes that the peer had taken at the last look
@@ -69,13 +71,14 @@ class FlowControl:
         those that follow before the loop turns are sent in one, when it does.
         """
         if not self.corked:
-            self.corked = True
+            self.corked = time.monotonic()
             asyncio.get_running_loop().call_soon(self._uncork)
             self.transport.write(data)
         else:
             self.parts.append(data)
             self.size += len(data)
-            if self.size > CORK_MAX:
+            # An application that computes between its writes, and does not let the loop turn, streams all the same.
+            if self.size > CORK_MAX or time.monotonic() - self.corked > CORK_TIME:
                 self.flush()
 
     def flush(self) -> None:
@@ -88,7 +91,7 @@ class FlowControl:
                 self.transport.write(data)
 
     def _uncork(self) -> None:
-        self.corked = False
+        self.corked = 0.0
         self.flush()
 
     def pause_writing(self) -> None:
@@ -116,7 +119,12 @@ class FlowControl:
         while self.write_paused:
             waiter = asyncio.get_running_loop().create_future()
             self.waiters.append(waiter)
-            await waiter
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter in self.waiters:
+                    self.waiters.remove(waiter)
+                raise
         if self.lost:
             raise ClientDisconnected("the client disconnected")
 

@@ -27,7 +27,7 @@ from .states import ConnectionState, ServerState
 
 STARTING, SERVING = ServerState.STARTING, ServerState.SERVING
 DRAINING, STOPPED = ServerState.DRAINING, ServerState.STOPPED
-IDLE = ConnectionState.IDLE
+IDLE, CLOSING = ConnectionState.IDLE, ConnectionState.CLOSING
 
 #: Seconds between two looks at the connections while the worker leaves.
 DRAIN_TICK = 0.1
@@ -156,7 +156,10 @@ class Server:
 
     def _make_room(self) -> None:
         """Somebody waits, and ``worker_connections`` is reached: end the kept-alive connection that is idle longest."""
-        idle = [c for c in self.context.connections if isinstance(c, HTTPProtocol) and c.state is IDLE]
+        connections = [c for c in self.context.connections if isinstance(c, HTTPProtocol)]
+        if any(connection.state is CLOSING for connection in connections):
+            return  # there will be room in a moment
+        idle = [connection for connection in connections if connection.state is IDLE]
         for connection in sorted(idle, key=lambda connection: connection.deadline):
             connection.drain(self.loop.time())
             if connection.state is not IDLE:

@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from hybridworker import flow as module
 from hybridworker.errors import ClientDisconnected
 from hybridworker.flow import FlowControl
 from tests.fakes import FakeTransport
@@ -170,3 +171,83 @@ def test_readable_is_false_where_nothing_can_be_asked(kind: str) -> None:
         closed.close()
         transport.info["socket"] = {"none": None, "closed": closed, "no socket": null}[kind]
         assert not FlowControl(transport).readable()
+
+
+def test_writes_of_one_turn_are_joined() -> None:
+    """The first goes out at once, the others together when the loop turns."""
+    transport = FakeTransport()
+
+    async def main() -> None:
+        flow = FlowControl(transport)
+        for part in (b"a", b"b", b"c"):
+            flow.write(part)
+        assert transport.writes == [b"a"]
+        await asyncio.sleep(0)
+        assert transport.writes == [b"a", b"bc"]
+        flow.write(b"d")
+        assert transport.writes[-1] == b"d"
+
+    asyncio.run(main())
+
+
+def test_what_is_held_back_is_bounded() -> None:
+    """Above the bound it goes out before the loop turns."""
+    transport = FakeTransport()
+
+    async def main() -> None:
+        flow = FlowControl(transport)
+        flow.write(b"a")
+        flow.write(b"b" * (module.CORK_MAX + 1))
+        assert len(transport.writes) == 2
+
+    asyncio.run(main())
+
+
+def test_a_stream_goes_on_while_the_loop_does_not_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that computes between its writes is not held up by them."""
+    transport = FakeTransport()
+    now = [1.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+
+    async def main() -> None:
+        flow = FlowControl(transport)
+        flow.write(b"a")
+        flow.write(b"b")
+        assert transport.writes == [b"a"]
+        now[0] += 1
+        flow.write(b"c")
+        assert transport.writes == [b"a", b"bc"]
+
+    asyncio.run(main())
+
+
+def test_what_is_held_back_for_a_lost_peer_is_dropped() -> None:
+    """A closed transport takes nothing."""
+    transport = FakeTransport()
+
+    async def main() -> None:
+        flow = FlowControl(transport)
+        flow.write(b"a")
+        flow.write(b"b")
+        flow.lose()
+        await asyncio.sleep(0)
+        assert transport.writes == [b"a"]
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_drain_leaves_no_waiter() -> None:
+    """Nobody is waited for who has gone."""
+    transport = FakeTransport()
+
+    async def main() -> None:
+        flow = FlowControl(transport)
+        flow.pause_writing()
+        task = asyncio.create_task(flow.drain())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert flow.waiters == []
+        flow.resume_writing()
+
+    asyncio.run(main())

@@ -49,10 +49,10 @@ def profile(scenario: Scenario, server: Server, seconds: int, directory: Path, c
     (directory / "hooks.py").write_text(HOOKS)
     with serving(server, launch_of(scenario, *extra), directory, core) as running:
         load.check(scenario, running)
-        load.put_load(scenario, running.port, 1)
+        load.put_load(scenario, running, 1)
         if sampler:
             return _sampled(sampler, scenario, running, seconds, native)
-        load.put_load(scenario, running.port, seconds)
+        load.put_load(scenario, running, seconds)
     if not (directory / "profile.out").exists():
         raise ServerError("the worker left no profile: without py-spy only a gunicorn worker that leaves cleanly can")
     return _deterministic(directory / "profile.out")
@@ -65,7 +65,7 @@ def _sampled(sampler: str, scenario: Scenario, running: Running, seconds: int, n
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     assert process.stderr
     try:
-        seen = load.put_load(scenario, running.port, seconds)
+        seen = load.put_load(scenario, running, seconds)
         _, errors = process.communicate(timeout=30)
     finally:
         end(process)

@@ -103,7 +103,7 @@ def _group(name: str, title: str, **options: object) -> Scenario:
 
 def _burst(count: int, workers: int) -> Scenario:
     fair = count / workers
-    # The largest share is the smallest and two at most: with two workers one above the fair share, with more not two.
+    # Under two more than the fair share; the least share stands under the table.
     return _group(f"burst-{count}-{workers}", f"Burst of {count:,} connections, {workers} workers", client="burst",
                   measure=Measure.SHARE, connections=count, workers=workers, limit=(fair + 2) / fair)  # fmt: skip
 

@@ -1,5 +1,5 @@
 """
-What is measured against: how each server is started with one worker, and how a started one is observed.
+What is measured against: how each server is started and how a started one is observed.
 
 Every server gets the same bounds (one worker, the same threads for WSGI, keep-alive long enough for the load, access
 log only where the scenario asks for it) and otherwise its own defaults. A server runs in its own session, so that

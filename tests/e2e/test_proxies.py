@@ -53,8 +53,9 @@ CLAIMED = "203.0.113.9"
 BODY = random.Random(3).randbytes(10_000_000)
 
 NGINX_CONF = """
+{user}
 daemon off;
-master_process off;
+worker_processes 1;
 pid nginx.pid;
 error_log stderr warn;
 events {{ }}
@@ -162,6 +163,7 @@ def running(argv: list[str], folder: Path, listeners: list[socket.socket], env: 
             stdout=output,
             stderr=output,
             pass_fds=[listener.fileno() for listener in listeners],
+            start_new_session=True,
         )
     ports = [listener.getsockname()[1] for listener in listeners]
     for listener in listeners:
@@ -174,9 +176,15 @@ def running(argv: list[str], folder: Path, listeners: list[socket.socket], env: 
         try:
             process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
+
+
+def upstream(server: Gunicorn) -> str:
+    """The first address of ``server``, as nginx writes it. Its working directory is not that of the proxy."""
+    bind = server.url.removeprefix("http://")
+    return f"unix:{server.directory / bind.removeprefix('unix:')}" if bind.startswith("unix:") else bind
 
 
 @contextlib.contextmanager
@@ -189,7 +197,8 @@ def nginx(server: Gunicorn) -> Iterator[Proxy]:
         names = ["127.0.0.1:%d" % listener.getsockname()[1] for listener in (plain, encrypted)]
         (folder / "nginx.conf").write_text(
             NGINX_CONF.format(
-                upstream=server.url.removeprefix("http://"),
+                user="user root;" if os.getuid() == 0 else "",  # or it could not enter the folder
+                upstream=upstream(server),
                 plain=names[0],
                 encrypted=names[1],
                 certificate=folder / "server.pem",
@@ -209,12 +218,11 @@ def haproxy(server: Gunicorn, mode: str, option: str) -> Iterator[Proxy]:
     assert HAPROXY is not None
     with tempfile.TemporaryDirectory(prefix="hw-haproxy-") as path, bound() as listener:
         folder = Path(path)
-        upstream = server.url.removeprefix("http://")
         (folder / "haproxy.cfg").write_text(
             HAPROXY_CONF.format(
                 mode=mode,
                 descriptor=listener.fileno(),
-                upstream=f"unix@{upstream.removeprefix('unix:')}" if upstream.startswith("unix:") else upstream,
+                upstream=upstream(server).replace("unix:", "unix@"),
                 option=option,
             )
         )
