@@ -11,9 +11,12 @@ The rule one could break by accident: look through wrappers (``functools.partial
 
 from __future__ import annotations
 
+import difflib
 import enum
 import functools
 import inspect
+import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +26,9 @@ from asgiref.sync import iscoroutinefunction
 
 from .asgi import ASGIApp
 from .errors import ConfigurationError
+
+#: What applications are called.
+USUAL = ("app", "application", "create_app")
 
 
 class Interface(enum.Enum):
@@ -78,6 +84,30 @@ def detect(app: Any, override: str = "auto") -> Decision:
         f"cannot tell whether {_name(app)} is an ASGI or a WSGI application from its signature;"
         " set HYBRIDWORKER_INTERFACE=asgi, asgi2 or wsgi"
     )
+
+
+def advice(uri: str | None, exc: Exception) -> str | None:
+    """
+    One line for an application that is not where ``uri`` (``module:variable``) says.
+
+    ``exc`` is what came of loading it. ``None`` where the fault is not in ``uri``.
+    """
+    if uri is None:
+        return None
+    module, _, variable = uri.partition(":")
+    if isinstance(exc, ImportError):
+        if exc.name is None and str(exc).startswith("Failed to find application"):  # gunicorn's, for "file.py"
+            return f"{uri}: {exc}"
+        if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
+            return None
+        return f"{uri}: there is no module {exc.name!r} in {os.getcwd()} or on Python's path; --chdir names its folder"
+    loaded = vars(sys.modules[module]) if module in sys.modules else {}
+    wanted = variable.partition("(")[0] or "application"
+    names = [name for name, value in loaded.items() if callable(value) and not name.startswith("_")]
+    near = (*difflib.get_close_matches(wanted, names, n=1), *USUAL) if variable else USUAL
+    likely = [name for name in near if name in names and name != wanted]
+    hint = f"did you mean {module}:{likely[0]}?" if likely else "name the application as module:variable"
+    return f"{uri}: {str(exc).rstrip('.')}; {hint}"
 
 
 def single_callable(app: Any, interface: Interface) -> ASGIApp:

@@ -2,10 +2,10 @@
 Handoff: a response on its way from the thread that makes it to the loop that sends it.
 
 The half of a WSGI call that crosses the border between threads; :mod:`.wsgi` is the half
-that knows WSGI, and :mod:`.threads` runs it.
+that knows the application, and :mod:`.threads` runs it.
 
-    thread side    outbox, final, ended -> post;  ask -> wait
-    loop side      wake -> deliver: send(start), send(body);  receive() -> answer
+    thread side    put -> outbox, finish -> final, ended -> post;    ask -> wait
+    loop side      wake -> deliver: send(start), send(body);         receive() -> answer
 
 Neither side takes a lock. Each field has one writer, what the thread produces is appended
 to ``outbox``, and what it needs it asks for and finds in ``inbox``. The rule one could
@@ -34,34 +34,43 @@ READ, ROOM = "read", "room"
 _ROOM_MADE: Message = {}
 
 
-class Border(Protocol):
-    """The pool that the thread belongs to."""
+class Pool(Protocol):
+    """The threads, as :class:`~.threads.ThreadPool` has them."""
 
     loop: asyncio.AbstractEventLoop
+
+    def submit(self, call: Any) -> None:
+        """Have the call run by a thread."""
+
+    def cancel(self, call: Any) -> bool:
+        """Have it not run, if no thread has begun with it."""
 
     def post(self, call: Any) -> None:
         """Have :meth:`Handoff.wake` called by the loop."""
 
 
 class Handoff:
-    """What one call hands over, and what it asks for."""
+    """The response of one call, and what the call asks for."""
 
     __slots__ = (
-        "border",
+        "pool",
+        "queued_at",  # the pool's own
         # written by the thread
+        "bodiless",
         "ended",
         "error",
         "file",
         "final",
         "hints",
+        "length",
         "outbox",
         "sent",
         "start",
+        "started",
         # written by the loop
         "future",
         "gone",
         "missed",
-        "queued_at",
         "taken",
         # set by one side, cleared by the other
         "asked",
@@ -69,24 +78,34 @@ class Handoff:
         "posted",
     )
 
-    def __init__(self, border: Border) -> None:
-        self.border = border
-        self.ended = False  #: the call is over
-        self.error: BaseException | None = None
-        self.file: Message | None = None  #: the message for a file that ends the body
-        self.final = False  #: outbox and file hold all that is left of the response
-        self.hints: list[Message] = []
-        self.outbox: list[bytes] = []
-        self.sent = 0  #: bytes of body that were handed over
-        self.start: Message | None = None  #: set before anything is in the outbox
-        self.future: asyncio.Future[None] = border.loop.create_future()
-        self.gone = False  #: nobody takes anything any more
-        self.missed = False  #: wake() came while nobody waited for it
-        self.queued_at = 0.0  #: kept by the pool
-        self.taken = 0  #: bytes of ``sent`` that the connection has taken
-        self.asked: str | None = None
-        self.inbox: SimpleQueue[Message | None] | None = None
-        self.posted = False
+    queued_at: float
+    bodiless: bool  #: nothing follows the head: HEAD, 204, 304
+    ended: bool  #: the call is over
+    error: BaseException | None
+    file: Message | None  #: the message for a file that ends the body
+    final: bool  #: outbox and file hold all that is left of the response
+    hints: list[Message] | None  #: informational messages
+    length: int | None  #: announced Content-Length
+    outbox: list[bytes]
+    sent: int  #: bytes of body that were handed over
+    start: Message | None  #: the head; set before anything is in the outbox
+    started: bool  #: the head can no longer be changed
+    future: asyncio.Future[None]
+    gone: bool  #: nobody takes anything any more
+    missed: bool  #: wake() came while nobody waited for it
+    taken: int  #: bytes of ``sent`` that the connection has taken
+    asked: str | None
+    inbox: SimpleQueue[Message | None] | None
+    posted: bool
+
+    def __init__(self, pool: Pool) -> None:
+        # In chains, because this is done for every request.
+        self.pool = pool
+        self.future = pool.loop.create_future()
+        self.outbox = []
+        self.sent = self.taken = 0
+        self.start = self.length = self.error = self.hints = self.file = self.asked = self.inbox = None
+        self.bodiless = self.ended = self.final = self.started = self.gone = self.missed = self.posted = False
 
     @property
     def label(self) -> str:
@@ -106,10 +125,12 @@ class Handoff:
             self.future.set_result(None)
 
     async def deliver(self, receive: Receive, send: Send) -> None:
-        """Send the response, and answer the thread, until the call is over. Raises what the call raised."""
+        """Have the call run, send its response, answer what it asks. Raises what the call raised."""
+        pool = self.pool
+        pool.submit(self)
         try:
             await self.future
-            if self.ended and self.error is None and not self.hints and self.sent <= JOIN_MAX and self.file is None:
+            if self.ended and self.error is None and self.sent <= JOIN_MAX and self.file is None and not self.hints:
                 # All of the response at once, as it mostly is. _relay would do the same, more slowly.
                 await send(self.start)  # type: ignore[arg-type]  # there is one, since the call ended well
                 await send({"type": "http.response.body", "body": b"".join(self.outbox), "more_body": False})
@@ -117,6 +138,7 @@ class Handoff:
                 await self._relay(receive, send)
         except BaseException:
             self.gone = True
+            pool.cancel(self)
             self._dismiss()
             raise
         self.gone = True
@@ -148,7 +170,7 @@ class Handoff:
             elif self.asked is ROOM:
                 self._answer(_ROOM_MADE)
             if not self.missed:
-                self.future = self.border.loop.create_future()
+                self.future = self.pool.loop.create_future()
                 await self.future
         if self.error is not None:
             self._fail()
@@ -199,17 +221,37 @@ class Handoff:
             self.file["file"].close()
         error, self.error = self.error, None
         if error is not None and not caused_by_disconnect(error):
-            self.border.loop.call_exception_handler(
+            self.pool.loop.call_exception_handler(
                 {"message": f"Error handling request {self.label}, whose client has gone", "exception": error}
             )
 
     # -- thread side
 
+    def put(self, data: bytes) -> None:
+        """Hand over ``data``, or what of it fits the announced length. Raises :class:`~.errors.ClientDisconnected`."""
+        self.started = True
+        if self.gone:
+            raise ClientDisconnected("the client disconnected")
+        if self.final or self.bodiless:
+            self.final = True
+            return
+        length = self.length
+        if length is not None:
+            sent = self.sent
+            if sent + len(data) >= length:
+                data = data[: length - sent]
+                self.outbox.append(data)
+                self.sent = length
+                self.final = True
+                return
+        self.outbox.append(data)
+        self.sent += len(data)
+
     def post(self) -> None:
         """Let the loop look at what was handed over."""
         if not self.posted:
             self.posted = True
-            self.border.post(self)
+            self.pool.post(self)
 
     def ask(self, what: str) -> Message:
         """Have the loop do ``what``, and wait for it. Raises :class:`~.errors.ClientDisconnected`."""

@@ -247,7 +247,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                     if (
                         3 < size <= context.small_head
                         and self.scanner is None
-                        and data[0] != 13
+                        and data[0] > 13  # an empty line, or a part of one, is for the scanner
                         and data.count(b"\n", 0, size) <= context.max_lines
                     ):
                         self.begin(data)

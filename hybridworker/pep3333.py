@@ -116,16 +116,10 @@ class RequestBody(io.RawIOBase):
 
 def encode_status(status: str) -> tuple[int, bytes | None]:
     """The code of a status, and its reason phrase unless that is the registered one. Raises WSGIError."""
-    known = _statuses.get(status) if isinstance(status, str) else None
-    if known is None:
-        match = _STATUS.fullmatch(status) if isinstance(status, str) else None
-        if match is None:
-            raise WSGIError(f"{status!r} is not a status like '200 OK' ({START_RESPONSE})")
-        code, reason = int(match[1]), match[2] or ""
-        known = code, None if reason == _PHRASES.get(code) else reason.encode("latin-1")
-        if len(_statuses) < _CACHE_MAX:
-            _statuses[status] = known
-    return known
+    try:
+        return _statuses[status]
+    except (KeyError, TypeError):
+        return _parse_status(status)
 
 
 def encode_fields(headers: Iterable[tuple[str, str]]) -> tuple[Headers, int | None]:
@@ -142,13 +136,15 @@ def encode_fields(headers: Iterable[tuple[str, str]]) -> tuple[Headers, int | No
             encoded = _encode_name(name)
         if not encoded:
             continue
-        # Nearly every value is printable, which is known sooner than that it matches.
-        if not isinstance(value, str) or not (value.isprintable() or _VALUE.fullmatch(value)):
-            raise WSGIError(f"the value of {name} is no str, or has control characters ({START_RESPONSE})")
         try:
+            # Nearly every value is printable, which is known sooner than that it matches.
+            if not value.isprintable() and _VALUE.fullmatch(value) is None:
+                raise WSGIError(f"the value of {name} has control characters ({START_RESPONSE})")
             field = value.encode("latin-1")
         except UnicodeEncodeError:
             raise WSGIError(f"the value of {name} has characters beyond latin-1 ({START_RESPONSE})") from None
+        except AttributeError:
+            raise WSGIError(f"the value of {name} is no str ({START_RESPONSE})") from None
         if encoded is _LENGTH:
             field = field.strip(b" \t")
             if not field.isdigit():
@@ -182,3 +178,14 @@ def _encode_name(name: str) -> bytes:
     if len(_names) < _CACHE_MAX:
         _names[name] = encoded
     return encoded
+
+
+def _parse_status(status: Any) -> tuple[int, bytes | None]:
+    match = _STATUS.fullmatch(status) if isinstance(status, str) else None
+    if match is None:
+        raise WSGIError(f"{status!r} is not a status like '200 OK' ({START_RESPONSE})")
+    code, reason = int(match[1]), match[2] or ""
+    parsed = code, None if reason == _PHRASES.get(code) else reason.encode("latin-1")
+    if len(_statuses) < _CACHE_MAX:
+        _statuses[status] = parsed
+    return parsed

@@ -149,20 +149,33 @@ class Settings:
             **variables,
         )
 
+    @property
+    def has_distant_proxy(self) -> bool:
+        """Whether somebody beyond this machine is trusted about its clients."""
+        trusted = [self.forwarded_networks, self.proxy_networks if self.proxy_protocol != "off" else ()]
+        return any(networks is None or not all(net.is_loopback for net in networks) for networks in trusted)
+
 
 def check(cfg: Any, environ: Mapping[str, str] = os.environ) -> list[str]:
     """
     Validate everything, as a worker will; for the master, once.
 
     Returns the lines to be logged as warnings: one for each setting that has a value
-    of its own and no effect here. Raises :class:`~.errors.ConfigurationError`.
+    of its own and no effect here, and one for a keepalive that will disturb a proxy.
+    Raises :class:`~.errors.ConfigurationError`.
     """
-    Settings.from_gunicorn(cfg, environ)
-    return [
+    settings = Settings.from_gunicorn(cfg, environ)
+    warnings = [
         f"{name}={cfg.settings[name].get()!r} has no effect with this worker: {row.remark}"
         for name, row in SETTINGS.items()
         if row.fate is Fate.REFUSED and is_changed(cfg, name)
     ]
+    if not is_changed(cfg, "keepalive") and settings.has_distant_proxy:
+        warnings.append(
+            f"keepalive={cfg.keepalive} s is gunicorn's default and shorter than what most load balancers keep a"
+            " connection for, so that they now and then answer 502: set it above theirs, to 75 for instance"
+        )
+    return warnings
 
 
 # -- conversions

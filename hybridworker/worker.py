@@ -18,19 +18,18 @@ writes a report of what the worker does.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import gc
-import logging
 import os
+import platform
 import signal
 import ssl
 import sys
-import threading
 import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import httptools
 import uvloop
 from gunicorn import SERVER_SOFTWARE
 from gunicorn.arbiter import Arbiter
@@ -40,11 +39,12 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.base import Worker as BaseWorker
 
 from .accesslog import RequestHooks, access_writer
-from .application import Decision, Interface, detect, single_callable
+from .application import Decision, Interface, advice, detect, single_callable
 from .asgi import ASGIApp
 from .context import WorkerContext
 from .errors import ConfigurationError, LifespanFailed
 from .fleet import PID, REASONS, RECYCLED, STARTED, Board, Fleet, Slot, Standing, stand
+from .leaving import leave_without_threads
 from .lifespan import Lifespan
 from .server import Server
 from .settings import Settings, check
@@ -91,6 +91,14 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         except ConfigurationError as exc:
             log.error("%s", exc)
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        log.info(
+            "hybridworker %s: %s, httptools %s, Python %s; a WSGI application gets threads=%d in each worker",
+            sys.modules[__package__].__version__,  # the package imports this module, not the other way round
+            "asyncio" if cfg.asgi_loop == "asyncio" else f"uvloop {uvloop.__version__}",  # type: ignore[attr-defined]
+            httptools.__version__,
+            platform.python_version(),
+            cfg.threads,
+        )
         for warning in warnings:
             log.warning("%s", warning)
 
@@ -135,8 +143,15 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def load_wsgi(self) -> None:
         """Load the application, decide what it is, and prepare whatever may fail: errors here stop the arbiter."""
-        super().load_wsgi()
-        name = getattr(self.app, "app_uri", None) or repr(self.wsgi)
+        uri = getattr(self.app, "app_uri", None)
+        try:
+            super().load_wsgi()
+        except (ImportError, AppImportError) as exc:
+            if (line := advice(uri, exc)) is None:
+                raise  # something inside of the application: its traceback tells
+            self.log.error("%s", line)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR if isinstance(exc, ImportError) else Arbiter.APP_LOAD_ERROR)
+        name = uri or repr(self.wsgi)
         try:
             self.settings = Settings.from_gunicorn(self.cfg)
             self.decision = detect(self.wsgi, self.settings.interface)
@@ -423,28 +438,3 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception that nobody awaited belongs into gunicorn's error log, not into asyncio's logger."""
         self.log.error("%s", context.get("message"), exc_info=context.get("exception"))
-
-
-def leave_without_threads(code: int) -> None:
-    """
-    Let the process end with ``code`` although threads are still busy.
-
-    The interpreter waits at exit for the threads of every ``ThreadPoolExecutor``, also
-    of those that asgiref and ``run_in_executor`` make: one blocked call would hold the
-    worker for as long as it blocks. The callback registered here runs before that wait.
-    """
-
-    def leave() -> None:
-        if all(thread is threading.main_thread() for thread in threading.enumerate()):
-            return
-        atexit._run_exitfuncs()
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except (OSError, ValueError):  # closed, or nobody reads it
-                pass
-        os._exit(code)
-
-    # The only way to be called before the wait; its callbacks run in reverse order of registration.
-    threading._register_atexit(leave)  # type: ignore[attr-defined]

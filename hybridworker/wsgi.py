@@ -28,7 +28,7 @@ from asgiref.wsgi import WsgiToAsgi, WsgiToAsgiInstance
 
 from .asgi import Message, Receive, Scope, Send, WSGIApp
 from .environ import request_environ
-from .errors import ClientDisconnected, ConfigurationError, WSGIError
+from .errors import ConfigurationError, WSGIError
 from .handoff import AHEAD_MAX, READ, ROOM, Handoff
 from .pep3333 import (
     BLOCK,
@@ -139,15 +139,17 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
     a thread that did so as well would corrupt it.
     """
 
-    __slots__ = ("bodiless", "body", "context", "length", "middleware", "scope", "started", "status")
+    __slots__ = ("body", "context", "middleware", "scope", "status")
+
+    body: io.BytesIO | io.BufferedReader
+    context: contextvars.Context
+    scope: Scope
+    status: str | None  #: as the application gave it
 
     def __init__(self, middleware: WSGIMiddleware) -> None:
         Handoff.__init__(self, middleware.pool)
         self.middleware = middleware
-        self.bodiless = False  #: nothing follows the head: HEAD, 204, 304
-        self.length: int | None = None  #: announced Content-Length
-        self.started = False  #: the head can no longer be changed
-        self.status: str | None = None
+        self.status = None
 
     @property
     def label(self) -> str:
@@ -162,37 +164,30 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
 
     # -- loop side
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve ``scope``. Raises what the application raised, and what ``send`` and ``receive`` raise."""
         if scope["type"] != "http":
             raise ValueError(f"a WSGI application serves http, not {scope['type']}")
-        self.scope: Scope = scope
-        self.body: io.BytesIO | io.BufferedReader
+        self.scope = scope
+        self.context = contextvars.copy_context()
         for name, _ in scope["headers"]:
             if name in _BODY_FIELDS:
-                self.body = await self._open_body(receive)
-                break
-        else:
-            self.body = io.BytesIO()
-        self.context = contextvars.copy_context()
-        pool = self.middleware.pool
-        pool.submit(self)
-        try:
-            await self.deliver(receive, send)
-        finally:
-            if not self.ended:
-                pool.cancel(self)
+                return self._call_with_body(receive, send)
+        self.body = io.BytesIO()
+        return self.deliver(receive, send)
 
-    async def _open_body(self, receive: Receive) -> io.BytesIO | io.BufferedReader:
-        """``wsgi.input``: all of the body if it is short and need not be asked for, else as it comes."""
+    async def _call_with_body(self, receive: Receive, send: Send) -> None:
+        """Begin with all of the body if it is short and need not be asked for, else let it be read as it comes."""
         fields = dict(self.scope["headers"])
         message = None
         if b"transfer-encoding" not in fields and b"expect" not in fields:
             if int(fields[b"content-length"]) <= WHOLE_BODY_MAX:
                 message = await receive()
-                if message["type"] == "http.request" and not message.get("more_body", False):
-                    return io.BytesIO(message.get("body", b""))
-        return io.BufferedReader(RequestBody(self._receive, message), BLOCK)
+        if message is not None and message["type"] == "http.request" and not message.get("more_body", False):
+            self.body = io.BytesIO(message.get("body", b""))
+        else:
+            self.body = io.BufferedReader(RequestBody(self._receive, message), BLOCK)
+        await self.deliver(receive, send)
 
     # -- thread side
 
@@ -244,7 +239,10 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             # All of it is here: nothing comes late, nothing has to be closed, and its size is known.
             whole = not self.started
             for item in iterable:
-                self._push(item)
+                if type(item) is not bytes or self.start is None:
+                    self._check(item)
+                if item:
+                    self.put(item)
             self._finish(self.sent if whole else None)
             return
         try:
@@ -285,8 +283,10 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
 
     def write(self, data: bytes) -> None:
         """PEP 3333, "The write() Callable". Raises :class:`~.errors.ClientDisconnected`, an OSError."""
-        self._push(data)
+        if type(data) is not bytes or self.start is None:
+            self._check(data)
         if data:
+            self.put(data)
             self.post()
             if self.sent - self.taken > AHEAD_MAX and not self.final:
                 self.ask(ROOM)
@@ -296,36 +296,27 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         if self.started or self.scope["http_version"] == "1.0":
             return
         fields, _ = encode_fields((_text(name), _text(value)) for name, value in headers)
-        self.hints.append({"type": "http.response.informational", "status": 103, "headers": fields})
+        hint: Message = {"type": "http.response.informational", "status": 103, "headers": fields}
+        if self.hints is None:
+            self.hints = [hint]
+        else:
+            self.hints.append(hint)
         self.post()
 
-    def _push(self, data: bytes) -> None:
-        """Put ``data`` into the outbox, or what of it fits the announced length."""
-        if type(data) is not bytes and not isinstance(data, bytes):
-            raise WSGIError(f'the application produced {type(data).__name__}, not bytes (PEP 3333, "Unicode Issues")')
-        if not data:
-            return
-        if self.start is None:
+    def _check(self, item: Any) -> None:
+        """Refuse an item that is no bytes, and output that has no head."""
+        if not isinstance(item, bytes):
+            raise WSGIError(f'the application produced {type(item).__name__}, not bytes (PEP 3333, "Unicode Issues")')
+        if item and self.start is None:
             raise WSGIError(f"output came before start_response() was called ({START_RESPONSE})")
-        if self.gone:
-            raise ClientDisconnected("the client disconnected")
-        self.started = True
-        if self.final or self.bodiless:
-            self.final = True
-            return
-        if self.length is not None:
-            data = data[: self.length - self.sent]
-        self.outbox.append(data)
-        self.sent += len(data)
-        if self.sent == self.length:
-            self.final = True
 
     def _finish(self, size: int | None) -> None:
         """The body is complete; ``size`` is the number of its bytes, if that is known before the head is out."""
-        if self.start is None:
+        start = self.start
+        if start is None:
             raise WSGIError(f"start_response() was never called ({START_RESPONSE})")
         if size is not None and self.length is None and not self.bodiless:
-            self.start["headers"].append(length_field(size))
+            start["headers"].append(length_field(size))
         self.started = self.final = True
 
     def _hand_over(self, filelike: Any) -> bool:

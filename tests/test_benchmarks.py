@@ -12,7 +12,7 @@ import pytest
 from tests.benchmarks import report
 from tests.benchmarks.measure import Sample, to_json
 from tests.benchmarks.profile import collapsed
-from tests.benchmarks.scenarios import SCENARIOS, Measure, Scenario, chosen
+from tests.benchmarks.scenarios import GROUP, SCENARIOS, Measure, Scenario, chosen
 from tests.benchmarks.servers import SERVERS, Launch
 
 
@@ -137,6 +137,15 @@ def test_the_page_shows_ratio_bar_and_the_reason_of_a_failure() -> None:
     assert whole.index("\nhybridworker ") < whole.index("\nbare ") < whole.index("\ngranian ")
 
 
+def test_the_shares_of_a_burst_stand_under_the_table() -> None:
+    """The least and the greatest of all rounds, of every server that has some."""
+    burst = [{"value": 1.0, "least": 31, "most": 33}, {"value": 1.0, "least": 32, "most": 32}]
+    measured = results({"hybridworker": burst, "uvicorn-worker": rounds(None)}, "burst-64-2")
+    _, whole = report.render(measured)
+    assert "Least to greatest share of a worker: hybridworker 31-33.\n" in whole
+    assert "share of a worker" not in report.render(results({"hybridworker": rounds(1)}))[1]
+
+
 def test_the_summary_replaces_what_is_between_the_markers_and_nothing_else() -> None:
     """Twice the same summary gives the same page."""
     page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
@@ -179,13 +188,20 @@ def test_chosen_takes_shell_patterns_in_the_order_of_the_table() -> None:
 
 @pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
 def test_every_server_is_told_its_port_and_its_application(server: Any) -> None:
-    """And never more than one worker."""
+    """And never more than one worker, unless the scenario is about several."""
     launch = Launch(app="module:app", interface="wsgi", port=18123, threads=8)
     command = server.command(launch)
     assert "module:app" in command
     assert any(part.endswith("18123") for part in command)
     if "--workers" in command:
         assert command[command.index("--workers") + 1] == "1"
+
+
+@pytest.mark.parametrize("name", GROUP)
+def test_the_servers_of_a_group_are_told_how_many_workers(name: str) -> None:
+    """The scenarios with several compare nobody who would start one."""
+    command = SERVERS[name].command(Launch(app="module:app", interface="asgi", port=18123, workers=4))
+    assert command[command.index("--workers") + 1] == "4"
 
 
 def test_units_say_which_direction_is_better() -> None:

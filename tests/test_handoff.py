@@ -43,13 +43,13 @@ class Call(Handoff):
         self.ended = True
         self.over.set()
 
-    def put(self, *items: bytes) -> None:
-        self.outbox += items
-        self.sent += sum(map(len, items))
+    def give(self, *items: bytes) -> None:
+        for item in items:
+            self.put(item)
 
     def head(self, *items: bytes) -> None:
         self.start = START
-        self.put(*items)
+        self.give(*items)
 
 
 @asynccontextmanager
@@ -57,7 +57,6 @@ async def calling(script: Callable[[Call], None], client: Client) -> AsyncIterat
     """Run ``script`` for ``client``; the block sees the call and the task that delivers it."""
     pool = ThreadPool(1)
     call = Call(pool, script)
-    pool.submit(call)
     try:
         async with asyncio.timeout(DEADLINE):
             yield call, asyncio.ensure_future(call.deliver(client.receive, client.send))
@@ -122,7 +121,7 @@ def test_items_that_wait_are_joined() -> None:
         call.head(b"first")
         call.post()
         passes(go)
-        call.put(*[b"y"] * 100, big, b"z" * 10, b"z" * 10)
+        call.give(*[b"y"] * 100, big, b"z" * 10, b"z" * 10)
         call.post()
         call.final = True
 
@@ -145,7 +144,7 @@ def test_end_without_a_body() -> None:
     go = threading.Event()
 
     def script(call: Call) -> None:
-        call.hints.append({"type": "http.response.informational"})
+        call.hints = [{"type": "http.response.informational"}]
         call.post()
         passes(go)
         call.start = START
@@ -260,7 +259,7 @@ def test_hints_go_before_the_head() -> None:
     """Informational messages are sent at once, in order."""
 
     def script(call: Call) -> None:
-        call.hints += [{"type": "http.response.informational", "status": 103}, {"type": "http.response.informational"}]
+        call.hints = [{"type": "http.response.informational", "status": 103}, {"type": "http.response.informational"}]
         call.post()
         call.head(b"x")
         call.final = True
@@ -379,7 +378,7 @@ async def errors_of(script: Callable[[Call], None], end: Callable[[Client, async
             await task
         call.script_may_end.set()  # type: ignore[attr-defined]
         assert await asyncio.to_thread(call.over.wait, DEADLINE)
-        await until(lambda: call.gone and not call.border.busy)  # type: ignore[attr-defined]
+        await until(lambda: call.gone and not call.pool.busy)  # type: ignore[attr-defined]
         await asyncio.sleep(0)
     return errors
 
@@ -518,7 +517,7 @@ def test_call_leaves_nothing_to_the_garbage_collector() -> None:
                 gone = weakref.ref(call)
                 with contextlib.suppress(Failure):
                     await task
-                pool = call.border
+                pool = call.pool
                 await until(lambda pool=pool: not pool.busy)  # type: ignore[misc]
             del call, task
             await asyncio.sleep(0)

@@ -131,3 +131,11 @@ def test_an_unfinished_chunk_is_handed_on_as_it_comes() -> None:
     assert not scanner.complete
     assert scanner.feed(b"\r\n\r\n") == (b"0\r\n\r\n", b"")
     assert scanner.complete
+
+
+@pytest.mark.parametrize("extension", [b";=a", b";a=", b";", b';a="b', b";a b", b";a=b;"])
+def test_a_malformed_chunk_extension_is_an_error(extension: bytes) -> None:
+    """RFC 9112 7.1.1: a name, and perhaps a token or a quoted string."""
+    scanner = ChunkScanner(make_settings())
+    scanner.feed(b"1" + extension + b"\r\n")
+    assert scanner.error is not None

@@ -1,7 +1,7 @@
 """
-What is measured against: how each server is started and how a started one is observed.
+What is measured against: how each server is started, and how a started one is observed.
 
-Every server gets the same bounds (one worker, the same threads for WSGI, keep-alive long enough for the load, access
+Every server gets the same bounds (the same workers and threads for WSGI, keep-alive long enough for the load, access
 log only where the scenario asks for it) and otherwise its own defaults. A server runs in its own session, so that
 stopping it can end whatever it started and nothing else.
 """
@@ -60,15 +60,8 @@ class Server:
 
 def _gunicorn(worker_class: str, threads: int | None = None) -> Callable[[Launch], list[str]]:
     def command(launch: Launch) -> list[str]:
-        options = [sys.executable, "-m", "gunicorn", "--worker-class", worker_class]
-        options += [
-            "--workers",
-            str(launch.workers),
-            "--bind",
-            launch.bind,
-            "--threads",
-            str(threads or launch.threads),
-        ]
+        options = [sys.executable, "-m", "gunicorn", "--worker-class", worker_class, "--bind", launch.bind]
+        options += ["--workers", str(launch.workers), "--threads", str(threads or launch.threads)]
         # More than any scenario opens; 75 s is longer than any scenario leaves a connection idle.
         options += ["--worker-connections", "10000", "--keep-alive", "75", "--log-level", "warning"]
         options += ["--no-control-socket"]

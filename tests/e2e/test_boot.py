@@ -166,6 +166,34 @@ def test_options_of_gunicorn_do_not_disturb_the_boot(gunicorn: Servers, option: 
     assert "[WARNING]" not in server.log()
 
 
+def test_a_certificate_that_is_missing_ends_gunicorn(gunicorn: Servers) -> None:
+    """gunicorn looks for the file before any worker is made; its last line names it."""
+    server = gunicorn(
+        "wsgi:app", "--certfile", "/nowhere/server.pem", "--keyfile", "/nowhere/server.pem", ready=False, dirty=True
+    )
+    assert server.wait() == 1
+    assert "/nowhere/server.pem" in server.log()
+    assert "Booting worker" not in server.log()
+
+
+def test_a_setting_that_would_misread_requests_ends_gunicorn(gunicorn: Servers) -> None:
+    """``protocol=uwsgi``: one line that says what to do, no traceback, no worker."""
+    server = gunicorn("wsgi:app", "--protocol", "uwsgi", ready=False, dirty=True)
+    assert server.wait() != 0
+    assert re.search(r"\[ERROR\] protocol='uwsgi'.*set it to http", server.log())
+    assert "Traceback" not in server.log()
+    assert "Booting worker" not in server.log()
+
+
+def test_a_setting_without_effect_is_one_warning(gunicorn: Servers) -> None:
+    """In the master, once, whatever the number of workers; and the server serves."""
+    server = gunicorn("wsgi:app", "--permit-obsolete-folding", workers=2)
+    assert server.request().status == 200
+    warnings = [line for line in server.log().splitlines() if "[WARNING]" in line]
+    assert len(warnings) == 1
+    assert "permit_obsolete_folding=True has no effect with this worker" in warnings[0]
+
+
 def test_a_worker_that_dies_is_replaced(gunicorn: Servers) -> None:
     """The arbiter's business; the new worker serves as the old one did."""
     server = gunicorn("asgi:app", dirty=True)

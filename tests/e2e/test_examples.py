@@ -53,6 +53,7 @@ def upload(server: Gunicorn, path: str) -> dict[str, object]:
 
 NUMBERS = "".join(f"{number}\n" for number in range(10))
 
+
 def test_every_example_has_a_command_and_is_tested() -> None:
     """What begins with a command is started by a test, here or in a file of its own."""
     tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))

@@ -115,6 +115,13 @@ listen worker
 """
 
 
+@pytest.fixture
+def bind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An address for the worker; ``unix:`` gets a path. Comes before ``gunicorn``, so that its folder outlives it."""
+    with tempfile.TemporaryDirectory(prefix="hw-") as folder:
+        yield f"unix:{folder}/socket" if request.param == "unix:" else request.param
+
+
 @dataclass
 class Proxy:
     """One running proxy. ``port`` is that of plain HTTP; ``trust`` signed the certificate of ``tls_port``."""
@@ -182,9 +189,8 @@ def running(argv: list[str], folder: Path, listeners: list[socket.socket], env: 
 
 
 def upstream(server: Gunicorn) -> str:
-    """The first address of ``server``, as nginx writes it. Its working directory is not that of the proxy."""
-    bind = server.url.removeprefix("http://")
-    return f"unix:{server.directory / bind.removeprefix('unix:')}" if bind.startswith("unix:") else bind
+    """The first address of ``server``, as nginx writes it."""
+    return server.url.removeprefix("http://")
 
 
 @contextlib.contextmanager
@@ -244,8 +250,8 @@ def seen(proxy: Proxy, app: str, headers: str = "", *, tls: bool = False) -> tup
 
 
 @needs_nginx
-@pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix:socket"])
-def test_asgi_sees_the_client_behind_nginx(gunicorn: Servers, bind: str) -> None:
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix:"], indirect=True)
+def test_asgi_sees_the_client_behind_nginx(bind: str, gunicorn: Servers) -> None:
     """The address that nginx saw, not the one that the client claims; and the scheme that nginx was spoken to in."""
     server = gunicorn("proxied:asgi", "--bind", bind)
     with nginx(server) as proxy:
@@ -264,8 +270,8 @@ def test_asgi_follows_the_chain_of_trusted_proxies(gunicorn: Servers) -> None:
 
 
 @needs_nginx
-@pytest.mark.parametrize(("bind", "peer"), [("127.0.0.1:0", "127.0.0.1"), ("unix:socket", "")])
-def test_wsgi_sees_the_peer_and_the_scheme(gunicorn: Servers, bind: str, peer: str) -> None:
+@pytest.mark.parametrize(("bind", "peer"), [("127.0.0.1:0", "127.0.0.1"), ("unix:", "")], indirect=["bind"])
+def test_wsgi_sees_the_peer_and_the_scheme(bind: str, gunicorn: Servers, peer: str) -> None:
     """REMOTE_ADDR is nginx, as under gunicorn's own workers; the field is there for whoever wants it."""
     server = gunicorn("wsgi:app", "--bind", bind)
     with nginx(server) as proxy:
@@ -286,7 +292,7 @@ def test_an_untrusted_nginx_is_not_believed(gunicorn: Servers, app: str) -> None
 
 
 @needs_nginx
-@pytest.mark.parametrize("app", ["proxied:asgi", "wsgi:app"])
+@BOTH
 def test_nginx_uses_one_connection_for_many_requests(gunicorn: Servers, app: str) -> None:
     """Of clients that have a connection each: the port that the worker sees stays the same."""
     # Whom the worker does not trust is seen as it is.
@@ -355,8 +361,14 @@ def test_a_websocket_through_nginx(gunicorn: Servers, tls: bool) -> None:
 # -- recycling
 
 
+def pid(proxy: Proxy) -> int:
+    """The worker that answers through ``proxy``."""
+    with proxy.connect() as client:
+        return int(client.request("/pid", headers="Connection: close\r\n").body)
+
+
 @needs_nginx
-@pytest.mark.parametrize("app", ["proxied:asgi", "wsgi:app"])
+@BOTH
 def test_hup_behind_nginx_loses_no_request(gunicorn: Servers, app: str) -> None:
     """No 502 although nginx keeps connections and never asks twice: three reloads under the load of four clients."""
     server = gunicorn(app, "--keep-alive", "1000")
@@ -376,19 +388,12 @@ def test_hup_behind_nginx_loses_no_request(gunicorn: Servers, app: str) -> None:
                 workers = set(server.worker_pids())
                 server.signal(signal.SIGHUP)
                 server.wait_workers(lambda pids, old=workers: pids != [] and not old & set(pids), "the next worker")  # type: ignore[misc]
-                before = proxy_pid(proxy)
-                assert before not in workers
+                assert pid(proxy) not in workers
         finally:
             stop = True
         statuses = [status for future in asked for status in future.result(DEADLINE)]
     assert len(statuses) >= 12
     assert set(statuses) == {200}, proxy.log
-
-
-def proxy_pid(proxy: Proxy) -> int:
-    """The worker that answers through ``proxy``."""
-    with proxy.connect() as client:
-        return int(client.request("/pid", headers="Connection: close\r\n").body)
 
 
 # -- HAProxy: the PROXY protocol
@@ -401,8 +406,8 @@ VERSIONS = pytest.mark.parametrize(
 @needs_haproxy
 @BOTH
 @VERSIONS
-@pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix:socket"])
-def test_the_proxy_protocol_names_the_client(gunicorn: Servers, app: str, version: str, option: str, bind: str) -> None:
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "unix:"], indirect=True)
+def test_the_proxy_protocol_names_the_client(bind: str, gunicorn: Servers, app: str, version: str, option: str) -> None:
     """For as long as the connection lasts, in every request of it."""
     server = gunicorn(app, "--proxy-protocol", version, "--bind", bind, "--keep-alive", "1000")
     with haproxy(server, "tcp", option) as proxy, proxy.connect() as client:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
 from tests.e2e.client import Client
-from tests.e2e.harness import DEADLINE, HOOKS, Gunicorn, Servers
+from tests.e2e.harness import APPS, DEADLINE, HOOKS, Gunicorn, Servers
 
 pytestmark = pytest.mark.e2e
 
@@ -119,14 +121,103 @@ def test_client_certificates_are_required_when_configured(gunicorn: Servers, cer
         assert client.request().status == 200
 
 
-def test_a_plain_request_to_the_tls_port_does_no_harm(gunicorn: Servers, certificates: Certificates) -> None:
-    """No plaintext answer; the next client is served."""
+def test_the_context_of_the_hook_is_the_one_in_use(gunicorn: Servers, certificates: Certificates) -> None:
+    """Its lowest version holds; its h2 is never negotiated, not even with a client that speaks nothing else."""
+    server = gunicorn("asgi:app", *certificates.options, "--config", str(APPS / "tls_hook.conf.py"))
+    old = certificates.client_context()
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        connect(server, old)
+    for offered, selected in ((["h2", "http/1.1"], "http/1.1"), (["h2"], None)):
+        context = certificates.client_context()
+        context.set_alpn_protocols(offered)
+        with connect(server, context) as client:
+            assert isinstance(client.socket, ssl.SSLSocket)
+            assert client.socket.selected_alpn_protocol() == selected
+            assert client.request().status == 200
+
+
+def test_a_client_certificate_is_in_the_scope(gunicorn: Servers, certificates: Certificates) -> None:
+    """``cert_reqs`` 1: nobody needs one; who has one of ``ca_certs`` is named; one of somebody else ends the handshake."""
+    server = gunicorn(
+        "asgi:app", *certificates.options, "--ca-certs", str(certificates.folder / "ca.pem"), "--cert-reqs", "1"
+    )
+
+    def extension(context: ssl.SSLContext) -> dict[str, Any]:
+        with connect(server, context) as client:
+            scope = json.loads(client.request("/scope").body)
+            extension: dict[str, Any] = scope["extensions"]["tls"]
+            return extension
+
+    context = certificates.client_context()
+    assert (extension(context)["client_cert_name"], extension(context)["client_cert_chain"]) == (None, [])
+    certificates.authority.issue_cert("client@test", common_name="the client").configure_cert(context)
+    assert "CN=the client" in extension(context)["client_cert_name"]
+    assert extension(context)["client_cert_chain"][0].startswith("-----BEGIN CERTIFICATE-----")
+    foreign = certificates.client_context()
+    trustme.CA().issue_cert("client@test").configure_cert(foreign)
+    # Under TLS 1.3 the client learns of it with the first answer.
+    with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+        extension(foreign)
+    assert extension(context)["client_cert_error"] is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"GET / HTTP/1.1\r\nHost: test\r\n\r\n", b"\0" * 100_000, b"\x16\x03\x01\x02\x00\x01", b""],
+    ids=["plain request", "garbage", "cut", "nothing"],
+)
+@pytest.mark.parametrize("how", ["half-close", "reset"])
+def test_what_is_no_handshake_does_no_harm(
+    gunicorn: Servers, certificates: Certificates, data: bytes, how: str
+) -> None:
+    """No plaintext answer, no error in the log, and the others are served."""
     server = gunicorn("asgi:app", *certificates.options)
-    with server.connect() as client:
-        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
-        assert b"HTTP/1.1 200" not in client.rest()
+    with connect(server, certificates.client_context()) as other:
+        assert other.request().status == 200
+        with server.connect() as client:
+            with contextlib.suppress(ConnectionError):  # the server may have had enough
+                client.send(data)
+                if how == "half-close":
+                    client.half_close()
+            if how == "reset":
+                client.reset()
+            else:
+                assert b"HTTP/1.1 200" not in client.rest()
+        assert other.request().status == 200
     with connect(server, certificates.client_context()) as client:
         assert client.request().status == 200
+
+
+def test_a_handshake_has_the_time_of_a_head(gunicorn: Servers, certificates: Certificates) -> None:
+    """Whoever says nothing, or half of it, is dropped after HYBRIDWORKER_HEADER_TIMEOUT; others are not kept waiting."""
+    server = gunicorn("asgi:app", *certificates.options, env={"HYBRIDWORKER_HEADER_TIMEOUT": "1"})
+    with server.connect() as silent, server.connect() as begun:
+        begun.send(b"\x16\x03\x01\x02\x00\x01")
+        with connect(server, certificates.client_context()) as client:
+            assert client.request().status == 200
+        assert silent.at_end()
+        assert begun.at_end()
+    with connect(server, certificates.client_context()) as client:
+        assert client.request().status == 200
+
+
+def test_handshakes_count_as_connections(gunicorn: Servers, certificates: Certificates) -> None:
+    """One that never ends takes a place of ``worker_connections``, and gives it back."""
+    options = (*certificates.options, "--worker-connections", "2", "--keep-alive", "1000")
+    server = gunicorn("asgi:app", *options)
+    with server.connect() as silent, connect(server, certificates.client_context()) as client:
+        assert client.request().status == 200
+        with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE) as waiting:
+            # An idle connection makes room, a handshake does not: both places are taken by those.
+            client.start("/at-gate/taken")
+            server.wait_log("gate taken reached")
+            silent.close()
+            context = certificates.client_context()
+            with Client(context.wrap_socket(waiting, server_hostname="localhost"), DEADLINE) as last:
+                assert last.request().status == 200
+        server.open("taken")
+        assert client.response().status == 200
 
 
 @pytest.mark.parametrize("content", ["", "this is no certificate\n"], ids=["empty", "garbage"])
