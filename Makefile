@@ -8,18 +8,22 @@ PORT   ?= 8000
 SERVER ?= hybridworker
 JOBS   ?= 4
 TESTS  ?= tests
+CASES  ?= *
+
+PYTHON2 ?= python2.7
 
 VENV   := .venv
 BIN    := $(VENV)/bin
 OLDEST := .venv-oldest
 BENCH  := .venv-bench
+SUITE  := .venv-autobahn
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_WARN_SCRIPT_LOCATION := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest lint types format docs-check checklist bench profile clean
+.PHONY: help run test test-oldest lint types format docs-check checklist autobahn bench profile clean
 
 help:  ## Show this list
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -59,6 +63,9 @@ docs-check: $(VENV)/.test  ## Render README.rst and CHANGELOG.rst; a warning is 
 checklist: $(BENCH)/.bench  ## Run the ASGI and PEP 3333 statements against a server (SERVER=hybridworker, uvicorn, ...)
 	@exec $(BENCH)/bin/python -m tests.checklist $(SERVER)
 
+autobahn: $(VENV)/.test $(SUITE)/.suite  ## Run the Autobahn WebSocket suite, half an hour (CASES='1.* 9.*' for some); needs PYTHON2=python2.7
+	@set -f; $(BIN)/python -m tests.autobahn "$(PYTHON2)" $(SUITE) $(SUITE)/report $(CASES)
+
 bench: $(BENCH)/.bench  ## Measure this worker beside others (SCENARIO=... for some); needs wrk
 	@$(BENCH)/bin/python -m tests.benchmarks run $(SCENARIO)
 
@@ -66,7 +73,7 @@ profile: $(BENCH)/.bench  ## Profile the worker alone under load (SCENARIO=...)
 	@$(BENCH)/bin/python -m tests.benchmarks profile $(or $(SCENARIO),asgi-hello)
 
 clean:  ## Remove the environments, caches and reports
-	rm -rf $(VENV) $(OLDEST) $(BENCH) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(BENCH) $(SUITE) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- environments: a stamp file says what is installed, and is older than pyproject.toml when that has changed
@@ -101,5 +108,18 @@ $(BENCH)/.bench: $(BENCH)/.created pyproject.toml tests/benchmarks/requirements.
 	@echo "Installing hybridworker and the servers it is compared with"
 	@$(BENCH)/bin/pip install -qq --editable '.[websockets,examples,test]' -r tests/benchmarks/requirements.txt
 	@touch $@
+
+# The suite needs Python 2.7. zope.interface is found through a .pth file, which is not read here; a package is.
+$(SUITE)/.suite:
+	@$(PYTHON2) -c 'import sys; sys.exit(sys.version_info[:2] != (2, 7))' 2>/dev/null || { \
+	  echo "The Autobahn suite runs on Python 2.7 only, and $(PYTHON2) is none." >&2; \
+	  echo "Name one (pyenv install 2.7.18 builds it): make PYTHON2=$$HOME/.pyenv/versions/2.7.18/bin/python autobahn" >&2; exit 1; }
+	@$(PYTHON2) -m pip --version >/dev/null 2>&1 || { \
+	  echo "$(PYTHON2) has no pip, which installs the Autobahn suite: $(PYTHON2) -m ensurepip" >&2; exit 1; }
+	@echo "Installing the Autobahn suite"
+	@rm -rf $(SUITE)
+	@$(PYTHON2) -W ignore -m pip install -qq --target $(SUITE) autobahntestsuite || { \
+	  echo "Could not install autobahntestsuite: it needs a C compiler and the headers of OpenSSL and libffi." >&2; exit 1; }
+	@touch $(SUITE)/zope/__init__.py $@
 
 .SECONDARY:

@@ -182,7 +182,11 @@ class RequestResponseCycle(ResponseWriter):
             if hooks is not None:
                 view = hooks.before(self.scope)
             await self.app(self.scope, self.receive, self.send)
-            if self.state is not COMPLETE and self.state is not ABORTED:
+            if self.state is COMPLETE or self.state is ABORTED:
+                pass
+            elif self.disconnected:  # and the application saw it, and had nothing more to say
+                context.log.debug("Client disconnected: %s %s", self.method, self.scope["path"])
+            else:
                 context.log.error(
                     "Application returned without completing its response: %s %s (state %s, expected %s)",
                     self.method,
@@ -205,7 +209,8 @@ class RequestResponseCycle(ResponseWriter):
             del context.cycles[self]
             context.slot[IN_FLIGHT] = len(context.cycles)
             if self.state is not COMPLETE:
-                self.fail(500)
+                # A body that did not come to its end is the client's fault.
+                self.fail(400 if self.disconnected and self.request is RequestState.BODY else 500)
             if hooks is not None and view is not None:
                 hooks.after(view, None, ResponseView(self))
 

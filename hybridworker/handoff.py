@@ -7,6 +7,10 @@ that knows the application, and :mod:`.threads` runs it.
     thread side    put -> outbox, finish -> final, ended -> post;    ask -> wait
     loop side      wake -> deliver: send(start), send(body);         receive() -> answer
 
+A response can be awaited from the start, by :meth:`Handoff.deliver`. But nearly every one
+is made whole before there is anything to do for the loop: with :meth:`Handoff.begin` the
+call runs while nobody waits, and only a response that is not ``whole`` needs a task.
+
 Neither side takes a lock. Each field has one writer, what the thread produces is appended
 to ``outbox``, and what it needs it asks for and finds in ``inbox``. The rule one could
 break by accident: the thread fills ``outbox`` before it sets ``final``, and that before
@@ -16,6 +20,7 @@ break by accident: the thread fills ``outbox`` before it sets ``final``, and tha
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -68,9 +73,11 @@ class Handoff:
         "start",
         "started",
         # written by the loop
+        "begun",
         "future",
         "gone",
         "missed",
+        "ready",
         "taken",
         # set by one side, cleared by the other
         "asked",
@@ -90,9 +97,11 @@ class Handoff:
     sent: int  #: bytes of body that were handed over
     start: Message | None  #: the head; set before anything is in the outbox
     started: bool  #: the head can no longer be changed
-    future: asyncio.Future[None]
+    begun: bool  #: the pool has, or has had, the call
+    future: asyncio.Future[None] | None  #: what deliver() waits for
     gone: bool  #: nobody takes anything any more
     missed: bool  #: wake() came while nobody waited for it
+    ready: Callable[[], None] | None  #: what the first wake() calls, if begin() was given it
     taken: int  #: bytes of ``sent`` that the connection has taken
     asked: str | None
     inbox: SimpleQueue[Message | None] | None
@@ -101,11 +110,13 @@ class Handoff:
     def __init__(self, pool: Pool) -> None:
         # In chains, because this is done for every request.
         self.pool = pool
-        self.future = pool.loop.create_future()
         self.outbox = []
         self.sent = self.taken = 0
         self.start = self.length = self.error = self.hints = self.file = self.asked = self.inbox = None
-        self.bodiless = self.ended = self.final = self.started = self.gone = self.missed = self.posted = False
+        self.future = self.ready = None
+        self.begun = self.bodiless = self.ended = self.final = self.started = self.gone = self.missed = self.posted = (
+            False
+        )
 
     @property
     def label(self) -> str:
@@ -119,27 +130,56 @@ class Handoff:
         self.posted = False
         if self.gone:
             self._dismiss()
-        elif self.future.done():
+        elif self.ready is not None:
+            ready, self.ready = self.ready, None
+            ready()
+        elif self.future is None or self.future.done():
             self.missed = True
         else:
             self.future.set_result(None)
 
+    def begin(self, ready: Callable[[], None] | None = None) -> None:
+        """
+        Have the call run. ``ready()`` is called when there is something to do for the loop, once.
+
+        Raises RuntimeError where no thread can be started.
+        """
+        self.begun = True
+        self.ready = ready
+        try:
+            self.pool.submit(self)
+        except RuntimeError:
+            self.cancel()
+            raise
+
+    def whole(self) -> bytes | None:
+        """The body of a response that is complete with it and ``start``; None where there is more to do than that."""
+        if self.ended and self.error is None and self.sent <= JOIN_MAX and self.file is None and not self.hints:
+            return b"".join(self.outbox)
+        return None
+
+    def cancel(self) -> None:
+        """Nobody wants the response, or the rest of it, any more. A call that no thread has begun with never runs."""
+        self.gone = True
+        self.ready = None
+        self.pool.cancel(self)
+        self._dismiss()
+
     async def deliver(self, receive: Receive, send: Send) -> None:
         """Have the call run, send its response, answer what it asks. Raises what the call raised."""
-        pool = self.pool
-        pool.submit(self)
         try:
-            await self.future
-            if self.ended and self.error is None and self.sent <= JOIN_MAX and self.file is None and not self.hints:
-                # All of the response at once, as it mostly is. _relay would do the same, more slowly.
+            if not self.begun:
+                self.future = self.pool.loop.create_future()
+                self.begin()
+                await self.future
+            body = self.whole()
+            if body is not None:
                 await send(self.start)  # type: ignore[arg-type]  # there is one, since the call ended well
-                await send({"type": "http.response.body", "body": b"".join(self.outbox), "more_body": False})
+                await send({"type": "http.response.body", "body": body, "more_body": False})
             else:
                 await self._relay(receive, send)
         except BaseException:
-            self.gone = True
-            pool.cancel(self)
-            self._dismiss()
+            self.cancel()
             raise
         self.gone = True
 

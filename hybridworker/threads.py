@@ -110,7 +110,7 @@ class ThreadPool:
     # -- loop side
 
     def submit(self, call: Call) -> None:
-        """Queue ``call`` and see to it that a thread takes it."""
+        """Queue ``call`` and see to it that a thread takes it. Raises RuntimeError where no thread can be started."""
         if self.timed:
             call.queued_at = time.monotonic()
         self._queue.append(call)
@@ -181,8 +181,13 @@ class ThreadPool:
         except IndexError:
             if len(self._workers) < self.size:
                 worker = _Worker(self, len(self._workers))
-                self._workers.append(worker)
-                worker.start()
+                try:
+                    worker.start()
+                except RuntimeError:  # the system has none to give: those that run will take the call
+                    if not self._workers:
+                        raise
+                else:
+                    self._workers.append(worker)
         else:
             worker.sleep.release()
 

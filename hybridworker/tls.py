@@ -115,3 +115,12 @@ def _cipher_suite(ssl_object: ssl.SSLObject) -> int | None:
         # OpenSSL's ids carry its protocol family in the upper half.
         _suites.update({suite["name"]: suite["id"] & 0xFFFF for suite in ssl_object.context.get_ciphers()})
     return _suites.get(name)
+
+
+def read_certificate(path: str | None) -> str | None:
+    """The PEM of the server's certificate; None where the ``ssl_context`` hook has it from somewhere else."""
+    try:
+        with open(path or "", encoding="ascii") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -372,7 +372,12 @@ def beat(notify: Callable[[], None], context: WorkerContext) -> None:
 
 
 def resident() -> int:
-    """Resident memory of this process in MiB; the largest so far where the current one is not cheaply known (macOS)."""
+    """
+    Resident memory of this process in MiB.
+
+    The largest so far where the current one is not cheaply known (macOS), and 0 where it
+    cannot be known now, because no descriptor is left.
+    """
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * PAGE // 2**20
@@ -381,3 +386,5 @@ def resident() -> int:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak // (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+    except OSError:
+        return 0

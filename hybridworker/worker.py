@@ -51,6 +51,7 @@ from .settings import Settings, check
 from .states import ServerState
 from .status import Status
 from .threads import ThreadPool
+from .tls import read_certificate
 from .watchdog import Watchdog, beat, format_stack, resident
 from .wsgi import WSGIMiddleware
 
@@ -77,6 +78,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     context: WorkerContext
     server: Server
     slot: Slot | None = None  #: our row of the board
+    loop: asyncio.AbstractEventLoop | None = None
+    exit_code: int | None = None  #: set by QUIT, INT and ABRT: the loop is left without awaiting anything
 
     #: How many requests have begun, for the hooks. gunicorn sets its attribute of this name to 0.
     nr = property(lambda self: self.context.served if hasattr(self, "context") else 0, lambda self, value: None)
@@ -174,7 +177,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         new_loop: Callable[[], asyncio.AbstractEventLoop] = (
             asyncio.new_event_loop if self.settings.asgi_loop == "asyncio" else uvloop.new_event_loop
         )
-        loop = new_loop()
+        self.loop = loop = new_loop()
         asyncio.set_event_loop(loop)
         loop.set_exception_handler(self._loop_error)
         self.stop = asyncio.Event()
@@ -186,10 +189,12 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         except LifespanFailed as exc:
             self.log.error("Application startup failed: %s", exc)
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
-        except SystemExit:
+        except (SystemExit, RuntimeError):  # RuntimeError: the loop was stopped
+            if self.exit_code is None:
+                raise
             # QUIT, INT or ABRT: nothing is awaited any more, and the tasks left behind are no news.
             loop.set_exception_handler(lambda loop, context: None)
-            raise
+            sys.exit(self.exit_code)
         asyncio.set_event_loop(None)
         loop.close()
 
@@ -251,7 +256,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             loop=loop,
             log=self.log,
             is_wsgi=is_wsgi,
-            server_cert=self._server_cert(),
+            server_cert=read_certificate(self.cfg.certfile) if self.tls else None,
             access=access_writer(self.log, self.cfg),
             hooks=hooks,
             max_requests=self.max_requests,
@@ -270,16 +275,6 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             return None
         return Fleet(self.board, slot, self.settings, self.context.is_wsgi)
 
-    def _server_cert(self) -> str | None:
-        """The PEM of the server's certificate, for the ``tls`` extension; a hook may have none in a file."""
-        if self.tls is None or not self.cfg.certfile:
-            return None
-        try:
-            with open(self.cfg.certfile, encoding="ascii") as file:
-                return file.read()
-        except (OSError, UnicodeDecodeError):  # the context was built without it
-            return None
-
     async def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         """The heartbeat, the watch over the parent, and the clock: the one periodic task of the worker."""
         # `self.timeout` is half of gunicorn's timeout, and 0 where that is off.
@@ -294,7 +289,10 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             now = loop.time()
             if now >= due:
                 due = now + TICK
-                self._tick(now, late)
+                try:
+                    self._tick(now, late)
+                except Exception:  # whatever it is, the heartbeat goes on
+                    self.log.exception("Exception in the tick")
                 late = 0.0
             await asyncio.sleep(pause)
             late = max(late, loop.time() - now - pause)
@@ -407,20 +405,30 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self.watchdog.status()
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """Leave at once. What ``worker_int`` raises would end the interrupted request, or vanish in the loop."""
-        try:
-            super().handle_quit(sig, frame)
-        except Exception:
-            self.log.exception("Exception in worker_int hook")
-            sys.exit(1)
+        """Leave at once. Ctrl-C sends INT, and the master then QUIT: the second finds the first at work."""
+        if self.exit_code is None:
+            self._exit(0, lambda: super(Worker, self).handle_quit(sig, frame), "worker_int")
 
     def handle_abort(self, sig: int, frame: FrameType | None) -> None:
         """The arbiter missed the heartbeat: write what holds the worker up, then leave with exit code 1."""
         self.watchdog.abort(frame, getattr(self.log, "error_log", None))
+        self._exit(1, lambda: super(Worker, self).handle_abort(sig, frame), "worker_abort")
+
+    def _exit(self, code: int, handler: Callable[[], None], hook: str) -> None:
+        """
+        Call gunicorn's ``handler``, which raises SystemExit.
+
+        It comes out of whatever was interrupted. Some of that swallows it (finalizers,
+        callbacks of the transport), so the loop is stopped as well.
+        """
+        self.exit_code = code
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.loop.stop)
         try:
-            super().handle_abort(sig, frame)
-        except Exception:
-            self.log.exception("Exception in worker_abort hook")
+            handler()
+        except Exception:  # it would end the interrupted request, or vanish in the loop
+            self.log.exception("Exception in %s hook", hook)
+            self.exit_code = 1
             sys.exit(1)
 
     def _loop_signals(self, loop: asyncio.AbstractEventLoop) -> None:

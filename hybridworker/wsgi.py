@@ -119,6 +119,23 @@ class WSGIMiddleware(WsgiToAsgi):
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         return WSGIResponder(self)(scope, receive, send)
 
+    def begin(
+        self, scope: Scope, body: bytes, context: contextvars.Context, ready: Callable[[], None]
+    ) -> WSGIResponder:
+        """
+        Have the application called for a request that is complete, before anybody awaits the response.
+
+        ``ready()`` is called by the loop when there is something to send or to raise. Most
+        responses are then whole, and a task would have had nothing to wait for; any other is
+        awaited as usual, with ``await responder(scope, receive, send)``.
+        """
+        responder = WSGIResponder(self)
+        responder.scope = scope
+        responder.body = io.BytesIO(body)
+        responder.context = context
+        responder.begin(ready)
+        return responder
+
 
 class WSGIResponder(Handoff, WsgiToAsgiInstance):
     """
@@ -166,6 +183,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve ``scope``. Raises what the application raised, and what ``send`` and ``receive`` raise."""
+        if self.begun:
+            return self.deliver(receive, send)
         if scope["type"] != "http":
             raise ValueError(f"a WSGI application serves http, not {scope['type']}")
         self.scope = scope

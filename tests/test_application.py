@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from asgiref.compatibility import guarantee_single_callable
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from gunicorn.util import make_fail_app
 
-from hybridworker.application import Interface, detect, single_callable
+from hybridworker.application import Interface, advice, detect, single_callable
 from hybridworker.errors import ConfigurationError
 
 ASGI3, ASGI2, WSGI = Interface.ASGI3, Interface.ASGI2, Interface.WSGI
@@ -220,3 +222,48 @@ def test_an_asgi2_application_is_made_single() -> None:
 def test_names() -> None:
     """As the boot log line shows them."""
     assert [str(interface) for interface in Interface] == ["ASGI 3", "ASGI 2", "WSGI"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "name", "line"),
+    [
+        ("shop:app", "shop", "shop:app: there is no module 'shop' in "),
+        ("shop.web:app", "shop", "shop.web:app: there is no module 'shop' in "),
+        ("shop.web", "shop.web", "shop.web: there is no module 'shop.web' in "),
+        ("shop.web:app", "shop.database", None),
+        ("shop.web:app", "sho", None),
+        ("shop.web:app", None, None),
+        (None, "shop", None),
+    ],
+)
+def test_advice_for_a_module_that_is_missing(uri: str | None, name: str | None, line: str | None) -> None:
+    """Only where it is part of the path that was given: what the application misses, its traceback tells."""
+    given = advice(uri, ModuleNotFoundError("No module named ...", name=name))
+    assert given is None if line is None else given is not None and given.startswith(line)
+
+
+def test_advice_for_a_file_is_gunicorns() -> None:
+    """It says what was meant."""
+    said = "Failed to find application, did you mean 'shop:app'?"
+    assert advice("shop.py:app", ImportError(said)) == f"shop.py:app: {said}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        (":ap", "did you mean shop:app?"),
+        ("", "did you mean shop:app?"),
+        (":mak_app()", "did you mean shop:make_app?"),
+        (":nothing_like_it", "did you mean shop:app?"),
+        (":app", "name the application as module:variable"),
+    ],
+)
+def test_advice_for_a_variable(monkeypatch: pytest.MonkeyPatch, variable: str, hint: str) -> None:
+    """The nearest callable of the module, else one with a usual name; never what was given."""
+    module = ModuleType("shop")
+    vars(module).update(app=asgi3, make_app=never, price=1)
+    if variable == ":app":
+        del module.make_app
+    monkeypatch.setitem(sys.modules, "shop", module)
+    error = Exception("Failed to find attribute 'x' in 'shop'.")
+    assert advice(f"shop{variable}", error) == f"shop{variable}: Failed to find attribute 'x' in 'shop'; {hint}"

@@ -530,6 +530,176 @@ def test_call_leaves_nothing_to_the_garbage_collector() -> None:
         gc.enable()
 
 
+def test_call_that_cannot_be_queued() -> None:
+    """What submit() raises ends the call."""
+
+    class Full(ThreadPool):
+        def submit(self, call: Any) -> None:
+            self._queue.append(call)
+            raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        pool = Full(1)
+        client = Client()
+        call = Call(pool, lambda call: None)
+        with pytest.raises(RuntimeError, match="can't start"):
+            await call.deliver(client.receive, client.send)
+        with pytest.raises(RuntimeError, match="can't start"):
+            Call(pool, lambda call: None).begin(print)
+        assert call.gone
+        assert pool.queued == 0
+
+    run(main())
+
+
+@asynccontextmanager
+async def begun(script: Callable[[Call], None]) -> AsyncIterator[tuple[Call, asyncio.Event]]:
+    """Begin ``script`` without a task; the block sees the call, and the event that is set when it is ready."""
+    pool = ThreadPool(1)
+    try:
+        async with asyncio.timeout(DEADLINE):
+            call, ready = Call(pool, script), asyncio.Event()
+            call.begin(ready.set)
+            yield call, ready
+    finally:
+        pool.close()
+
+
+def test_whole_response_needs_no_task() -> None:
+    """A call that was begun is ready once, when its response is whole."""
+
+    def script(call: Call) -> None:
+        call.head(b"a", b"b")
+        call.final = True
+
+    async def main() -> None:
+        async with begun(script) as (call, ready):
+            assert call.whole() is None
+            await ready.wait()
+            assert (call.start, call.whole()) == (START, b"ab")
+            ready.clear()
+            call.wake()
+            assert not ready.is_set()
+
+    run(main())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_response_that_is_not_whole_is_delivered_after_all(late: bool) -> None:
+    """A call that has something to send before its end is ready then, and is awaited like any other."""
+    go = threading.Event()
+    client = Client()
+
+    def script(call: Call) -> None:
+        call.head(b"a")
+        call.post()
+        passes(go)
+        call.give(b"b")
+        call.final = True
+
+    async def main() -> None:
+        async with begun(script) as (call, ready):
+            await ready.wait()
+            assert call.whole() is None
+            if late:  # the rest may have come before anybody awaits it
+                go.set()
+                assert await asyncio.to_thread(call.over.wait, DEADLINE)
+            task = asyncio.ensure_future(call.deliver(client.receive, client.send))
+            await client.sees(lambda: client.body)
+            go.set()
+            await task
+            assert client.body == b"ab"
+            assert client.complete
+
+    run(main())
+
+
+def test_error_of_a_call_that_was_begun() -> None:
+    """An error makes the call ready, and comes out of deliver()."""
+
+    def script(call: Call) -> None:
+        raise Failure
+
+    async def main() -> None:
+        async with begun(script) as (call, ready):
+            await ready.wait()
+            assert call.whole() is None
+            client = Client()
+            with pytest.raises(Failure):
+                await call.deliver(client.receive, client.send)
+            assert client.messages == []
+
+    run(main())
+
+
+def test_call_that_was_begun_is_cancelled() -> None:
+    """In the queue it never runs; in its thread it is told, and its error is reported. Nobody is called any more."""
+    go = threading.Event()
+    errors: list[Any] = []
+
+    def script(call: Call) -> None:
+        call.start = START
+        passes(go)
+        with pytest.raises(ClientDisconnected):
+            call.put(b"x")
+        raise Failure
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+        async with begun(script) as (call, ready):
+            await until(lambda: call.pool.busy and not call.pool.queued)  # type: ignore[attr-defined]
+            queued = Call(call.pool, script)  # type: ignore[arg-type]
+            queued.begin(ready.set)
+            queued.cancel()
+            call.cancel()
+            go.set()
+            await until(lambda: errors)
+            assert [type(error) for error in errors] == [Failure]
+            assert not ready.is_set()
+            assert not queued.ended
+            assert call.pool.queued == 0  # type: ignore[attr-defined]
+
+    run(main())
+
+
+def test_s17_put_cuts_what_was_not_announced() -> None:
+    """What goes beyond the announced length is dropped, and the response is complete with its last byte."""
+
+    def script(call: Call) -> None:
+        call.length = 4
+        call.head(b"abc")
+        assert not call.final
+        call.give(b"de", b"fg")
+        assert call.final
+        assert (call.outbox, call.sent) == ([b"abc", b"d"], 4)
+
+    assert deliver(script).body == b"abcd"
+
+
+def test_s16_put_where_there_is_no_body() -> None:
+    """A response without a body is complete with the first item that is dropped."""
+
+    def script(call: Call) -> None:
+        call.bodiless = True
+        call.head(b"abc", b"def")
+        assert call.final
+        assert call.started
+
+    client = deliver(script)
+    assert client.body == b""
+    assert client.complete
+
+
+def test_s24_put_after_the_client_left() -> None:
+    """Nothing more can be handed over."""
+
+    def then(call: Call) -> None:
+        with pytest.raises(ClientDisconnected):
+            call.put(b"x")
+
+    assert run(errors_of(outliving(then), cancel)) == []
+
+
 def test_label_is_the_business_of_the_subclass() -> None:
     """A handoff does not know what it serves."""
 

@@ -462,6 +462,26 @@ def test_a_refused_setting_is_one_warning(name: str, value: object, shown: objec
     assert check(config(**{name: default}), {}) == []
 
 
+@pytest.mark.parametrize(
+    ("values", "warned"),
+    [
+        ({}, False),
+        ({"forwarded_allow_ips": "127.0.0.0/8,::1"}, False),
+        ({"forwarded_allow_ips": "::1,10.0.0.1"}, True),
+        ({"forwarded_allow_ips": "*"}, True),
+        ({"forwarded_allow_ips": "*", "keepalive": 75}, False),
+        ({"forwarded_allow_ips": "*", "keepalive": 0}, False),
+        ({"proxy_allow_ips": "*"}, False),
+        ({"proxy_allow_ips": "*", "proxy_protocol": "v2"}, True),
+        ({"proxy_allow_ips": "10.0.0.0/8", "proxy_protocol": "v1"}, True),
+    ],
+)
+def test_a_default_keepalive_behind_a_distant_proxy_is_one_warning(values: dict[str, Any], warned: bool) -> None:
+    """Balancers keep connections for longer than 2 s; a proxy that is not believed is none that we know of."""
+    warnings = check(config(**values), {})
+    assert [line.partition(" ")[0] for line in warnings] == (["keepalive=2"] if warned else [])
+
+
 def test_every_refused_setting_warns_or_stops() -> None:
     """The cases above, and the two that stop the boot, are all refused settings there are."""
     refused = {name for name, row in SETTINGS.items() if row.fate is Fate.REFUSED}

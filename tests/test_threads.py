@@ -25,6 +25,7 @@ class Job:
     def __init__(self, work: Callable[[], Any] = lambda: None, label: str = "GET /") -> None:
         self.work = work
         self.label = label
+        self.queued_at = 0.0
         self.context = contextvars.copy_context()
         self.thread: threading.Thread | None = None
         self.running = threading.Event()
@@ -404,6 +405,30 @@ def test_queue_age_counts_from_the_first_look() -> None:
     run(main())
 
 
+def test_waiting_times_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``timed`` the pool knows how many calls have waited for how long, since it was last asked."""
+
+    async def main() -> None:
+        pool = ThreadPool(1, timed=True)
+        try:
+            gate, job = Gate(), Job()
+            pool.submit(gate)
+            await started(gate)
+            pool.submit(job)
+            job.queued_at -= 3600
+            gate.open.set()
+            await ended(gate, job)
+            *counts, microseconds = pool.take_waits()
+            assert len(counts) == len(threads.WAIT_BOUNDS) + 1
+            assert (sum(counts), counts[-1]) == (2, 1)
+            assert 3600e6 <= microseconds < (3600 + DEADLINE) * 1e6
+            assert pool.take_waits() == [0] * threads.WAITS
+        finally:
+            pool.close()
+
+    run(main())
+
+
 def test_idle_thread_keeps_no_call_alive() -> None:
     """What a call referred to is freed when it is over, not when the thread gets its next one."""
 
@@ -492,6 +517,35 @@ def test_thread_that_finds_a_call_at_the_last_moment() -> None:
     run(main())
 
 
+def test_system_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started those that run do the work; without any the caller is told."""
+
+    async def main() -> None:
+        async with pool_of(2) as pool:
+            start = threading.Thread.start
+
+            def refuse(self: threading.Thread) -> None:
+                raise RuntimeError("can't start new thread")
+
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+            gate, job = Gate(), Job()
+            with pytest.raises(RuntimeError, match="can't start"):
+                pool.submit(job)
+            assert pool.cancel(job)
+            monkeypatch.setattr(threading.Thread, "start", start)
+            pool.submit(gate)
+            await started(gate)
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+            pool.submit(job)
+            await until(lambda: pool._blocked)
+            assert pool.queued == 1
+            gate.open.set()
+            await ended(gate, job)
+            assert job.thread is gate.thread
+
+    run(main())
+
+
 def test_wake_of_a_thread_that_woke_by_itself() -> None:
     """With all threads awake there is nobody to wake and none to start."""
 
@@ -525,5 +579,19 @@ def test_quick_call_ends_the_time_of_blocking(monkeypatch: pytest.MonkeyPatch) -
             gate.open.set()
             second.open.set()
             await ended(gate, second)
+
+    run(main())
+
+
+def test_nothing_is_counted_where_nobody_asks() -> None:
+    """It would cost every call two looks at the clock."""
+
+    async def main() -> None:
+        async with pool_of(1) as pool:
+            job = Job()
+            pool.submit(job)
+            await until(lambda: job.wakes > 0)
+            assert job.queued_at == 0.0
+            assert sum(pool.take_waits()) == 0
 
     run(main())

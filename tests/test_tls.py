@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 from cryptography import x509
 
-from hybridworker.tls import distinguished_name, tls_extension
+from hybridworker.tls import distinguished_name, read_certificate, tls_extension
 
 AUTHORITY = trustme.CA()
 INTERMEDIATE = AUTHORITY.create_child_ca()
@@ -184,3 +185,13 @@ def test_x25_the_name_is_written_as_rfc_4514_wants(subject: Any, expected: str) 
 def test_a_long_value_of_a_nameless_type() -> None:
     """Lengths of 128 and more take the long form of BER."""
     assert distinguished_name((rdn(("1.2.3", "x" * 200)),)) == "1.2.3=#0c81c8" + "78" * 200
+
+
+def test_the_certificate_is_read_where_there_is_a_file(tmp_path: Path) -> None:
+    """A hook may have it from somewhere else, or in another form."""
+    (tmp_path / "cert").write_text("PEM")
+    (tmp_path / "binary").write_bytes(b"\xff")
+    assert read_certificate(str(tmp_path / "cert")) == "PEM"
+    assert read_certificate(str(tmp_path / "binary")) is None
+    assert read_certificate(str(tmp_path / "missing")) is None
+    assert read_certificate(None) is None

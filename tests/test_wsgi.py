@@ -781,6 +781,37 @@ def test_coroutine_function_is_no_application() -> None:
         serve(app, **INVALID)
 
 
+# -- without a task
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+def test_complete_request_is_served_without_a_task(kind: Any) -> None:
+    """A request that is complete can be begun at once; a response that is not whole is awaited as usual."""
+    variable: contextvars.ContextVar[bytes] = contextvars.ContextVar("variable")
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", HEADERS)
+        return kind([environ["wsgi.input"].read(10), variable.get()])
+
+    async def main() -> None:
+        ready = asyncio.Event()
+        variable.set(b"mine")
+        async with bridge(app, **INVALID) as made:
+            scope = post(3)
+            responder = made.middleware.begin(scope, b"abc", contextvars.copy_context(), ready.set)
+            async with asyncio.timeout(DEADLINE):
+                await ready.wait()
+            client = Client()
+            if kind is list:
+                assert responder.whole() == b"abcmine"
+            await responder(scope, client.receive, client.send)
+            assert client.body == b"abcmine"
+            assert client.complete
+            assert client.asked == 0
+
+    run(main())
+
+
 # -- early hints
 
 
@@ -791,6 +822,7 @@ def test_early_hints_go_out_before_the_head() -> None:
 
     def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
         environ["wsgi.early_hints"]([("Link", "</a>"), (b"X-A", b"caf\xe9")])
+        environ["wsgi.early_hints"]([("Link", "</b>")])
         passes(go)
         start_response("200 OK", HEADERS)
         return [b"x"]
@@ -798,13 +830,10 @@ def test_early_hints_go_out_before_the_head() -> None:
     async def main() -> None:
         async with bridge(app) as made:
             task = made.begin(client)
-            await client.sees(lambda: client.messages)
+            await client.sees(lambda: len(client.messages) == 2)
             assert client.messages == [
-                {
-                    "type": "http.response.informational",
-                    "status": 103,
-                    "headers": [(b"Link", b"</a>"), (b"X-A", b"caf\xe9")],
-                }
+                {"type": "http.response.informational", "status": 103, "headers": headers}
+                for headers in ([(b"Link", b"</a>"), (b"X-A", b"caf\xe9")], [(b"Link", b"</b>")])
             ]
             go.set()
             await task

@@ -3,9 +3,10 @@ The Autobahn test suite against an echo application behind a real gunicorn.
 
 ``make autobahn`` calls it: ``python -m tests.autobahn PYTHON2 LIBRARY REPORT CASES``. The
 suite runs on Python 2.7 only, so it has an interpreter of its own, and LIBRARY is the folder
-that it was installed into. REPORT is the folder for its pages. Ends with 1 when a case
-failed. The rule one could break by accident: the suite itself ends with 0 whatever it
-found, so that only its report counts, and a report that lacks cases is a failure.
+that it was installed into. REPORT is the folder for its pages, CASES are patterns such as
+``9.*``. Ends with 1 when a case failed, or when the server logged an error. The rule one
+could break by accident: the suite itself ends with 0 whatever it found, so only its report
+counts, and a report of an earlier run is removed first.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PATIENCE = 7200
 def fuzz(python: str, library: Path, report: Path, cases: list[str]) -> None:
     """Run the suite against a server that lives as long."""
     with tempfile.TemporaryDirectory(prefix="hw-") as folder, servers(lambda: Path(folder)) as start:
-        server = start("sockets:app", "--log-level", "error")
+        server = start("sockets:app")
         url = server.url.replace("http", "ws", 1) + "/echo"
         specification = Path(folder, "fuzzingclient.json")
         specification.write_text(
@@ -47,9 +48,9 @@ def fuzz(python: str, library: Path, report: Path, cases: list[str]) -> None:
                 }
             )
         )
+        program = [python, "-c", "from autobahntestsuite.wstest import run; run()"]
         subprocess.run(
-            [python, "-c", "from autobahntestsuite.wstest import run; run()"]
-            + ["--mode", "fuzzingclient", "--spec", str(specification)],
+            [*program, "--mode", "fuzzingclient", "--spec", str(specification)],
             cwd=folder,  # it leaves a file with its state where it runs
             env={**os.environ, "PYTHONPATH": str(library), "PYTHONDONTWRITEBYTECODE": "1"},
             check=True,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -60,7 +61,7 @@ class Gunicorn:
         argv: Sequence[str],
         directory: Path,
         *,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | None] | None = None,
         cwd: Path | None = None,
         pass_fds: Sequence[int] = (),
         prefix: Sequence[str] = (),
@@ -72,7 +73,7 @@ class Gunicorn:
         self.gates = directory / "gates"
         self.gates.mkdir()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("GUNICORN_", "LISTEN_"))}
-        environment = {
+        environment: dict[str, str | None] = {
             **inherited,
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(APPS)]),
             "PYTHONWARNINGS": "default",
@@ -80,12 +81,15 @@ class Gunicorn:
             "GATES": str(self.gates),
             **(env or {}),
         }
+        # A server must not outlive its tests, not even where they are killed and no fixture ends it.
+        setpriv = shutil.which("setpriv")  # util-linux
+        guard = [setpriv, "--pdeathsig", "TERM"] if setpriv is not None and sys.platform == "linux" else []
         program = Path(sys.executable).with_name("gunicorn")
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [*prefix, str(program), *argv],
+                [*guard, *prefix, str(program), *argv],
                 cwd=cwd or directory,
-                env=environment,
+                env={name: value for name, value in environment.items() if value is not None},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -305,7 +309,7 @@ class Servers:
         self,
         app: str,
         *args: str,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | None] | None = None,
         worker: str = WORKER,
         workers: int = 1,
         ready: bool = True,
@@ -317,7 +321,8 @@ class Servers:
         Start gunicorn with ``app``; ``args`` are further options of its command line.
 
         ``ready=False`` returns at once, for servers that are expected to fail; ``dirty=True``
-        says that errors in the log are expected; ``prefix`` is a program that executes gunicorn.
+        says that errors in the log are expected; ``env`` adds to the environment of the tests, or
+        takes from it what has None as its value; ``prefix`` is a program that executes gunicorn.
         """
         argv = arguments(app, args, worker, workers)
         server = Gunicorn(argv, self.folder(), env=env, dirty=dirty, pass_fds=pass_fds, prefix=prefix)

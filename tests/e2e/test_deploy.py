@@ -416,8 +416,9 @@ def test_kubernetes_gives_the_drain_its_time() -> None:
 # -- two instances that share a Redis
 
 
-def test_two_instances_behind_nginx_share_a_redis(gunicorn: Servers, programs: Programs) -> None:
+def test_two_instances_behind_nginx_share_a_redis(programs: Programs, gunicorn: Servers) -> None:
     """The commands of compose.yaml: what is said to one instance is heard by who is connected to the other."""
+    # Redis is asked for first, so that it ends last: workers that lose it complain.
     websockets = pytest.importorskip("websockets.sync.client", reason="the extra [websockets] is not installed")
     pytest.importorskip("channels_redis", reason="channels-redis is not installed")
     (document,) = yaml_documents("compose.yaml")

@@ -357,18 +357,28 @@ def test_the_drain_delay_keeps_accepting_with_health_503(gunicorn: Servers, app:
         for _ in range(3):
             response = client.request("/pid")
             assert (response.text, response.header("Connection")) == (str(worker), None)
-    assert server.stop(signal.SIGQUIT) == 0
+        assert server.stop(signal.SIGQUIT) == 0
 
 
 def test_the_whole_group_says_that_it_leaves(gunicorn: Servers) -> None:
-    """TERM to the master with two workers: neither counts on the other, and the delay ends by itself."""
-    env = {**HEALTH, "HYBRIDWORKER_DRAIN_DELAY": "2"}
-    server = gunicorn("asgi:app", "--graceful-timeout", "60", env=env, workers=2)
-    with server.connect() as client:
-        assert client.request("/health").status == 200
+    """TERM to the master with two workers: neither counts on the other."""
+    env = {**HEALTH, "HYBRIDWORKER_DRAIN_DELAY": "30"}
+    server = gunicorn("asgi:app", *KEPT, env=env, workers=2)
+    with one_of_each(server, 2) as connections:
         server.signal(signal.SIGTERM)
-        server.wait_for(lambda: client.request("/health").status == 503, "health to say so")
-    assert server.wait() == 0
+        for pid, client in connections.items():
+            server.wait_for(lambda client=client: client.request("/health").status == 503, f"{pid} to say so")  # type: ignore[misc]
+        for pid in connections:
+            server.signal(signal.SIGQUIT, int(pid))
+        assert server.wait() == 0
+
+
+def test_the_drain_delay_ends_by_itself(gunicorn: Servers) -> None:
+    """It is a part of the drain, and the summary tells how long it was."""
+    server = gunicorn("asgi:app", "--graceful-timeout", "60", env={"HYBRIDWORKER_DRAIN_DELAY": "1"})
+    assert server.request("/pid").status == 200
+    assert server.stop() == 0
+    server.wait_log(r"Served \d+ requests: .* [1-9]\d*\.\d s to hand over")
 
 
 def test_the_drain_delay_is_skipped_where_no_balancer_looks(gunicorn: Servers) -> None:

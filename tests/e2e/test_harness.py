@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.client import Truncated
-from tests.e2e.harness import Servers, processes, servers
+from tests.e2e.harness import ROOT, Servers, processes, servers, wait_gone
 
 pytestmark = pytest.mark.e2e
 
@@ -58,6 +61,27 @@ def test_no_process_is_left_behind(tmp_path: Path) -> None:
         server.signal(signal.SIGKILL)
         assert server.wait() == -signal.SIGKILL
     assert not [pid for pid in workers if pid in processes() and processes()[pid].alive]
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) is not installed")
+def test_a_server_does_not_outlive_tests_that_are_killed(tmp_path: Path) -> None:
+    """No fixture ends it then."""
+    program = (
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from tests.e2e.harness import Servers\n"
+        "server = Servers(lambda: Path(sys.argv[1]))('wsgi:app', worker='gthread')\n"
+        "print(server.pid, *server.worker_pids(), flush=True)\n"
+        "signal.pause()\n"
+    )
+    argv = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as tests:
+        assert tests.stdout is not None
+        pids = [int(pid) for pid in tests.stdout.readline().split()]
+        tests.kill()
+    assert len(pids) == 2
+    for pid in pids:
+        wait_gone(pid)
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:

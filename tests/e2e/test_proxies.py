@@ -200,7 +200,7 @@ def nginx(server: Gunicorn) -> Iterator[Proxy]:
     with tempfile.TemporaryDirectory(prefix="hw-nginx-") as path, bound() as plain, bound() as encrypted:
         folder, trust = Path(path), trustme.CA()
         trust.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
-        names = ["127.0.0.1:%d" % listener.getsockname()[1] for listener in (plain, encrypted)]
+        names = [f"127.0.0.1:{listener.getsockname()[1]}" for listener in (plain, encrypted)]
         (folder / "nginx.conf").write_text(
             NGINX_CONF.format(
                 user="user root;" if os.getuid() == 0 else "",  # or it could not enter the folder

@@ -177,8 +177,12 @@ def test_a_reader_that_takes_nothing_is_dropped(gunicorn: Servers, app: str) -> 
         assert len(client.exactly(32_000_000)) == 32_000_000
         jump(server, 40)
         assert "takes no bytes" not in server.log()
-        jump(server, 40)
-        server.wait_log(r"Peer \S+ \d+\S* takes no bytes, connection dropped")
+        # The kernel's buffers may still be growing, which counts as taken.
+        for _ in range(20):
+            jump(server, 70)
+            if "takes no bytes, connection dropped" in server.log():
+                break
+        assert "takes no bytes, connection dropped" in server.log()
         with pytest.raises(Truncated):
             client.exactly(256 * 1024 * 1024 - 32_000_000)
         if app == "wsgi":
@@ -190,7 +194,7 @@ def test_a_reader_that_takes_nothing_is_dropped(gunicorn: Servers, app: str) -> 
 
 @BOTH
 def test_slow_clients_do_not_disturb_a_fast_one(gunicorn: Servers, app: str) -> None:
-    """A hundred heads come in a byte at a time while another client asks and is answered; then half of them are late."""
+    """A hundred heads come a byte at a time while another client asks and is answered; then half of them are late."""
     server = start(gunicorn, app)
     with clients(server, 100) as slow, server.connect() as fast:
         for position in range(len(HEAD) - 1):
