@@ -31,6 +31,10 @@ from .errors import ConfigurationError
 USUAL = ("app", "application", "create_app")
 
 
+#: Wrappers that are looked through. Some objects have any attribute that they are asked for, for ever.
+LAYERS_MAX = 32
+
+
 class Interface(enum.Enum):
     """What an application speaks. The value is its name in the override variable."""
 
@@ -74,7 +78,7 @@ def detect(app: Any, override: str = "auto") -> Decision:
                 return Decision(Interface.ASGI3, "it is a coroutine function")
             if not inspect.isclass(layer) and iscoroutinefunction(getattr(layer, "__call__", None)):  # noqa: B004
                 return Decision(Interface.ASGI3, "its __call__ is a coroutine function")
-    if required == 3:
+    if required == 3 and not any(inspect.isasyncgenfunction(layer) for layer in layers):
         return Decision(Interface.ASGI3, "it takes three parameters")
     if required == 2 and not any(iscoroutinefunction(layer) for layer in layers):
         return Decision(Interface.WSGI, "it takes two parameters")
@@ -119,7 +123,7 @@ def single_callable(app: Any, interface: Interface) -> ASGIApp:
 def _layers(app: Any) -> Iterator[Any]:
     """``app`` and what it wraps, outermost first."""
     seen: set[int] = set()
-    while app is not None and id(app) not in seen:
+    while app is not None and id(app) not in seen and len(seen) < LAYERS_MAX:
         seen.add(id(app))
         yield app
         app = app.func if isinstance(app, functools.partial) else getattr(app, "__wrapped__", None)

@@ -83,6 +83,7 @@ class WorkerContext:
         "cycles",
         "draining",
         "endpoints",
+        "exiting",
         "fields",
         "hooks",
         "idle_time",
@@ -150,6 +151,8 @@ class WorkerContext:
         #: connections may outlive a response
         self.keep_alive = settings.keepalive > 0
         self.draining = False
+        #: the process is being left by a SystemExit, which passes through whatever it interrupts
+        self.exiting = False
         self.served = 0
         #: how many responses there were of each status class, 0 for those that nobody waited for
         self.responses = [0] * 10

@@ -26,7 +26,7 @@ from .errors import ClientDisconnected, UnexpectedMessage, caused_by_disconnect
 from .filebody import send_file
 from .fleet import IN_FLIGHT
 from .flow import FlowControl
-from .response import error_response
+from .response import CLIENT_LEFT, error_response
 from .states import RESPONSE, RequestState, ResponseState, expected
 from .writer import Owner, ResponseWriter
 
@@ -35,9 +35,6 @@ TRAILERS, COMPLETE, ABORTED = ResponseState.TRAILERS, ResponseState.COMPLETE, Re
 
 #: Bytes of request body held for an application that does not ask for them; above, reading pauses.
 BODY_BUFFER = 65536
-
-#: The status that the access log shows where the client left before there was one. No client ever sees it.
-CLIENT_LEFT = 499
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -106,7 +103,9 @@ class RequestResponseCycle(ResponseWriter):
     # -- fed by the protocol
 
     def feed(self, data: bytes) -> None:
-        """Bytes of the request's body."""
+        """Bytes of the request's body; too late when the application was told that the client is gone."""
+        if self.disconnected:
+            return
         self.chunks.append(data)
         self.buffered += len(data)
         if self.buffered > BODY_BUFFER:
@@ -116,6 +115,8 @@ class RequestResponseCycle(ResponseWriter):
 
     def feed_eof(self) -> None:
         """The request's body is complete."""
+        if self.disconnected:
+            return
         self.request = RequestState.DONE
         if self.event is not None:
             self.event.set()
@@ -127,6 +128,8 @@ class RequestResponseCycle(ResponseWriter):
         Everything goes on, but for ``receive()``, which says ``http.disconnect`` once the body is consumed.
         """
         self.disconnected = True
+        if self.request is RequestState.BODY:
+            self.keep_alive = False  # what comes of the body is dropped
         if self.event is not None:
             self.event.set()
 
@@ -200,7 +203,9 @@ class RequestResponseCycle(ResponseWriter):
                 context.log.debug("Request cancelled: %s %s", self.method, self.scope["path"])
             else:
                 context.log.exception("Error handling request %s %s", self.method, self.scope["path"])
-        except Exception as exc:
+        except (Exception, SystemExit, KeyboardInterrupt) as exc:
+            if context.exiting:
+                raise
             if self.disconnected and caused_by_disconnect(exc):
                 context.log.debug("Client disconnected: %s %s", self.method, self.scope["path"])
             else:
@@ -231,7 +236,7 @@ class RequestResponseCycle(ResponseWriter):
             if not done:
                 if self.expect_continue and self.state is WAITING:
                     self.expect_continue = False
-                    self.transport.write(CONTINUE)
+                    self.flow.write(CONTINUE)
                 self.owner.body_wanted()
             if self.event is None:
                 self.event = asyncio.Event()
@@ -287,6 +292,7 @@ class RequestResponseCycle(ResponseWriter):
         if self.state is WAITING or self.state is STARTED:
             self.status, self.headers, self.reason, self.keep_alive = status, [], None, False
             page = error_response(status, self.context.fields, body=self.method != "HEAD")
+            self.flow.flush()
             self.transport.write(page)
             self.complete()
         elif self.state is ABORTED:  # nobody is there to be told

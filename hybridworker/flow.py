@@ -18,6 +18,9 @@ import time
 
 from .errors import ClientDisconnected
 
+#: Seconds that a peer has to see our half-close and to close as well, before the connection is dropped.
+LINGER = 1.0
+
 #: Bytes that are held back for a write of several, and the seconds for which the loop may not have turned;
 #: above, they go out at once.
 CORK_MAX, CORK_TIME = 65536, 0.001
@@ -49,7 +52,8 @@ class FlowControl:
         self.parts: list[bytes] = []  #: what was written since then
         self.size = 0  #: of ``parts``, bytes
         self.taken = 0  #: bytes that the peer had taken at the last look
-        self.progress = 0.0  #: loop time when it was last seen to take some, or had nothing to take
+        #: loop time when it was last seen to take some, or had nothing to take; None before the first look
+        self.progress: float | None = None
 
     def pause_reading(self) -> None:
         """Stop taking bytes from the kernel; the peer is held back by TCP."""
@@ -138,7 +142,7 @@ class FlowControl:
         """
         unsent = self.transport.get_write_buffer_size()
         taken = written - unsent
-        if not unsent or taken > self.taken:
+        if not unsent or taken > self.taken or self.progress is None:
             self.progress = now
         self.taken = taken
         return now - self.progress >= timeout

@@ -30,7 +30,7 @@ from .asgi import Scope
 from .context import WorkerContext
 from .cycle import BODY_BUFFER, RequestResponseCycle
 from .errors import ProtocolError
-from .flow import FlowControl
+from .flow import LINGER, FlowControl
 from .head import MORE, UPGRADE, RequestHead
 from .limits import HeadScanner
 from .response import error_response
@@ -43,15 +43,11 @@ HEADERS, BODY, DONE = RequestState.HEADERS, RequestState.BODY, RequestState.DONE
 
 #: An unread request body of at most this many bytes is read and dropped, so that the connection can go on.
 DRAIN_MAX = 65536
-
 #: A WSGI call with a body of at most this many bytes begins when the body is complete: a slow client holds no thread.
 WHOLE_BODY_MAX = 65536
 
 #: The deadline of a connection that may take its time.
 NEVER = math.inf
-
-#: Seconds that a peer has to see our half-close and to close as well, before the connection is dropped.
-LINGER = 1.0
 
 
 class HTTPProtocol(RequestHead, asyncio.Protocol):
@@ -156,7 +152,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             return  # the connection went on, or is gone
         self.cycle = None
         if not cycle.keep_alive:
-            self.close(linger=self.persistent or self.request is not DONE)
+            self.close(linger=self.persistent or self.request is not DONE or bool(self.pending))
         elif self.request is DONE:
             self._next()
         else:  # the rest of the body is dropped as it comes
@@ -186,6 +182,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         if data:
             self.pending = b""
             self.data_received(data)
+            if self.eof and (self.cycle is None or self.waiting):
+                self.close()  # the rest of it never comes
         elif self.eof:
             self.close()
         else:
@@ -215,7 +213,10 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
     def _expire(self, now: float) -> None:
         """``deadline`` has passed. What that means depends on what was waited for."""
         if self.state is CLOSING:
-            self.transport.abort()
+            if self.transport.get_write_buffer_size():  # a slow reader has its time: see `stalled`
+                self.deadline = now + LINGER
+            else:
+                self.transport.abort()
         elif self.state is IDLE or self.state is NEW:
             if not self.flow.readable():  # bytes that have arrived are a request that deserves its answer
                 self.close(linger=self.state is IDLE)
@@ -228,7 +229,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self.cycle.end_of_input()
 
     def _grace_over(self) -> None:
-        # A response whose head was written goes on to a half-closed peer until a write fails.
         self.pending = b""
         if self.cycle is not None:
             self.cycle.give_up()
@@ -361,6 +361,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             and self.length <= WHOLE_BODY_MAX
         ):
             self.waiting = True
+            self.body_wanted()
             return
         if self.eof:
             cycle.end_of_input()
@@ -445,5 +446,5 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                 context.access(Refused(scope, error.status, context.now))
             self.close(linger=True)
         else:  # the body is at fault
-            self.request = DONE
+            self.request, self.persistent = DONE, True  # whatever else it sends is read and dropped
             cycle.refuse(error.status)

@@ -101,18 +101,26 @@ class Lifespan:
         try:
             await self.context.app(scope, self._receive, self._send)
             self._ended(None)
-        except Exception as exc:
+        except (Exception, SystemExit, KeyboardInterrupt) as exc:
+            if self.context.exiting:
+                raise
+            self._ended(exc)
+        except asyncio.CancelledError as exc:
+            if self.task is not None and self.task.cancelling():
+                raise
             self._ended(exc)
         finally:
             self.answered.set()
 
-    def _ended(self, exc: Exception | None) -> None:
+    def _ended(self, exc: BaseException | None) -> None:
         """The application returned, or raised ``exc``."""
         log = self.context.log
         if self.state is STARTING:
             reason = "it returned" if exc is None else f"{type(exc).__name__}: {exc}"
-            if self.mode == "on":
-                self.message = f"asgi_lifespan is 'on' and startup was not completed ({reason})"
+            if self.mode == "on" or isinstance(exc, SystemExit | KeyboardInterrupt):
+                self.message = f"startup was not completed ({reason})"
+                if self.mode == "on":
+                    self.message += ", and asgi_lifespan is 'on'"
                 self.state = FAILED
                 log.error("Application startup failed", exc_info=exc)
                 return

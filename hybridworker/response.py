@@ -23,6 +23,9 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: not among them: they are counted, because the line ends around values are legal.
 CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 
+#: The status that the access log shows where the client left before there was one. No client ever sees it.
+CLIENT_LEFT = 499
+
 #: Chunked framing of the end of a body without trailers (RFC 9112 7.1).
 LAST_CHUNK = b"0\r\n\r\n"
 

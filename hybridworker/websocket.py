@@ -26,10 +26,10 @@ from .asgi import Headers, Message, Scope
 from .context import WorkerContext
 from .errors import ClientDisconnected, InvalidMessage, ProtocolError, UnexpectedMessage, caused_by_disconnect
 from .fleet import IN_FLIGHT
-from .flow import FlowControl
+from .flow import LINGER, FlowControl
 from .handshake import REFUSAL_FIELDS, Denial, accept_response, check_handshake, values
 from .liveness import Liveness, Verdict
-from .response import as_bytes, error_response
+from .response import CLIENT_LEFT, as_bytes, error_response
 from .states import WEBSOCKET, WebSocketState, expected
 
 try:
@@ -50,14 +50,8 @@ EARLY_MAX = 65536
 #: Seconds for the peer's close frame, or for our last bytes to reach it, before the connection is cut.
 CLOSE_TIMEOUT = 5.0
 
-#: Seconds that a peer has to see our half-close and to close as well, before the connection is dropped.
-LINGER = 1.0
-
 #: Seconds over which the connections of a leaving worker are closed, lest their clients return all in one instant.
 SPREAD = 0.5
-
-#: The status that the access log shows where the client left before there was one. No client ever sees it.
-CLIENT_LEFT = 499
 
 
 def available() -> bool:
@@ -225,7 +219,9 @@ class WebSocketProtocol(asyncio.Protocol):
                 context.log.debug("WebSocket cancelled: %s", path)
             else:
                 context.log.exception("Error handling WebSocket %s", path)
-        except Exception as exc:
+        except (Exception, SystemExit, KeyboardInterrupt) as exc:
+            if context.exiting:
+                raise
             code = 1011
             if self.end is not None and caused_by_disconnect(exc):
                 context.log.debug("WebSocket client disconnected: %s", path)

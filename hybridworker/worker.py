@@ -55,14 +55,13 @@ from .tls import read_certificate
 from .watchdog import Watchdog, beat, format_stack, resident
 from .wsgi import WSGIMiddleware
 
-#: Seconds between two looks at every timeout.
-TICK = 1.0
-
-#: Seconds between two looks at whether a younger worker is ready.
-HAND_OVER_TICK = 0.05
+#: Seconds between two looks at every timeout, and at whether a younger worker is ready.
+TICK, HAND_OVER_TICK = 1.0, 0.05
 
 #: Of the graceful timeout, what is kept for the application's shutdown: a part, and seconds at most.
 SHUTDOWN_SHARE, SHUTDOWN_MAX = 0.2, 5.0
+#: The same for leaving the process: the arbiter began to count before this worker did.
+EXIT_SHARE, EXIT_MAX = 0.1, 0.5
 
 
 class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -315,8 +314,9 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         """Finish what was begun within the graceful timeout, then let the application shut down."""
         context, grace = self.context, self.settings.graceful_timeout
         kept = 0.0 if lifespan is None else min(SHUTDOWN_MAX, grace * SHUTDOWN_SHARE)
+        margin = min(EXIT_MAX, grace * EXIT_SHARE)
         begun, before = loop.time(), context.served - len(context.cycles)
-        end = begun + grace
+        end = begun + grace - margin
         if self.reason == "term" and self.server.state is ServerState.SERVING and not self.settings.reload:
             await self._hand_over(loop)
         handed_over = loop.time()
@@ -422,6 +422,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         callbacks of the transport), so the loop is stopped as well.
         """
         self.exit_code = code
+        if hasattr(self, "context"):
+            self.context.exiting = True
         if self.loop is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.loop.stop)
         try:

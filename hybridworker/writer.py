@@ -11,7 +11,6 @@ validate before anything is written, for what was written cannot be taken back.
 from __future__ import annotations
 
 import asyncio
-import http
 from typing import Any, Protocol
 
 from .asgi import Headers, Message
@@ -122,7 +121,11 @@ class ResponseWriter:
 
     def start_response(self, message: Message) -> None:
         status = message.get("status")
-        if (type(status) is not int and not isinstance(status, http.HTTPStatus)) or not 200 <= status <= 999:
+        if type(status) is not int:
+            if not isinstance(status, int) or isinstance(status, bool):
+                raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
+            status = int(status)  # an enum of the application's
+        if not 200 <= status <= 999:
             raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
         headers = message.get("headers", ())
         context = self.context

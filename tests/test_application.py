@@ -267,3 +267,31 @@ def test_advice_for_a_variable(monkeypatch: pytest.MonkeyPatch, variable: str, h
     monkeypatch.setitem(sys.modules, "shop", module)
     error = Exception("Failed to find attribute 'x' in 'shop'.")
     assert advice(f"shop{variable}", error) == f"shop{variable}: Failed to find attribute 'x' in 'shop'; {hint}"
+
+
+def test_an_object_that_has_every_attribute_is_looked_at_for_a_while_only() -> None:
+    """Mocks and proxies wrap themselves without end."""
+
+    class Anything:
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_asgi"):
+                return None
+            return Anything()
+
+        def __call__(self, environ: Any, start_response: Any) -> Any:
+            never()
+
+    try:
+        detect(Anything())
+    except ConfigurationError:
+        pass  # either answer will do
+
+
+def test_an_asynchronous_generator_is_no_application() -> None:
+    """Nobody would iterate over it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> Any:
+        yield never()
+
+    with pytest.raises(ConfigurationError):
+        detect(app)

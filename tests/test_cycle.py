@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import enum
 from typing import Any
 
 import pytest
@@ -724,3 +725,44 @@ def test_a_client_is_seen_to_leave_after_a_long_body() -> None:
         assert events[-1]["type"] == "http.request"
         w.lose()
         assert events[-1]["type"] == "http.disconnect"
+
+
+@pytest.mark.parametrize("error", [SystemExit(7), KeyboardInterrupt()])
+def test_c10_an_application_that_exits_ends_its_request_alone(error: BaseException) -> None:
+    """The worker goes on for all others."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise error
+
+    with wire(app) as w:
+        assert status(w.feed(GET)) == 500
+        assert len(w.log.at("exception")) == 1
+
+
+def test_the_exit_of_the_process_passes_through_a_request() -> None:
+    """QUIT, INT and ABRT are raised inside of whatever they interrupt."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise SystemExit(0)
+
+    with wire(app) as w:
+        w.context.exiting = True
+        with pytest.raises(SystemExit):
+            w.feed(GET)
+        w.run()
+
+
+def test_a_status_may_be_an_enum_of_the_application() -> None:
+    """It is an int."""
+
+    class Status(enum.IntEnum):
+        OK = 200
+
+    assert answer(GET, start(Status.OK), body()).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_hints_go_out_before_an_error_page() -> None:
+    """Whatever was written before it stays before it."""
+    hint = {"type": "http.response.early_hint", "links": [b"</a>"]}
+    sent = answer(GET, hint, hint, hint)
+    assert [part.split(b" ")[0] for part in sent.split(b"HTTP/1.1 ")[1:]] == [b"103", b"103", b"103", b"500"]

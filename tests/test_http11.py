@@ -767,3 +767,94 @@ def test_responder_without_an_answer_is_a_500() -> None:
     """The harness's own smallest application."""
     with wire(responder()) as w:
         assert status(w.feed(GET)) == 500
+
+
+# -- slow readers and clients that are gone
+
+
+def test_a_slow_reader_is_not_taken_for_a_stalled_one_at_the_first_look() -> None:
+    """What a connection did before the first tick is not known, and held against nobody."""
+    with wire(HELLO, write_timeout=60, keepalive=1000) as w:
+        w.feed(GET)
+        w.transport.unsent = 100
+        w.tick(0)
+        w.tick(59)
+        assert not w.transport.closing
+        w.tick(61)
+        assert w.transport.aborted
+
+
+def test_a_slow_reader_gets_all_of_a_last_response() -> None:
+    """A connection that is half-closed lingers for as long as bytes go out."""
+    with wire(responder(start(200, (b"content-length", b"5"), (b"connection", b"close")), body(b"hello"))) as w:
+        w.feed(GET)
+        assert w.transport.eof
+        w.transport.unsent = 100
+        w.tick(5)
+        w.transport.unsent = 50
+        w.tick(10)
+        assert not w.transport.closing
+        w.transport.unsent = 0
+        w.tick(20)
+        assert w.transport.aborted
+
+
+def test_a_wsgi_call_whose_body_never_begins_is_dropped() -> None:
+    """Also where no byte of it comes."""
+    app = Recorder()
+    with wire(app, is_wsgi=True) as w:
+        w.feed(POST)
+        w.tick(29)
+        assert not w.transport.closing
+        w.tick(31)
+        assert w.transport.aborted
+        w.lose()
+        assert app.scopes == []
+
+
+@pytest.mark.parametrize("rest", [b"GET / HT", POST])
+def test_what_is_incomplete_when_its_turn_comes_after_the_end_of_input_ends_the_connection(rest: bytes) -> None:
+    """The rest of it never comes."""
+    event = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await event.wait()
+        await HELLO(scope, receive, send)
+
+    with wire(app, is_wsgi=True, header_timeout=float("inf")) as w:
+        w.feed(GET + rest)
+        w.eof()
+        event.set()
+        w.run()
+        assert w.sent == ANSWER
+        assert w.transport.closing
+
+
+def test_h28_what_comes_after_a_disconnect_is_dropped() -> None:
+    """A body that stalled and went on is not taken up again, nor is the connection."""
+    events: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        events.extend([await receive(), await receive()])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        events.append(await receive())
+        await HELLO(scope, receive, send)
+
+    with wire(app, body_timeout=30) as w:
+        w.feed(POST + b"ab")
+        w.protocol.tick(w.loop.time() + 31)
+        w.protocol.data_received(b"cde")
+        w.run()
+        assert [event["type"] for event in events] == ["http.request", "http.disconnect", "http.disconnect"]
+        assert w.sent == CLOSING_ANSWER
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_unread_bytes_behind_a_closing_request_are_read_and_dropped(broken: bool) -> None:
+    """Closing over them would reset the connection, and the reset could overtake the answer."""
+    head = CHUNKED.replace(b"Host: x", b"Host: x\r\nConnection: close") + b"zz\r\n"
+    with wire(HELLO) as w:
+        w.feed((head if broken else GET.replace(b"Host: x", b"Host: x\r\nConnection: close")) + b"x" * 1000)
+        assert w.transport.eof
+        assert not w.transport.closing

@@ -269,3 +269,43 @@ def test_wrong_messages_raise(messages: list[dict[str, Any]], error: type[Except
 
     live(app, test)
     assert raised == [True]
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (SystemExit(5), LifespanState.FAILED),
+        (KeyboardInterrupt(), LifespanState.FAILED),
+        (asyncio.CancelledError(), LifespanState.UNSUPPORTED),
+    ],
+)
+def test_whatever_is_raised_in_startup_ends_it(error: BaseException, state: LifespanState) -> None:
+    """An application that exits means it; one whose own task was cancelled has failed as with any exception."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise error
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        if state is LifespanState.FAILED:
+            with pytest.raises(LifespanFailed, match=type(error).__name__):
+                await lifespan.startup()
+        else:
+            await lifespan.startup()
+        assert lifespan.state is state
+
+    live(app, test)
+
+
+def test_the_exit_of_the_process_passes_through_startup() -> None:
+    """QUIT and INT are raised inside of whatever they interrupt."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise SystemExit(0)
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        context.exiting = True
+        await lifespan.startup()
+
+    with pytest.raises(SystemExit):
+        live(app, test)

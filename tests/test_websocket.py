@@ -660,6 +660,7 @@ def test_w16_a_lost_connection_is_1006(accept: bool, eof: bool) -> None:
             there.run()
             assert app.events[-1] == DISCONNECT_1006
             there.transport.unsent = 1
+            there.tick(0)
             there.tick(CLOSE_TIMEOUT)
             assert there.transport.aborted
         there.lose()

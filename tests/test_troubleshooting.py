@@ -1,0 +1,48 @@
+"""
+The lines of README.rst's "Troubleshooting by log line" are lines that are really logged.
+
+Every text of the package, and of gunicorn for the lines that are its own, is read from the
+source, with ``...`` for what varies; each line of the table must be in one of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import gunicorn
+
+import hybridworker
+
+ROOT = Path(__file__).resolve().parents[1]
+HEADING = "Troubleshooting by log line"
+SOURCES = [*Path(hybridworker.__file__).parent.glob("*.py"), Path(gunicorn.__file__).parent / "arbiter.py"]
+
+
+def lines() -> list[str]:
+    """The first column of the table."""
+    _, _, section = (ROOT / "README.rst").read_text(encoding="utf-8").partition(f"\n{HEADING}\n")
+    rows = re.findall(r"^   \* - (``.*``)$", section, re.MULTILINE)
+    return [line for row in rows for line in row.strip("`").split("``, ``")]
+
+
+def texts() -> Iterator[str]:
+    """Every string of the sources, with ``...`` for what is put into it."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = ""
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = node.value
+            elif isinstance(node, ast.JoinedStr):
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values)
+            yield re.sub(r"%[-.\d]*[sdrf]", "...", text)
+
+
+def test_every_line_of_the_table_is_logged() -> None:
+    """Whoever changes a line changes the README."""
+    known = set(texts())
+    assert len(lines()) > 20
+    unknown = [line for line in lines() if not any(line in text for text in known)]
+    assert unknown == []
