@@ -113,6 +113,8 @@ class Settings:
                 f"HYBRIDWORKER_DRAIN_DELAY={variables['drain_delay']:g} is more than half of graceful_timeout"
                 f" ({cfg.graceful_timeout} s), inside of which it counts: raise graceful_timeout"
             )
+        if variables["health_path"] and variables["health_path"] == variables["metrics_path"]:
+            raise ConfigurationError("HYBRIDWORKER_HEALTH_PATH and HYBRIDWORKER_METRICS_PATH must be two paths")
         fields = cfg.limit_request_fields if 0 < cfg.limit_request_fields <= MAX_FIELDS else MAX_FIELDS
         field_size = cfg.limit_request_field_size or UNLIMITED
         line = min(cfg.limit_request_line, MAX_REQUEST_LINE) or UNLIMITED

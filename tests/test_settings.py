@@ -541,3 +541,10 @@ def test_a_drain_delay_is_at_most_half_of_the_graceful_timeout() -> None:
     assert Settings.from_gunicorn(config, {"HYBRIDWORKER_DRAIN_DELAY": "5"}).drain_delay == 5
     with pytest.raises(ConfigurationError, match="graceful_timeout"):
         Settings.from_gunicorn(config, {"HYBRIDWORKER_DRAIN_DELAY": "5.1"})
+
+
+def test_one_path_has_one_meaning() -> None:
+    """Health and metrics cannot both be answered there."""
+    paths = {"HYBRIDWORKER_HEALTH_PATH": "/x", "HYBRIDWORKER_METRICS_PATH": "/x"}
+    with pytest.raises(ConfigurationError, match="two paths"):
+        Settings.from_gunicorn(Config(), paths)
