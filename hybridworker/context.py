@@ -99,6 +99,7 @@ class WorkerContext:
         "responses",
         "server",
         "served",
+        "short_head",
         "server_cert",
         "settings",
         "slot",
@@ -144,6 +145,8 @@ class WorkerContext:
         #: a head of at most this many bytes and lines, in one piece, exceeds no limit
         self.small_head = min(settings.limit_request_line, settings.limit_request_field_size, settings.max_head_size)
         self.max_lines = settings.limit_request_fields + 2
+        #: a head of at most this many bytes cannot have more lines: the shortest is `a:` and CRLF
+        self.short_head = 4 * settings.limit_request_fields
         #: field name as received -> its lower-case form and what it means to :mod:`.http11`
         self.names: dict[bytes, tuple[bytes, int]] = {}
         #: how long an idle connection is kept, in seconds

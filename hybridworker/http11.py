@@ -248,7 +248,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                         3 < size <= context.small_head
                         and self.scanner is None
                         and data[0] > 13  # an empty line, or a part of one, is for the scanner
-                        and data.count(b"\n", 0, size) <= context.max_lines
+                        and (size <= context.short_head or data.count(b"\n", 0, size) <= context.max_lines)
                     ):
                         self.begin(data)
                         whole = size == len(data)

@@ -169,6 +169,12 @@ class ResponseWriter:
         if type(body) is not bytes:
             body = as_bytes(body)
         size = len(body)
+        if size == self.remaining and not more and self.head and size <= JOIN_MAX and not self.flow.parts:
+            if not self.trailers:  # the whole of a short body, as most are: the same as below, in one step
+                self.remaining, self.sent = 0, size
+                self.transport.write(self.head + body)
+                self.complete()
+                return
         last = b""  #: what frames the end
         if self.remaining is not None:
             if size > self.remaining or (not more and size < self.remaining):
