@@ -16,10 +16,10 @@ import contextvars
 import logging
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .asgi import ASGIApp, Scope
+from .asgi import ASGIApp, Receive, Scope, Send
 from .fleet import CELLS, Slot
 from .response import default_fields
 from .settings import Settings
@@ -64,6 +64,24 @@ class Hooks(Protocol):
     def after(self, view: Any, environ: dict[str, Any] | None, response: Any) -> None: ...
 
 
+class Call(Protocol):
+    """A WSGI call that was begun without a task: :class:`~.wsgi.WSGIResponder`."""
+
+    start: Any  #: the head, as a message, of a response that is whole
+    gone: bool  #: nobody takes anything any more
+
+    def whole(self) -> bytes | None:
+        """The body of a response that is complete; None where the call has to be awaited."""
+
+    def cancel(self) -> None:
+        """Nobody wants the response any more."""
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> Awaitable[None]: ...
+
+
+Begin = Callable[[Scope, bytes, contextvars.Context, Callable[[], None]], Call]
+
+
 class WorkerContext:
     """
     Shared by every connection of one worker.
@@ -78,6 +96,7 @@ class WorkerContext:
         "access",
         "app",
         "base",
+        "begin",
         "closed",
         "connections",
         "cycles",
@@ -125,6 +144,7 @@ class WorkerContext:
         slot: Slot | None = None,
     ) -> None:
         self.app = app
+        self.begin: Begin | None = getattr(app, "begin", None) if is_wsgi else None  #: a WSGI call without a task
         self.settings = settings
         self.loop = loop
         self.log: Log = log if log is not None else logging.getLogger("hybridworker")
@@ -151,8 +171,7 @@ class WorkerContext:
         self.names: dict[bytes, tuple[bytes, int]] = {}
         #: how long an idle connection is kept, in seconds
         self.idle_time = settings.keepalive
-        #: connections may outlive a response
-        self.keep_alive = settings.keepalive > 0
+        self.keep_alive = settings.keepalive > 0  #: connections may outlive a response
         self.draining = False
         #: the process is being left by a SystemExit, which passes through whatever it interrupts
         self.exiting = False
@@ -164,8 +183,7 @@ class WorkerContext:
         #: paths that are answered before the application
         self.endpoints: dict[str, ASGIApp] = {}
         self.warned: set[str] = set()
-        #: called whenever a connection is gone
-        self.closed: Callable[[], None] = lambda: None
+        self.closed: Callable[[], None] = lambda: None  #: called whenever a connection is gone
         self.fields = b""
         self.now = loop.time()
         self.tick(self.now)

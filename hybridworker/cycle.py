@@ -21,7 +21,7 @@ import time
 
 from .accesslog import ResponseView
 from .asgi import ASGIApp, Headers, Message, Scope
-from .context import WorkerContext
+from .context import Call, WorkerContext
 from .errors import ClientDisconnected, UnexpectedMessage, caused_by_disconnect
 from .filebody import send_file
 from .fleet import IN_FLIGHT
@@ -46,6 +46,7 @@ class RequestResponseCycle(ResponseWriter):
         "access",
         "app",
         "buffered",
+        "call",
         "chunks",
         "delivered",
         "disconnected",
@@ -88,6 +89,7 @@ class RequestResponseCycle(ResponseWriter):
         # The clock of the last tick will do for a report; only the access log needs it exact.
         self.started_at = context.now if self.access is None else time.monotonic()
         self.task: asyncio.Task[None] | None = None
+        self.call: Call | None = None  #: a WSGI call that runs without a task
         self.state = WAITING
         self.keep_alive = keep_alive
         self.head = b""
@@ -158,8 +160,13 @@ class RequestResponseCycle(ResponseWriter):
 
     def _cancel(self) -> None:
         # A second cancellation would interrupt the application while it cleans up after the first.
-        if self.task is not None and not self.task.cancelling():
-            self.task.cancel()
+        if self.task is not None:
+            if not self.task.cancelling():
+                self.task.cancel()
+        elif self.call is not None:
+            self.call.cancel()
+            self.call = None
+            self._over()
 
     # -- the application's side
 
@@ -169,9 +176,43 @@ class RequestResponseCycle(ResponseWriter):
         self.access = None
 
     def start(self) -> None:
-        """Call the application, in a task of its own and a fresh copy of the base context."""
+        """
+        Call the application, in a task of its own and a fresh copy of the base context.
+
+        A WSGI application whose request is complete is called without a task: its thread
+        makes most responses whole, and a task would have nothing to wait for.
+        """
         context = self.context
-        self.task = context.loop.create_task(self.run(), context=context.base.copy())
+        if context.begin is None or self.request is not RequestState.DONE or self.app is not context.app:
+            self.task = context.loop.create_task(self.run(), context=context.base.copy())
+            return
+        context.cycles[self] = None
+        context.slot[IN_FLIGHT] = len(context.cycles)
+        try:
+            self.call = context.begin(self.scope, self._take(), context.base.copy(), self._answered)
+        except RuntimeError as exc:  # no thread can be started
+            self._failed(exc)
+            self._over()
+
+    def _answered(self) -> None:
+        """The WSGI call has something to send, or to raise."""
+        call, self.call = self.call, None
+        assert call is not None
+        body = call.whole()
+        if body is None:
+            self.app = call
+            self.task = self.context.loop.create_task(self.run(), context=self.context.base.copy())
+            return
+        try:
+            if self.state is ABORTED:
+                raise ClientDisconnected("the client disconnected")
+            self.start_response(call.start)
+            self.body(body, False)
+        except Exception as exc:
+            self._failed(exc)
+        finally:
+            call.gone = True
+            self._over()
 
     async def run(self) -> None:
         """Call the application once and see to it that its response ends, well or badly."""
@@ -206,31 +247,43 @@ class RequestResponseCycle(ResponseWriter):
         except (Exception, SystemExit, KeyboardInterrupt) as exc:
             if context.exiting:
                 raise
-            if self.disconnected and caused_by_disconnect(exc):
-                context.log.debug("Client disconnected: %s %s", self.method, self.scope["path"])
-            else:
-                context.log.exception("Error handling request %s %s", self.method, self.scope["path"])
+            self._failed(exc)
         finally:
-            del context.cycles[self]
-            context.slot[IN_FLIGHT] = len(context.cycles)
-            if self.state is not COMPLETE:
-                # A body that did not come to its end is the client's fault.
-                self.fail(400 if self.disconnected and self.request is RequestState.BODY else 500)
+            self._over()
             if hooks is not None and view is not None:
                 hooks.after(view, None, ResponseView(self))
+
+    def _failed(self, exc: BaseException) -> None:
+        if self.disconnected and caused_by_disconnect(exc):
+            self.context.log.debug("Client disconnected: %s %s", self.method, self.scope["path"])
+        else:
+            self.context.log.exception("Error handling request %s %s", self.method, self.scope["path"], exc_info=exc)
+
+    def _over(self) -> None:
+        """The application is done with the request: the response ends, well or badly."""
+        context = self.context
+        del context.cycles[self]
+        context.slot[IN_FLIGHT] = len(context.cycles)
+        if self.state is not COMPLETE:
+            # A body that did not come to its end is the client's fault.
+            self.fail(400 if self.disconnected and self.request is RequestState.BODY else 500)
+
+    def _take(self) -> bytes:
+        """The bytes of the body that have come."""
+        body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+        self.chunks.clear()
+        self.buffered = 0
+        self.delivered = self.request is RequestState.DONE
+        if self.flow.read_paused:  # also at the end of the body: paused, the client could not be seen to leave
+            self.flow.resume_reading()
+        return body
 
     async def receive(self) -> Message:
         """The next event of the request (ASGI HTTP 2.5, "Request" and "Disconnect")."""
         while True:
             done = self.request is RequestState.DONE
             if self.chunks or (done and not self.delivered):
-                body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
-                self.chunks.clear()
-                self.buffered = 0
-                self.delivered = done
-                if self.flow.read_paused:  # also at the end of the body: paused, the client could not be seen to leave
-                    self.flow.resume_reading()
-                return {"type": "http.request", "body": body, "more_body": not done}
+                return {"type": "http.request", "body": self._take(), "more_body": not done}
             if self.disconnected or self.state is COMPLETE:
                 return {"type": "http.disconnect"}
             if not done:

@@ -211,9 +211,10 @@ class RequestHead:
             check_host(self.host)
         elif not http10:
             raise ProtocolError("no Host (RFC 9112 3.2)")
-        if head[start] == 47 and b"#" not in target and method != b"CONNECT":
+        # Bytes are looked for as numbers: for `b"#" in target` CPython raises and clears an exception first.
+        if head[start] == 47 and 35 not in target and method != b"CONNECT":
             path, query = target, b""
-            if b"?" in target:
+            if 63 in target:
                 path, _, query = target.partition(b"?")
         else:
             path, query = self._split(method, target)

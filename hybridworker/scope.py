@@ -126,7 +126,7 @@ def http_scope(
     scope["asgi"] = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
     scope["http_version"] = http_version
     scope["method"] = method
-    scope["path"] = raw_path.decode("ascii") if b"%" not in raw_path else decode_path(raw_path)
+    scope["path"] = raw_path.decode("ascii") if 37 not in raw_path else decode_path(raw_path)
     scope["raw_path"] = raw_path
     scope["query_string"] = query_string
     scope["headers"] = headers
