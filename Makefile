@@ -56,7 +56,7 @@ format: $(VENV)/.test  ## Format the code and sort the imports
 
 docs-check: $(VENV)/.test  ## Render README.rst and CHANGELOG.rst; a warning is an error
 	@for page in README.rst CHANGELOG.rst; do \
-	  $(BIN)/python -m docutils --report=1 --halt=2 --writer=html5 $$page /dev/null || exit 1; \
+	  $(BIN)/python -m docutils --report=2 --halt=2 --writer=html5 $$page /dev/null || exit 1; \
 	done
 	@echo "README.rst and CHANGELOG.rst render without warnings"
 

@@ -114,7 +114,7 @@ def environment(server_core: int, load_core: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "server core": server_core,
         "load core": load_core,
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
     return {"machine": machine, "versions": {name: found for name in PACKAGES if (found := version(name))}}
