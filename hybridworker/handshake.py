@@ -24,6 +24,7 @@ from .response import (
     bodiless,
     encode_fields,
     field_list,
+    final_status,
     server_fields,
     status_line,
     without_length,
@@ -106,10 +107,7 @@ class Denial:
     __slots__ = ("bodiless", "head", "headers", "remaining", "status")
 
     def __init__(self, message: Message, fields: bytes) -> None:
-        status = message.get("status")
-        if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 999:
-            raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
-        self.status = status
+        self.status = status = final_status(message.get("status"))
         self.headers = field_list(message)
         self.bodiless = bodiless("GET", status)
         kept = self.headers if status != 204 else without_length(self.headers)

@@ -55,6 +55,13 @@ _LINES_MAX = 1024
 _LINE_MAX = 128
 
 
+def final_status(status: object) -> int:
+    """The ``status`` of a start message, which may be an enum's. Raises :class:`~.errors.InvalidMessage`."""
+    if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 999:
+        raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
+    return int(status)
+
+
 def status_line(status: int, reason: bytes | None = None) -> bytes:
     """
     The status line with its CRLF.

@@ -27,6 +27,7 @@ from .response import (
     encode_fields,
     encode_trailers,
     field_list,
+    final_status,
     server_fields,
     status_line,
     without_length,
@@ -121,12 +122,8 @@ class ResponseWriter:
 
     def start_response(self, message: Message) -> None:
         status = message.get("status")
-        if type(status) is not int:
-            if not isinstance(status, int) or isinstance(status, bool):
-                raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
-            status = int(status)  # an enum of the application's
-        if not 200 <= status <= 999:
-            raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
+        if type(status) is not int or not 200 <= status <= 999:
+            status = final_status(status)
         headers = message.get("headers", ())
         context = self.context
         if context.access is not None or context.hooks is not None or status == 204:
@@ -169,12 +166,13 @@ class ResponseWriter:
         if type(body) is not bytes:
             body = as_bytes(body)
         size = len(body)
-        if size == self.remaining and not more and self.head and size <= JOIN_MAX and not self.flow.parts:
-            if not self.trailers:  # the whole of a short body, as most are: the same as below, in one step
-                self.remaining, self.sent = 0, size
-                self.transport.write(self.head + body)
-                self.complete()
-                return
+        whole = size == self.remaining and not more and not self.trailers
+        if whole and self.head and size <= JOIN_MAX and not self.flow.parts:
+            # A short body in one part, as most are: the same as below, in one step.
+            self.remaining, self.sent = 0, size
+            self.transport.write(self.head + body)
+            self.complete()
+            return
         last = b""  #: what frames the end
         if self.remaining is not None:
             if size > self.remaining or (not more and size < self.remaining):
