@@ -308,7 +308,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             self.log.info("Autorestarting worker: it uses %d MiB, HYBRIDWORKER_MAX_RSS is %d.", used, limit)
             self._recycle("max_rss")
         if self.wish is not None and self.alive and (self.fleet is None or self.fleet.may_go(time.monotonic())):
-            self._go(self.wish)
+            self.shut_down(self.wish)
 
     async def _leave(self, loop: asyncio.AbstractEventLoop, lifespan: Lifespan | None) -> None:
         """Finish what was begun within the graceful timeout, then let the application shut down."""
@@ -356,6 +356,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             self.reason = reason
             self.context.slot[RECYCLED + REASONS.index(reason)] += 1
             stand(self.context.slot, Standing.RETIRING if reason == "term" else Standing.RECYCLING)
+        if reason != "term":
+            self.context.leave()  # with the response at hand
         self.alive = False
         self.stop.set()
 
@@ -371,14 +373,10 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if reason == "max_requests":
             self.log.info("Autorestarting worker after current request.")
         if self.fleet is None or self.fleet.alone():
-            self._go(reason)
+            self.shut_down(reason)
         elif self.wish is None:
             self.wish = reason
             stand(self.context.slot, Standing.WISHING)
-
-    def _go(self, reason: str) -> None:
-        self.context.leave()
-        self.shut_down(reason)
 
     def _reloader_spoke(self) -> None:
         """The reloader, a thread, wrote to the pipe after it had set ``alive``."""
@@ -407,19 +405,18 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
         """Leave at once. Ctrl-C sends INT, and the master then QUIT: the second finds the first at work."""
         if self.exit_code is None:
-            self._exit(0, lambda: super(Worker, self).handle_quit(sig, frame), "worker_int")
+            self._exit(0, frame, lambda: super(Worker, self).handle_quit(sig, frame), "worker_int")
 
     def handle_abort(self, sig: int, frame: FrameType | None) -> None:
         """The arbiter missed the heartbeat: write what holds the worker up, then leave with exit code 1."""
         self.watchdog.abort(frame, getattr(self.log, "error_log", None))
-        self._exit(1, lambda: super(Worker, self).handle_abort(sig, frame), "worker_abort")
+        self._exit(1, frame, lambda: super(Worker, self).handle_abort(sig, frame), "worker_abort")
 
-    def _exit(self, code: int, handler: Callable[[], None], hook: str) -> None:
+    def _exit(self, code: int, frame: FrameType | None, handler: Callable[[], None], hook: str) -> None:
         """
-        Call gunicorn's ``handler``, which raises SystemExit.
+        Call gunicorn's ``handler`` and raise SystemExit, out of ``frame``, which was interrupted.
 
-        It comes out of whatever was interrupted. Some of that swallows it (finalizers,
-        callbacks of the transport), so the loop is stopped as well.
+        Some swallow it, so the loop is stopped as well. A weak reference's callback also prints it: not raised there.
         """
         self.exit_code = code
         if hasattr(self, "context"):
@@ -428,10 +425,13 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             self.loop.call_soon_threadsafe(self.loop.stop)
         try:
             handler()
+        except SystemExit:
+            pass  # raised below
         except Exception:  # it would end the interrupted request, or vanish in the loop
             self.log.exception("Exception in %s hook", hook)
             self.exit_code = 1
-            sys.exit(1)
+        if frame is None or self.loop is None or frame.f_globals.get("__name__") not in ("weakref", "_weakrefset"):
+            sys.exit(self.exit_code)
 
     def _loop_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """Handlers that may wait for the loop; QUIT, INT and ABRT stay with gunicorn's plain ones."""
