@@ -1,16 +1,19 @@
 """
 ThreadPool: the threads that run WSGI calls.
 
-    loop side      submit: queue, wake a thread              _collect: call.wake()
+    loop side      submit: queue; _wake_for_queue            _collect: call.wake()
     thread side    _work: call.context.run(call.run) -> ready, announced to the loop
 
 ``size`` calls run at once, in daemon threads that are started when they are needed and
-never joined. One woken thread drains the queue, because calls that compute only fight
-for the GIL when several threads run them; a further one is woken when those that run
-are blocked, which :meth:`ThreadPool._check` finds out within about a millisecond. As
-long as calls are seen to block, each gets its thread at once. The thread that went idle
-last is woken first: its caches are warm, and surplus threads stay asleep. :mod:`.handoff`
-is the other half of the crossing; nothing here knows HTTP.
+never joined. They are woken once in a turn of the loop, for all the calls that came in
+it: a thread that woke amid the turn would take the GIL from the loop, which gives it up
+between any two of its callbacks, and each request would cost two switches. One woken
+thread drains the queue, because calls that compute only fight for the GIL when several
+threads run them; a further one is woken when those that run are blocked, which
+:meth:`ThreadPool._check` finds out within about a millisecond. As long as calls are seen
+to block, each gets its thread at once. The thread that went idle last is woken first: its
+caches are warm, and surplus threads stay asleep. :mod:`.handoff` is the other half of the
+crossing; nothing here knows HTTP.
 
 No lock guards the data: ``append``, ``pop`` and ``remove`` of lists, deques and sets are
 atomic. The rule one could break by accident: each side first says what it does and then
@@ -102,6 +105,7 @@ class ThreadPool:
         self._closing = False
         # The loop's
         self._workers: list[_Worker] = []
+        self._waking = False  #: threads will be woken at the end of this turn
         self._checking = False
         self._clocks = (0.0, 0.0, 0.0)
         self._oldest: tuple[Call | None, float] = (None, 0.0)
@@ -110,14 +114,26 @@ class ThreadPool:
     # -- loop side
 
     def submit(self, call: Call) -> None:
-        """Queue ``call`` and see to it that a thread takes it. Raises RuntimeError where no thread can be started."""
+        """Queue ``call`` and see to it that a thread takes it. Raises RuntimeError where there is none to be had."""
         if self.timed:
             call.queued_at = time.monotonic()
         self._queue.append(call)
-        if self._blocking or len(self._idle) + len(self._blocked) >= len(self._workers):
+        if not self._workers:
             self._wake()
+        elif not self._waking:
+            self._waking = True
+            self.loop.call_soon(self._wake_for_queue)
         if not self._checking:
             self._check_later()
+
+    def _wake_for_queue(self) -> None:
+        """Wake threads for the calls that this turn of the loop has queued."""
+        self._waking = False
+        if self._blocking:
+            for _ in range(min(len(self._queue), self.size)):
+                self._wake()
+        elif self._queue and len(self._idle) + len(self._blocked) >= len(self._workers):
+            self._wake()
 
     def cancel(self, call: Call) -> bool:
         """Take ``call`` out of the queue, so that it never runs; False when a thread has taken it already."""
