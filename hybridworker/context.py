@@ -97,6 +97,7 @@ class WorkerContext:
         "app",
         "base",
         "begin",
+        "calls",
         "closed",
         "connections",
         "cycles",
@@ -145,6 +146,8 @@ class WorkerContext:
     ) -> None:
         self.app = app
         self.begin: Begin | None = getattr(app, "begin", None) if is_wsgi else None  #: a WSGI call without a task
+        #: how many WSGI calls there are, also of clients that have gone
+        self.calls: Callable[[], int] = getattr(app, "calls", int) if is_wsgi else int
         self.settings = settings
         self.loop = loop
         self.log: Log = log if log is not None else logging.getLogger("hybridworker")

@@ -251,7 +251,9 @@ class Server:
         context, now = self.context, self.loop.time()
         silent = min(deadline, now + context.settings.drain_window)
         seen: set[object] = set()
-        while (context.connections or context.cycles or self.handshakes) and (now := self.loop.time()) < deadline:
+        while (context.connections or context.cycles or self.handshakes or context.calls()) and (
+            now := self.loop.time()
+        ) < deadline:
             for connection in context.connections - seen:
                 connection.drain(silent)
                 seen.add(connection)

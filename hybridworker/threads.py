@@ -154,6 +154,10 @@ class ThreadPool:
         """Threads that are awake."""
         return len(self._workers) - len(self._idle)
 
+    def calls(self) -> int:
+        """Calls that run or wait for a thread."""
+        return len(self._queue) + sum(worker.call is not None for worker in self._workers)
+
     @property
     def queued(self) -> int:
         """Calls that wait for a thread."""

@@ -100,6 +100,7 @@ class WSGIMiddleware(WsgiToAsgi):
     ) -> None:
         super().__init__(wsgi_application)  # type: ignore[no-untyped-call]  # asgiref has no types here
         self.pool = pool
+        self.calls = pool.calls
         self.errors = errors
         self.hooks = hooks
         self.script_name = settings.script_name

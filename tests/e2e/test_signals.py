@@ -78,6 +78,23 @@ def test_term_finishes_a_response_that_has_begun(gunicorn: Servers, app: str) ->
     assert server.wait() == 0
 
 
+def test_term_waits_for_a_call_whose_client_has_gone(gunicorn: Servers) -> None:
+    """It may be amid a transaction: it comes to its end, and so does its ``close()``."""
+    options = ("--asgi-disconnect-grace-period", "0", "--log-level", "debug", *LONG)
+    server = gunicorn("wsgi:app", "--threads", "2", *options)
+    with server.connect() as client:
+        client.start("/head-then-gate/left")
+        assert client.head()[0] == 200
+        server.wait_log("gate left reached")
+        client.reset()
+    server.wait_log("Request cancelled: GET /head-then-gate/left")
+    server.signal(signal.SIGTERM)
+    server.wait_for(lambda: refused(server), "the listener to be closed")
+    server.open("left")
+    assert server.wait() == 0
+    assert "closed in the same thread: True" in server.log()
+
+
 @pytest.mark.parametrize("app", ["asgi:app", "wsgi:app"])
 def test_term_cuts_what_is_not_finished_in_time(gunicorn: Servers, app: str) -> None:
     """``graceful_timeout`` is kept by the worker itself, also when a thread is stuck."""
