@@ -72,7 +72,7 @@ class RequestHooks(Protocol):
         After the response, or its failure.
 
         ``view`` is what :meth:`before` returned, ``environ`` is None where it could not be
-        made, ``response`` has ``status``, ``headers`` and ``sent``.
+        made, ``response`` has ``status``, ``status_code``, ``headers`` and ``sent``.
         """
 
 
@@ -173,6 +173,11 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
     def label(self) -> str:
         """Method and path, for reports."""
         return f"{self.scope['method']} {self.scope['path']}"
+
+    @property
+    def status_code(self) -> int | None:
+        """The status of the response, for the hooks."""
+        return self.start["status"] if self.start is not None else None
 
     @property
     def headers(self) -> list[tuple[str, str]]:

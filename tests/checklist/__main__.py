@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -82,10 +83,14 @@ def main() -> int:
     parser.add_argument("statement", nargs="*", help="identifiers, such as h21; all of them by default")
     parser.add_argument("--rst", action="store_true", help="all installed servers, as a table for the README")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # the server must not outlive us
     wanted = {identifier.upper() for identifier in options.statement}
     chosen = [statement for statement in statements() if not wanted or statement.identifier in wanted]
     if options.rst:
-        columns = {name: run(name, chosen, lambda line: None) for name in SERVERS if installed(name)}
+        columns = {}
+        for name in filter(installed, SERVERS):
+            sys.stderr.write(f"{name}: a minute or so\n")
+            columns[name] = run(name, chosen, lambda line: None)
         sys.stdout.write(table(columns, chosen))
         return 0
     results = run(options.server, chosen, say)

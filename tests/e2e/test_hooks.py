@@ -32,7 +32,7 @@ def test_the_request_and_the_response_are_shown(gunicorn: Servers, app: str) -> 
     place = "loop" if app == "asgi" else "thread"
     server.wait_log(rf"^pre GET /a%20b\?q=%41 /a%20b 'q=%41' \(1, 1\) http \['in'\] True True {place} nothing$")
     phrase = "Created" if app == "asgi" else "Very Well"  # an ASGI application gives none
-    server.wait_log(rf"^post4 /a%20b\?q=%41 /a b localhost 201 {phrase} \['out'\] 5$")
+    server.wait_log(rf"^post4 /a%20b\?q=%41 /a b localhost 201 {phrase} 201 \['out'\] 5$")
     assert server.log().count("\npre ") == server.log().count("\npost4 ") == 1
 
 
@@ -105,7 +105,7 @@ def test_post_request_is_called_when_the_application_has_failed(gunicorn: Server
     """For ASGI it sees the status that the client gets; for WSGI none yet, as under gthread."""
     server = hooked(gunicorn, app)
     assert server.request("/raises").status == 500
-    status = "500 Internal Server Error" if app == "asgi" else "None"
+    status = "500 Internal Server Error 500" if app == "asgi" else "None None"
     server.wait_log(rf"^post4 /raises /raises localhost {status} \[\] 0$")
 
 
@@ -134,7 +134,7 @@ def test_a_websocket_is_a_request_to_the_hooks(gunicorn: Servers) -> None:
         )
         assert client.head()[0] == 101
         server.wait_log(r"^pre GET /ws /ws '' \(1, 1\) http \[\] True True loop nothing$")
-        server.wait_log(r"^post4 /ws /ws localhost 101 Switching Protocols \['out'\] 4$")
+        server.wait_log(r"^post4 /ws /ws localhost 101 Switching Protocols 101 \['out'\] 4$")
 
 
 # -- the worker's

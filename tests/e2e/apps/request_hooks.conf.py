@@ -49,7 +49,9 @@ def four(worker, req, environ, resp):
         say(f"post4 {req.uri} {environ} None")
     else:
         shown = [value for name, value in resp.headers if name.lower() == "x-out"]
-        say(f"post4 {req.uri} {environ['PATH_INFO']} {environ['HTTP_HOST']} {resp.status} {shown} {resp.sent}")
+        code = getattr(resp, "status_code", None)  # gunicorn has none before start_response()
+        answer = f"{resp.status} {code} {shown} {resp.sent}"
+        say(f"post4 {req.uri} {environ['PATH_INFO']} {environ['HTTP_HOST']} {answer}")
     if req.path == "/post-raises":
         raise ValueError("raised in post_request")
 
