@@ -5,6 +5,7 @@ Which interface an application speaks: ASGI 3, ASGI 2 or WSGI.
 answer is the same in the master (``--preload``) and in a worker, and no line of the
 application runs. What decides is, in this order: the override of the user, the marks
 that asgiref sets, a coroutine function, the number of parameters that must be given.
+What cannot be an application, such as a factory without its brackets, ends the boot.
 The rule one could break by accident: look through wrappers (``functools.partial``,
 ``functools.wraps``) before looking at the callable itself. Worker boot only.
 """
@@ -16,9 +17,10 @@ import enum
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asgiref.compatibility import double_to_single_callable
@@ -29,6 +31,12 @@ from .errors import ConfigurationError
 
 #: What applications are called.
 USUAL = ("app", "application", "create_app")
+
+#: What functions are called that make one.
+FACTORY = re.compile(r"(create|make|get|build)_?(app|asgi|wsgi)\w*|\w*factory", re.IGNORECASE)
+
+#: What the first parameter of an application is called, as a part of its name.
+USUAL_FIRST = ("env", "scope")
 
 
 #: Wrappers that are looked through. Some objects have any attribute that they are asked for, for ever.
@@ -48,23 +56,43 @@ class Interface(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The interface of an application, and the observation that decided it."""
+    """The interface of an application, the observation that decided it, and what speaks against it, as a warning."""
 
     interface: Interface
     reason: str
+    doubt: str = ""
 
 
-def detect(app: Any, override: str = "auto") -> Decision:
+def detect(app: Any, override: str = "auto", uri: str | None = None) -> Decision:
     """
     Decide which interface ``app`` speaks.
 
-    ``override`` is ``auto``, ``asgi``, ``asgi2`` or ``wsgi``. Raises
-    :class:`~.errors.ConfigurationError` where the signature decides nothing.
+    ``override`` is ``auto``, ``asgi``, ``asgi2`` or ``wsgi``; ``uri`` is where ``app`` was
+    found, ``module:variable``. Raises :class:`~.errors.ConfigurationError` where the
+    signature decides nothing, or says that this is no application.
     """
     if _is_fail_app(app):
         return Decision(Interface.WSGI, "gunicorn's error page")
+    found = _found(app)
     if override != "auto":
-        return Decision(Interface(override), f"HYBRIDWORKER_INTERFACE={override}")
+        return _overridden(app, Interface(override), found, uri)
+    if found is None:
+        raise ConfigurationError(
+            _objection(app, uri)
+            or f"cannot tell whether {_name(app)} is an ASGI or a WSGI application from its signature;"
+            " set HYBRIDWORKER_INTERFACE=asgi, asgi2 or wsgi"
+        )
+    if found.interface is not Interface.ASGI3 and _is_called_like_a_factory(app):
+        doubt = (
+            f"{_name(app)} looks like a factory by its name, and like {found.interface} because {found.reason}:"
+            f" if it makes the application, name it with its arguments: {_call(app, uri, '...')}"
+        )
+        return replace(found, doubt=doubt)
+    return found
+
+
+def _found(app: Any) -> Decision | None:
+    """What the marks and the signature say; None where they do not tell."""
     layers = list(_layers(app))
     for layer in layers:
         if getattr(layer, "_asgi_single_callable", False):
@@ -72,22 +100,72 @@ def detect(app: Any, override: str = "auto") -> Decision:
         if getattr(layer, "_asgi_double_callable", False):
             return Decision(Interface.ASGI2, "it is marked as a double callable")
     required, most = _positional(app)
-    if most is None or most >= 3:
+    if required <= 3 and (most is None or most >= 3):
         for layer in layers:
             if iscoroutinefunction(layer):
                 return Decision(Interface.ASGI3, "it is a coroutine function")
-            if not inspect.isclass(layer) and iscoroutinefunction(getattr(layer, "__call__", None)):  # noqa: B004
+            if _is_coroutine(layer):
                 return Decision(Interface.ASGI3, "its __call__ is a coroutine function")
     if required == 3 and not any(inspect.isasyncgenfunction(layer) for layer in layers):
         return Decision(Interface.ASGI3, "it takes three parameters")
-    if required == 2 and not any(iscoroutinefunction(layer) for layer in layers):
+    if any(_is_coroutine(layer) for layer in layers):
+        return None
+    if required == 2:
         return Decision(Interface.WSGI, "it takes two parameters")
-    if required == 1 and most == 1 and not any(iscoroutinefunction(layer) for layer in layers):
+    if required == 1 and most == 1:
         return Decision(Interface.ASGI2, "it takes one parameter")
-    raise ConfigurationError(
-        f"cannot tell whether {_name(app)} is an ASGI or a WSGI application from its signature;"
-        " set HYBRIDWORKER_INTERFACE=asgi, asgi2 or wsgi"
-    )
+    return None
+
+
+def _overridden(app: Any, interface: Interface, found: Decision | None, uri: str | None) -> Decision:
+    """The user's word, with what speaks against it. It cannot make anything of what takes no argument at all."""
+    doubt = ""
+    if found is None:
+        doubt = _objection(app, uri) or ""
+        # A decorator may have changed the parameters that the signature still shows.
+        if doubt and _positional(app, follow_wrapped=False)[1] == 0:
+            raise ConfigurationError(doubt)
+    elif found.interface is not interface:
+        doubt = (
+            f"HYBRIDWORKER_INTERFACE={interface.value}, but {_name(app)} looks like {found.interface}"
+            f" ({found.reason}): unset the variable, unless that is wrong"
+        )
+    return Decision(interface, f"HYBRIDWORKER_INTERFACE={interface.value}", doubt)
+
+
+def _objection(app: Any, uri: str | None) -> str | None:
+    """Why ``app`` is no application, and what was meant; None where that cannot be told."""
+    name, (required, most) = _name(app), _positional(app)
+    if required >= 0 and any(_is_coroutine(layer) for layer in _layers(app)):
+        count = required if most is None else most
+        parameters = {0: "no parameters", 1: "one parameter", 2: "two parameters"}.get(count, f"{count} parameters")
+        return (
+            f"{name} is a coroutine function of {parameters}, which is neither ASGI nor WSGI:"
+            " an ASGI application is app(scope, receive, send)"
+        )
+    if required == 0 and most is not None:
+        takes = "can be called without arguments" if most else "takes no arguments"
+        return f"{name} {takes}: if it makes the application, name it with brackets: {_call(app, uri)}"
+    return None
+
+
+def _is_coroutine(layer: Any) -> bool:
+    """Whether calling it gives a coroutine."""
+    if iscoroutinefunction(layer):
+        return True
+    return not inspect.isclass(layer) and iscoroutinefunction(getattr(layer, "__call__", None))  # noqa: B004
+
+
+def _is_called_like_a_factory(app: Any) -> bool:
+    """Unless its parameters are called like those of an application."""
+    if not inspect.isfunction(app) or FACTORY.fullmatch(app.__name__) is None:
+        return False
+    return not any(word in name.lower() for name in list(inspect.signature(app).parameters)[:1] for word in USUAL_FIRST)
+
+
+def _call(app: Any, uri: str | None, arguments: str = "") -> str:
+    """How gunicorn is told to call it."""
+    return repr(f"{uri or getattr(app, '__qualname__', type(app).__qualname__)}({arguments})")
 
 
 def advice(uri: str | None, exc: Exception) -> str | None:
@@ -129,10 +207,10 @@ def _layers(app: Any) -> Iterator[Any]:
         app = app.func if isinstance(app, functools.partial) else getattr(app, "__wrapped__", None)
 
 
-def _positional(app: Any) -> tuple[int, int | None]:
+def _positional(app: Any, *, follow_wrapped: bool = True) -> tuple[int, int | None]:
     """How many positional arguments must, and how many can be given; ``(-1, None)`` where nobody knows."""
     try:
-        parameters = inspect.signature(app).parameters.values()
+        parameters = inspect.signature(app, follow_wrapped=follow_wrapped).parameters.values()
     except (TypeError, ValueError):  # a built-in without a signature, or something that lies about being callable
         return -1, None
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

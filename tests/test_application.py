@@ -39,6 +39,22 @@ def wsgi(environ: Any, start_response: Any) -> Any:
     never()
 
 
+def make_app(config: Any, debug: Any) -> Any:
+    never()
+
+
+def getApp(config: Any) -> Any:
+    never()
+
+
+def build_application(wsgi_environ: Any, start_response: Any) -> Any:
+    never()
+
+
+async def create_app(config: Any, receive: Any, send: Any) -> None:
+    never()
+
+
 class ASGI3Object:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         never()
@@ -178,7 +194,6 @@ def test_marks_of_asgiref_decide() -> None:
     [
         bare,
         print,
-        lambda: never(),
         lambda scope, receive=None, send=None: never(),
         lambda a, b, c, d: never(),
         lambda a, b, *, c: never(),
@@ -191,14 +206,126 @@ def test_where_the_signature_decides_nothing_the_boot_stops(app: Any) -> None:
         detect(app)
 
 
-def test_a_coroutine_function_of_two_parameters_is_nothing_we_know() -> None:
-    """It is neither WSGI, which is not awaited, nor ASGI."""
-
-    async def app(request: Any, response: Any) -> None:
+class CallOfTwo:
+    async def __call__(self, scope: Any, receive: Any) -> None:
         never()
 
-    with pytest.raises(ConfigurationError):
+
+async def coroutine_of_one(scope: Any) -> None:
+    never()
+
+
+async def coroutine_of_two(request: Any, response: Any) -> None:
+    never()
+
+
+async def coroutine_of_four(self: Any, scope: Any, receive: Any, send: Any) -> None:
+    never()
+
+
+@pytest.mark.parametrize(
+    ("app", "count"),
+    [
+        (coroutine_of_one, "one parameter"),
+        (coroutine_of_two, "two parameters"),
+        (CallOfTwo(), "two parameters"),
+        (coroutine_of_four, "4 parameters"),
+    ],
+)
+def test_a_coroutine_function_of_other_than_three_parameters_is_nothing_we_know(app: Any, count: str) -> None:
+    """It is neither WSGI, which is not awaited, nor ASGI; and the override only makes a warning of it."""
+    line = (
+        f"is a coroutine function of {count}, which is neither ASGI nor WSGI:"
+        " an ASGI application is app(scope, receive, send)"
+    )
+    with pytest.raises(ConfigurationError) as caught:
         detect(app)
+    assert str(caught.value).endswith(line)
+    assert detect(app, "asgi").doubt.endswith(line)
+
+
+def make() -> Any:
+    never()
+
+
+def make_from_defaults(debug: bool = False, verbose: bool = True) -> Any:
+    never()
+
+
+@pytest.mark.parametrize(
+    ("app", "line"),
+    [
+        (make, "'make' takes no arguments: if it makes the application, name it with brackets: 'shop:x()'"),
+        (
+            ASGI3Object,
+            "'ASGI3Object' takes no arguments: if it makes the application, name it with brackets: 'shop:x()'",
+        ),
+        (
+            make_from_defaults,
+            "'make_from_defaults' can be called without arguments:"
+            " if it makes the application, name it with brackets: 'shop:x()'",
+        ),
+    ],
+)
+def test_a_factory_without_its_brackets_ends_the_boot(app: Any, line: str) -> None:
+    """A function, and a class of whose instances one was meant; the notation is gunicorn's."""
+    with pytest.raises(ConfigurationError) as caught:
+        detect(app, uri="shop:x")
+    assert str(caught.value) == line
+    with pytest.raises(ConfigurationError, match=r"name it with brackets: '\w+\(\)'$"):
+        detect(app)
+
+
+def test_the_override_is_not_believed_of_what_takes_no_argument() -> None:
+    """The server would answer 500 to everything. What a decorator only seems to leave without arguments is served."""
+    with pytest.raises(ConfigurationError, match="'make' takes no arguments"):
+        detect(make, "wsgi")
+    decision = detect(decorate(make), "wsgi")
+    assert decision.interface is WSGI
+    assert "takes no arguments" in decision.doubt
+
+
+@pytest.mark.parametrize(
+    ("app", "doubt"),
+    [
+        (make_app, "'make_app' looks like a factory by its name, and like WSGI because it takes two parameters:"),
+        (getApp, "'getApp' looks like a factory by its name, and like ASGI 2 because it takes one parameter:"),
+        (build_application, ""),
+        (wsgi, ""),
+        (create_app, ""),
+    ],
+)
+def test_a_factory_with_arguments_is_served_with_a_warning(app: Any, doubt: str) -> None:
+    """Its parameters may be as many as those of an application; what they are called can clear it."""
+    decision = detect(app, uri="shop:x")
+    if doubt:
+        doubt += " if it makes the application, name it with its arguments: 'shop:x(...)'"
+    assert decision.doubt == doubt
+
+
+@pytest.mark.parametrize(
+    ("app", "override", "doubt"),
+    [
+        (
+            asgi3,
+            "wsgi",
+            "HYBRIDWORKER_INTERFACE=wsgi, but 'asgi3' looks like ASGI 3 (it is a coroutine function):"
+            " unset the variable, unless that is wrong",
+        ),
+        (
+            wsgi,
+            "asgi",
+            "HYBRIDWORKER_INTERFACE=asgi, but 'wsgi' looks like WSGI (it takes two parameters):"
+            " unset the variable, unless that is wrong",
+        ),
+        (asgi2, "asgi2", ""),
+        (bare, "wsgi", ""),
+        (make_fail_app("a traceback"), "asgi", ""),
+    ],
+)
+def test_an_override_that_contradicts_a_clear_signature_is_a_warning(app: Any, override: str, doubt: str) -> None:
+    """It is believed all the same."""
+    assert detect(app, override).doubt == doubt
 
 
 @pytest.mark.parametrize("interface", list(Interface))
