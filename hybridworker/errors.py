@@ -27,14 +27,17 @@ class ProtocolError(Exception):
     A request that is refused and whose connection is closed afterwards.
 
     ``status`` is the HTTP status code of the answer; the message is the reason
-    as it appears in the log, and never goes to the peer.
+    as it appears in the log, and never goes to the peer. ``logged`` says that the log has
+    it already: what this server lacks is not blamed on the client.
     """
 
     status: int
+    logged: bool
 
-    def __init__(self, reason: str, status: int = 400) -> None:
+    def __init__(self, reason: str, status: int = 400, *, logged: bool = False) -> None:
         super().__init__(reason)
         self.status = status
+        self.logged = logged
 
 
 class UnexpectedMessage(RuntimeError):

@@ -10,7 +10,8 @@ could break by accident: the outcome depends on the bytes alone, never on how th
 cut into segments, which is why an unfinished line is never handed on.
 
 A head that comes in one piece and is shorter than the smallest limit needs no scanner;
-:mod:`.http11` makes one for the others.
+:mod:`.http11` makes one for the others. :func:`misdirected` says of bytes that are no
+request what they are, where they are what a wrong configuration sends.
 """
 
 from __future__ import annotations
@@ -29,6 +30,27 @@ _EXTENSIONS = re.compile(
     rb"(?:;[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
     rb'|"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"))?)*'
 )
+
+
+#: How a PROXY header begins: a line of version 1, the signature of version 2 (:mod:`.forwarded` reads what follows).
+PROXY_V1, PROXY_V2 = (b"PROXY TCP", b"PROXY UNKNOWN"), b"\r\n\r\n\0\r\nQUIT\n"
+
+EMPTY_LINES = "empty lines before the request line"
+TLS_HANDSHAKE = 0x16  #: ContentType of a TLS record (RFC 8446 5.1); no other protocol begins with this byte
+
+
+def misdirected(data: bytes | bytearray, settings: Settings) -> str:
+    """What ``data``, which is no request, is instead, and so what is set wrongly; empty where it does not tell."""
+    proxy = "v1" if data.startswith(PROXY_V1) else "v2" if data.startswith(PROXY_V2) else ""
+    if proxy and settings.proxy_protocol in (proxy, "auto"):
+        return "a PROXY header that is not the first thing on its connection"
+    if proxy:
+        return f"a PROXY header, and proxy_protocol is {settings.proxy_protocol}"
+    if data.startswith(b"PRI * HTTP/2.0\r\n"):
+        return "HTTP/2 is not served (let the proxy speak HTTP/1.1)"
+    if data[:1] == bytes([TLS_HANDSHAKE]) and not settings.is_ssl:
+        return "a TLS handshake on a port without certfile"
+    return ""
 
 
 class LineScanner:
@@ -76,6 +98,9 @@ class HeadScanner(LineScanner):
         searched = len(data)
         data += segment
         while True:
+            if self.skipped and not self.lines and data.startswith(b"\r\n"):
+                self._second_empty_line()
+                return b"", b""
             end = data.find(b"\n", max(self.line, searched))
             if end < 0:
                 self._check_unfinished()
@@ -101,9 +126,15 @@ class HeadScanner(LineScanner):
     def _empty_line(self) -> None:
         """RFC 9112 2.2: one empty line before the request line is ignored, and not counted. A second is an error."""
         if self.skipped or self.data[0] != 13:
-            self.error = ProtocolError("empty lines before the request line")
+            self.error = ProtocolError(EMPTY_LINES)
         self.skipped = True
         del self.data[: self.data.find(b"\n") + 1]
+
+    def _second_empty_line(self) -> None:
+        """It is refused as soon as it is clear whether a PROXY header begins with it, which the reason then says."""
+        begun = b"\r\n" + self.data
+        if begun == PROXY_V2 or not PROXY_V2.startswith(begun):
+            self.error = ProtocolError(misdirected(begun, self.settings) or EMPTY_LINES)
 
     def _check_unfinished(self) -> None:
         size = len(self.data) - self.line
@@ -117,7 +148,8 @@ class HeadScanner(LineScanner):
             return
         if not 65 <= self.data[0] <= 90 and (finished or self.data[0] != 13):
             # No method begins like this. Most often a TLS handshake on a plain port: it might never send a line end.
-            self.error = ProtocolError("the request line does not begin with a method")
+            reason = misdirected(self.data[:1], self.settings)  # all other bytes may still be on their way
+            self.error = ProtocolError(reason or "the request line does not begin with a method")
             return
         # gunicorn counts the request line without its CRLF.
         ending = 2 if finished else self.data[-1] == 13

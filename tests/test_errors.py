@@ -23,10 +23,11 @@ class State(enum.Enum):
 
 
 def test_a_protocol_error_knows_its_status() -> None:
-    """400 unless said otherwise; the message is the reason in the log."""
+    """400 unless said otherwise; the message is the reason in the log, unless that has it already."""
     assert ProtocolError("why").status == 400
     error = ProtocolError("why", 431)
-    assert (error.status, str(error)) == (431, "why")
+    assert (error.status, str(error), error.logged) == (431, "why", False)
+    assert ProtocolError("why", 501, logged=True).logged
 
 
 def test_an_unexpected_message_says_what_when_and_what_else() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hybridworker.limits import ChunkScanner, HeadScanner
+from hybridworker.forwarded import V1_START, V2_START
+from hybridworker.limits import PROXY_V1, PROXY_V2, ChunkScanner, HeadScanner, misdirected
 from tests.harness import make_settings
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n"
@@ -36,6 +37,9 @@ def segmentations(data: bytes) -> list[list[bytes]]:
         (b"\r\n" + HEAD, HEAD, b"", None),
         (b"\r\n\r\n" + HEAD, b"", b"", 400),
         (b"\n" + HEAD, b"", b"", 400),
+        (b"\r\n\n" + HEAD, b"", b"", 400),
+        (PROXY_V2 + b"\x21\x11\x00\x00" + HEAD, b"", b"", 400),
+        (PROXY_V2[:-1] + HEAD, b"", b"", 400),
         (b"GET / HTTP/1.1\n\n", b"GET / HTTP/1.1\n\n", b"", None),
         (b"\x16\x03\x01", b"", b"", 400),
         (b"GET /" + b"a" * 20 + b" HTTP/1.1\r\n\r\n", b"", b"", 414),
@@ -64,6 +68,69 @@ def test_a_head_ends_the_same_way_however_it_is_cut(data: bytes, lines: bytes, r
         assert (got_lines, got_status) == (lines, status), segments
         if status is None:
             assert got_rest == rest, segments
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\r\n\r\n" + HEAD, "empty lines before the request line"),
+        (b"\n", "empty lines before the request line"),
+        (PROXY_V2[:-1] + HEAD, "empty lines before the request line"),
+        (PROXY_V2 + b"\x21\x11\x00\x00" + HEAD, "a PROXY header, and proxy_protocol is off"),
+        (b"\x16\x03\x01\x00\x05hello\r\n\r\n", "a TLS handshake on a port without certfile"),
+        (b"\x17\x03\x01", "the request line does not begin with a method"),
+    ],
+)
+def test_the_reason_for_a_refusal_is_the_same_however_the_bytes_are_cut(data: bytes, reason: str) -> None:
+    """A second empty line is waited behind only while it may be the beginning of a PROXY header."""
+    for segments in segmentations(data):
+        scanner = HeadScanner(make_settings())
+        for segment in segments:
+            scanner.feed(segment)
+            if scanner.error is not None:
+                break
+        assert str(scanner.error) == reason, segments
+
+
+def test_a_second_empty_line_is_refused_when_more_or_nothing_more_of_a_proxy_header_has_come() -> None:
+    """Until then there is no outcome."""
+    scanner = HeadScanner(make_settings())
+    for at in range(len(PROXY_V2) - 1):
+        assert scanner.feed(PROXY_V2[at : at + 1]) == (b"", b"")
+        assert scanner.error is None
+    scanner.feed(PROXY_V2[-1:])
+    assert str(scanner.error) == "a PROXY header, and proxy_protocol is off"
+
+
+@pytest.mark.parametrize(
+    ("data", "mode", "reason"),
+    [
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "off", "a PROXY header, and proxy_protocol is off"),
+        (b"PROXY UNKNOWN\r\n", "v2", "a PROXY header, and proxy_protocol is v2"),
+        (PROXY_V2, "v1", "a PROXY header, and proxy_protocol is v1"),
+        (PROXY_V2, "v2", "a PROXY header that is not the first thing on its connection"),
+        (b"PROXY TCP6 ::1 ::1 1 2\r\n", "auto", "a PROXY header that is not the first thing on its connection"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "off", "HTTP/2 is not served (let the proxy speak HTTP/1.1)"),
+        (b"PROXY / HTTP/1.1\r\n", "off", ""),
+        (b"PRI / HTTP/1.1\r\n", "off", ""),
+        (b"", "off", ""),
+    ],
+)
+def test_what_a_wrong_configuration_sends_is_named(data: bytes, mode: str, reason: str) -> None:
+    """With the setting that it is about."""
+    assert misdirected(data, make_settings(proxy_protocol=mode)) == reason
+
+
+def test_a_handshake_inside_of_tls_is_no_lack_of_a_certificate() -> None:
+    """Whatever it is."""
+    assert misdirected(b"\x16\x03\x01", make_settings()) != ""
+    assert misdirected(b"\x16\x03\x01", make_settings(is_ssl=True)) == ""
+
+
+def test_proxy_headers_begin_as_those_that_are_read() -> None:
+    """By :mod:`.forwarded`, which stands beside."""
+    assert PROXY_V2 == V2_START
+    assert all(start.startswith(V1_START) for start in PROXY_V1)
 
 
 def test_limits_are_met_exactly() -> None:
