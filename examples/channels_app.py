@@ -10,9 +10,9 @@ Try it:
     redis-server --bind 127.0.0.1 --save ""       in another terminal
     open http://127.0.0.1:8000/ in two windows of a browser
 
-Needs ``pip install 'hybridworker[websockets]' channels channels-redis``. Each window shows which
-process it is connected to; what is said reaches all windows, whichever process they are at.
-``REDIS_URL`` names another Redis.
+Needs ``pip install '.[websockets,examples]'``. Each window shows which process it is connected
+to; what is said reaches all windows, whichever process they are at. ``REDIS_URL`` names another
+Redis.
 """
 
 import json

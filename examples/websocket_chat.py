@@ -9,7 +9,7 @@ Try it:
 
     open http://127.0.0.1:8000/ in two windows of a browser
 
-Needs ``pip install 'hybridworker[websockets]'``. The room lives in the memory of one
+Needs ``pip install '.[websockets]'``. The room lives in the memory of one
 worker: with ``--workers 2`` two rooms would be there, and messages would have to go
 through something that both see (Redis, for instance).
 """

@@ -10,5 +10,6 @@ WSGI_APPLICATION = "project.wsgi.application"
 ASGI_APPLICATION = "project.asgi.application"
 MIDDLEWARE = ["django.middleware.security.SecurityMiddleware", "django.middleware.common.CommonMiddleware"]
 USE_TZ = True
+TIME_ZONE = "UTC"
 
 # TLS ends at the proxy, and gunicorn decides whom it believes (forwarded_allow_ips). Nothing to set here.

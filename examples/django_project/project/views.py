@@ -1,5 +1,5 @@
 """
-Views of both colours.
+Sync and async views.
 
 Django bridges the one that does not fit the interface: an async view works under WSGI,
 a sync view under ASGI.
