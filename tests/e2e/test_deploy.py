@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,11 @@ def two(gunicorn: Servers, app: str, *args: str, **env: str) -> tuple[Gunicorn, 
     return gunicorn(app, *SHOWING, *args, env=env), gunicorn(app, *SHOWING, *args, env=env)
 
 
+def elsewhere(port: int) -> Client:
+    """A client that is not 127.0.0.1."""
+    return Client(socket.create_connection(("127.0.0.1", port), 30, source_address=("127.0.0.2", 0)), 30)
+
+
 def nginx_site(one: int, other: int, port: int) -> str:
     """nginx.conf with these ports."""
     return configured(
@@ -141,7 +147,7 @@ def test_nginx_takes_its_file(programs: Programs) -> None:
 def test_nginx_in_front(gunicorn: Servers, programs: Programs) -> None:
     """The client's address and scheme, one connection for many requests, health for the machine itself."""
     found("nginx")
-    one, other = two(gunicorn, "asgi:app")
+    one, other = two(gunicorn, "asgi:app", HYBRIDWORKER_METRICS_PATH="/metrics")
     port = free_port()
     nginx = programs.nginx(nginx_site(one.port, other.port, port), port)
     with nginx.connect() as client:
@@ -153,6 +159,13 @@ def test_nginx_in_front(gunicorn: Servers, programs: Programs) -> None:
             assert "connection" not in fields(scope) or fields(scope)["connection"] == ""
         assert {scope["server"][1] for scope in scopes} == {one.port, other.port}
         assert client.request("/health").text == "ok\n"
+        assert client.request("/metrics").text.startswith("# HELP hybridworker_")
+    with nginx.connect() as client:
+        client.send("GET /scope HTTP/1.0\r\n\r\n")  # no Host, which HTTP/1.0 need not have
+        assert client.response().status == 200
+    for path in ("/health", "/%68ealth", "//health", "/x/../health", "/metrics", "/metrics?"):
+        with elsewhere(port) as client:
+            assert client.request(path).status == 403
 
 
 def test_nginx_goes_to_the_other_when_one_leaves(gunicorn: Servers, programs: Programs) -> None:
@@ -210,6 +223,11 @@ def test_haproxy_in_front(gunicorn: Servers, programs: Programs) -> None:
             assert scope["scheme"] == "http"
             assert "x-forwarded-for" not in fields(scope)
             assert scope["hybridworker.proxy"]["PROXY_PROTOCOL"] == "TCP4"
+    with haproxy.connect() as client:
+        assert client.request("/health").text == "ok\n"
+    for path in ("/health", "/%68ealth", "/health?", "/metrics", "http://localhost/metrics"):
+        with elsewhere(port) as client:
+            assert client.request(path).status == 403
 
 
 def test_haproxy_notices_the_drain(gunicorn: Servers, programs: Programs) -> None:
@@ -282,6 +300,7 @@ def test_what_the_unit_starts(gunicorn: Servers, tmp_path: Path) -> None:
 def instructions() -> list[tuple[str, str]]:
     """The instructions of the Dockerfile."""
     lines = [line for line in configured("Dockerfile").splitlines() if line and not line.startswith("#")]
+    assert not any(line.endswith("\\") for line in lines)
     return [(line.split()[0], line.partition(" ")[2]) for line in lines]
 
 
@@ -296,8 +315,27 @@ def test_the_dockerfile() -> None:
             assert [source for source in sources if not (ROOT / source).exists()] == []
     last = dict(found)
     assert json.loads(last["CMD"])[0] == "gunicorn"
-    assert int(last["USER"]) > 0
+    assert all(int(number) > 0 for number in last["USER"].split(":"))
     assert found[0][0] == "FROM"
+
+
+def test_what_the_dockerfile_installs(tmp_path: Path) -> None:
+    """The requirements of pyproject.toml, before anything that changes more often is copied."""
+    (line,) = [rest for name, rest in instructions() if name == "RUN" and rest.startswith("python -c ")]
+    line = line.replace("/src/pyproject.toml", str(ROOT / "pyproject.toml")).replace("/src/", f"{tmp_path}/")
+    subprocess.run(["sh", "-c", line.replace("python ", f"{sys.executable} ", 1)], check=True, timeout=60)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["websockets"]]
+    assert (tmp_path / "requirements.txt").read_text().splitlines() == wanted
+    order = [(name, rest.split()[0]) for name, rest in instructions() if name == "COPY" or "pip install" in rest]
+    assert order[:2] == [("COPY", "pyproject.toml"), ("RUN", "pip")]
+
+
+def test_what_the_builder_is_sent() -> None:
+    """Dockerfile.dockerignore lets through all that the Dockerfile copies, and not much more."""
+    sent = {line[1:] for line in configured("Dockerfile.dockerignore").splitlines() if line.startswith("!")}
+    copied = [source for name, rest in instructions() if name == "COPY" for source in rest.split()[:-1]]
+    assert {source.partition("/")[0] for source in copied} == sent
 
 
 def test_what_the_container_starts(gunicorn: Servers, tmp_path: Path) -> None:
@@ -333,6 +371,12 @@ RESOURCES = {"cpu": str, "memory": str}
 CONTAINER = {
     "name": str,
     "image": str,
+    "securityContext": {
+        "allowPrivilegeEscalation": bool,
+        "readOnlyRootFilesystem": bool,
+        "capabilities": {"drop": [str]},
+    },
+    "volumeMounts": [{"name": str, "mountPath": str}],
     "ports": [{"name": str, "containerPort": int}],
     "env": [{"name": str, "value": str}],
     "resources": {"requests": RESOURCES, "limits": RESOURCES},
@@ -343,7 +387,8 @@ CONTAINER = {
 POD = {
     "terminationGracePeriodSeconds": int,
     "enableServiceLinks": bool,
-    "securityContext": {"runAsNonRoot": bool, "runAsUser": int},
+    "securityContext": {"runAsNonRoot": bool, "runAsUser": int, "runAsGroup": int, "seccompProfile": {"type": str}},
+    "volumes": [{"name": str, "emptyDir": {"sizeLimit": str}}],
     "containers": [CONTAINER],
 }
 LABELS = {"app": str}
@@ -365,6 +410,13 @@ SERVICE = {
     "spec": {"selector": LABELS, "ports": [{"name": str, "port": int, "targetPort": str}]},
 }
 
+BUDGET = {
+    "apiVersion": str,
+    "kind": str,
+    "metadata": {"name": str},
+    "spec": {"maxUnavailable": int, "selector": {"matchLabels": LABELS}},
+}
+
 
 def conform(value: Any, schema: Any, where: str) -> None:
     """Raise for a name or a type that the schema does not have."""
@@ -383,27 +435,37 @@ def conform(value: Any, schema: Any, where: str) -> None:
 
 def test_kubernetes() -> None:
     """The objects have the shape that Kubernetes wants, and what they say to each other fits."""
-    deployment, service = yaml_documents("kubernetes.yaml")
+    deployment, service, budget = yaml_documents("kubernetes.yaml")
     conform(deployment, DEPLOYMENT, "Deployment")
     conform(service, SERVICE, "Service")
+    conform(budget, BUDGET, "PodDisruptionBudget")
+    assert (budget["apiVersion"], budget["kind"]) == ("policy/v1", "PodDisruptionBudget")
     assert (deployment["apiVersion"], deployment["kind"]) == ("apps/v1", "Deployment")
     assert (service["apiVersion"], service["kind"]) == ("v1", "Service")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert deployment["spec"]["selector"]["matchLabels"] == labels == service["spec"]["selector"]
+    assert budget["spec"]["selector"]["matchLabels"] == labels
+    assert budget["spec"]["maxUnavailable"] < deployment["spec"]["replicas"]
 
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     (port,) = container["ports"]
     assert service["spec"]["ports"][0]["targetPort"] == port["name"]
     assert f":{port['containerPort']}" in dict(instructions())["CMD"]
-    assert pod["securityContext"]["runAsUser"] == int(dict(instructions())["USER"])
+    security = pod["securityContext"]
+    assert dict(instructions())["USER"] == f"{security['runAsUser']}:{security['runAsGroup']}"
+    (cores,) = [entry["value"] for entry in container["env"] if entry["name"] == "WEB_CONCURRENCY"]
+    assert container["resources"]["requests"]["cpu"] == cores
+    # Where the root is read-only, gunicorn's heartbeat is in /dev/shm.
+    assert settings()["worker_tmp_dir"] == "/dev/shm"
+    assert [mount["name"] for mount in container["volumeMounts"]] == [volume["name"] for volume in pod["volumes"]]
     for probe in (container["startupProbe"], container["readinessProbe"]):
         assert probe["httpGet"] == {"path": own()["HYBRIDWORKER_HEALTH_PATH"], "port": port["name"]}
 
 
 def test_kubernetes_gives_the_drain_its_time() -> None:
     """preStop and the graceful timeout end before the pod is killed; readiness fails within the drain delay."""
-    deployment, _ = yaml_documents("kubernetes.yaml")
+    deployment, *_ = yaml_documents("kubernetes.yaml")
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     command, pause = container["lifecycle"]["preStop"]["exec"]["command"]
@@ -432,7 +494,8 @@ def test_two_instances_behind_nginx_share_a_redis(programs: Programs, gunicorn: 
         assert bind in argv
         url = service["environment"]["REDIS_URL"]
         assert ":6379/" in url
-        env = {"REDIS_URL": url.replace("6379", str(redis.port)), "HYBRIDWORKER_DRAIN_DELAY": "0"}
+        env = {**service["environment"], "REDIS_URL": url.replace("6379", str(redis.port))}
+        del env["WEB_CONCURRENCY"]  # it is written for what is under load
         *argv, app = (argument.replace(bind, "127.0.0.1:0") for argument in argv)
         folder = programs.folder / name
         folder.mkdir()
@@ -440,6 +503,9 @@ def test_two_instances_behind_nginx_share_a_redis(programs: Programs, gunicorn: 
         server = Gunicorn([*argv, "--chdir", str(EXAMPLES), app], folder, env=env, cwd=folder)
         gunicorn.started.append(server)
         servers.append(server.wait_ready())
+        kind, *probe = service["healthcheck"]["test"]
+        assert (kind, probe[0]) == ("CMD", "python")
+        check([sys.executable, *(part.replace(bind, f"127.0.0.1:{server.port}") for part in probe[1:])])
     port = free_port()
     programs.nginx(nginx_site(servers[0].port, servers[1].port, port), port)
     url = f"ws://127.0.0.1:{port}/chat"
