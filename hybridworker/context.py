@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .asgi import ASGIApp, Receive, Scope, Send
 from .fleet import CELLS, Slot
+from .flow import Turn
 from .response import default_fields
 from .settings import Settings
 
@@ -125,6 +126,7 @@ class WorkerContext:
         "slot",
         "small_head",
         "state",
+        "turn",
         "warned",
     )
 
@@ -172,8 +174,7 @@ class WorkerContext:
         self.short_head = 4 * settings.limit_request_fields
         #: field name as received -> its lower-case form and what it means to :mod:`.http11`
         self.names: dict[bytes, tuple[bytes, int]] = {}
-        #: how long an idle connection is kept, in seconds
-        self.idle_time = settings.keepalive
+        self.idle_time = settings.keepalive  #: how long an idle connection is kept, in seconds
         self.keep_alive = settings.keepalive > 0  #: connections may outlive a response
         self.draining = False
         #: the process is being left by a SystemExit, which passes through whatever it interrupts
@@ -181,11 +182,10 @@ class WorkerContext:
         self.served = 0
         #: how many responses there were of each status class, 0 for those that nobody waited for
         self.responses = [0] * 10
-        #: what the siblings see of this worker
-        self.slot: Slot = [0] * CELLS if slot is None else slot
-        #: paths that are answered before the application
-        self.endpoints: dict[str, ASGIApp] = {}
+        self.slot: Slot = [0] * CELLS if slot is None else slot  #: what the siblings see of this worker
+        self.endpoints: dict[str, ASGIApp] = {}  #: paths that are answered before the application
         self.warned: set[str] = set()
+        self.turn = Turn()  #: what the connections hold back for a moment
         self.closed: Callable[[], None] = lambda: None  #: called whenever a connection is gone
         self.fields = b""
         self.now = loop.time()

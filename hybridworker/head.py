@@ -208,7 +208,8 @@ class RequestHead:
         target = head[start:end]
         self.http10 = http10 = head[end + 8] == 48
         if self.seen & HOST:
-            check_host(self.host)
+            if self.host not in _hosts:
+                check_host(self.host)
         elif not http10:
             raise ProtocolError("no Host (RFC 9112 3.2)")
         # Bytes are looked for as numbers: for `b"#" in target` CPython raises and clears an exception first.
@@ -286,9 +287,24 @@ class RequestHead:
         scope["extensions"]["http.response.trailers"] = {}
         return True
 
-    def wants_websocket(self) -> bool:
-        """Whether the Upgrade field names WebSocket (RFC 6455 4.2.1)."""
-        return bool(self.seen & UPGRADE) and self._lists(b"upgrade", b"websocket")
+    def leaves_http(self, available: bool) -> bool:
+        """
+        Whether the request is a WebSocket handshake that will be taken (RFC 6455 4.2.1).
+
+        Raises :class:`~.errors.ProtocolError` for one that cannot be. Any other upgrade may
+        be ignored (RFC 9110 7.8).
+        """
+        context = self.context
+        if context.is_wsgi or not self._lists(b"upgrade", b"websocket"):
+            return False
+        if self.request is BODY:
+            raise ProtocolError("a WebSocket handshake with a body (RFC 6455 4.1)")
+        if not available:
+            context.warn_once(
+                "A WebSocket handshake was refused: install hybridworker[websockets] to serve WebSocket connections"
+            )
+            raise ProtocolError("WebSocket is not installed", 501)
+        return True
 
 
 def classify(name: bytes, settings: Settings) -> tuple[bytes, int]:
@@ -300,8 +316,6 @@ def classify(name: bytes, settings: Settings) -> tuple[bytes, int]:
 
 def check_host(value: bytes) -> None:
     """Raise :class:`~.errors.ProtocolError` unless ``value`` is a valid Host field (RFC 9112 3.2)."""
-    if value in _hosts:
-        return
     match = _HOST.fullmatch(value)
     if match is None or (match[1] is not None and not _is_ipv6(match[1])):
         raise ProtocolError("malformed Host (RFC 9112 3.2)")

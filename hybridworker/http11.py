@@ -26,7 +26,6 @@ import httptools
 
 from . import websocket
 from .accesslog import Refused
-from .asgi import Scope
 from .context import WorkerContext
 from .cycle import BODY_BUFFER, RequestResponseCycle
 from .errors import ProtocolError
@@ -55,7 +54,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
 
     __slots__ = (
         "deadline", "eof", "flow", "foreign", "loop", "parser", "pending", "state", "transport",  # the connection
-        "cycle", "persistent", "scanner", "upgraded", "waiting",  # the request
+        "cycle", "persistent", "scanner", "upgraded", "waiting", "whole",  # the request
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext) -> None:
@@ -69,14 +68,15 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self.cycle: RequestResponseCycle | None = None
         self.parser: Any = None
         self.persistent = True  #: the client may send further requests
-        self.waiting = False  #: the cycle begins when the body is complete
+        self.waiting = False  #: the cycle has not begun
+        self.whole = False  #: and will when the body is complete
 
     # -- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         context = self.context
         self.transport = cast(asyncio.Transport, transport)
-        self.flow = FlowControl(self.transport)
+        self.flow = FlowControl(self.transport, context.turn)
         self.connect(self.transport)
         self.parser = httptools.HttpRequestParser(self)
         self.deadline = self.loop.time() + context.settings.header_timeout
@@ -96,6 +96,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self._parse(data)
 
     def eof_received(self) -> bool:
+        self.flow.flush()
         if self.cycle is None or self.waiting or self.tls is not None:
             return False  # the transport closes itself
         # A half-closed client and one that has gone look the same: what was begun goes on for a while.
@@ -142,6 +143,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                 self._expire(self.deadline)
 
     def abort(self) -> None:
+        self.flow.flush()
         self.transport.abort()
 
     # -- called by the cycle
@@ -177,7 +179,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         if self.foreign:
             self.foreign = False
             self.parser = httptools.HttpRequestParser(self)
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         data = self.pending
         if data:
             self.pending = b""
@@ -202,6 +205,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             return
         self.state = CLOSING
         self.pending = b""
+        self.flow.flush()
         if linger and self.tls is None and not self.eof:
             self.deadline = self.loop.time() + LINGER
             self.transport.write_eof()
@@ -266,7 +270,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                     self.pending = data
                     if len(data) > BODY_BUFFER:
                         self.flow.pause_reading()
-                    return
+                    break
                 if self.state is not ACTIVE:
                     return
         except ProtocolError as exc:
@@ -277,6 +281,20 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self._refuse(exc.__context__)
         except httptools.HttpParserError as exc:
             self._refuse(ProtocolError(str(exc)))
+        else:
+            if self.waiting and self.cycle is not None and (self.request is DONE or not self.whole):
+                self._begin(self.cycle)
+
+    def _begin(self, cycle: RequestResponseCycle) -> None:
+        """
+        Call the application, now that the parser has had all there was: the response may be over before this is.
+
+        Not at once where more is pipelined: each request of a long row lets other connections go first.
+        """
+        self.waiting = False
+        if self.eof:
+            cycle.end_of_input()
+        cycle.start(at_once=not self.pending)
 
     def _scan_head(self, data: bytes) -> bytes:
         """Parse as much of one head as has come, line by line; returns the bytes behind it."""
@@ -333,7 +351,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         expect_continue = takes_trailers = False
         if seen & MORE:
             expect_continue, takes_trailers = self.expects_continue(), self.takes_trailers(scope)
-        if seen & UPGRADE and not http10 and parser.should_upgrade() and self._websocket(scope):
+        if seen & UPGRADE and not http10 and parser.should_upgrade() and self.leaves_http(websocket.available()):
+            self.state, self.upgraded = UPGRADED, websocket_scope(scope)
             return
         self.cycle = cycle = RequestResponseCycle(
             context,
@@ -353,19 +372,16 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             context.served += 1
             if context.served == context.max_requests:
                 context.recycle()
-        if (
+        self.waiting = True
+        self.whole = (
             context.is_wsgi
             and self.request is BODY
             and not expect_continue
             and self.chunks is None
             and self.length <= WHOLE_BODY_MAX
-        ):
-            self.waiting = True
+        )
+        if self.whole:
             self.body_wanted()
-            return
-        if self.eof:
-            cycle.end_of_input()
-        cycle.start()
 
     def on_body(self, body: bytes) -> None:
         if self.cycle is not None:
@@ -378,28 +394,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self.deadline = NEVER
         if self.cycle is not None:
             self.cycle.feed_eof()
-            if self.waiting:
-                self.waiting = False
-                self.cycle.start()
 
     # -- what is not a plain request
-
-    def _websocket(self, scope: Scope) -> bool:
-        """Whether the request is a WebSocket handshake, which leaves HTTP; raises where it must be refused."""
-        context = self.context
-        if context.is_wsgi or not self.wants_websocket():
-            return False  # RFC 9110 7.8: an upgrade may be ignored
-        if self.request is BODY:
-            raise ProtocolError("a WebSocket handshake with a body (RFC 6455 4.1)")
-        if not websocket.available():
-            context.warn_once(
-                "A WebSocket handshake was refused: install hybridworker[websockets] to serve WebSocket connections"
-            )
-            raise ProtocolError("WebSocket is not installed", 501)
-        websocket_scope(scope)
-        self.state = UPGRADED
-        self.upgraded = scope
-        return True
 
     def _upgrade(self, rest: bytes) -> bytes:
         """The parser has stopped: hand the connection over, or go on; returns the bytes that are ours to parse."""
@@ -407,6 +403,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self._keep_framing()
             return rest
         context = self.context
+        self.flow.flush()
         protocol = websocket.WebSocketProtocol(context, self.flow, self.upgraded, self.parser.get_method())
         context.connections.discard(self)
         context.connections.add(protocol)
@@ -440,11 +437,13 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         cycle = self.cycle
         if cycle is None:
             body = not self.head.startswith(b"HEAD ")
+            self.flow.flush()
             self.transport.write(error_response(error.status, context.fields, body=body))
             context.responses[error.status // 100] += 1
             if context.access is not None and (scope := self.refused()) is not None:
                 context.access(Refused(scope, error.status, context.now))
             self.close(linger=True)
         else:  # the body is at fault
+            self.waiting = False
             self.request, self.persistent = DONE, True  # whatever else it sends is read and dropped
             cycle.refuse(error.status)

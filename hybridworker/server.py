@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from .context import WorkerContext
+from .cycle import RequestResponseCycle
 from .fleet import CONNECTIONS, Fleet
 from .http11 import HTTPProtocol
 from .states import ConnectionState, ServerState
@@ -277,6 +278,9 @@ class Server:
             task.cancel()
         for connection in list(self.context.connections):
             connection.abort()
+        for cycle in list(self.context.cycles):
+            if isinstance(cycle, RequestResponseCycle) and cycle.task is None:
+                cycle.disconnect()  # its call is in a thread, where it cannot be cancelled
         if tasks:
             await asyncio.wait(tasks, timeout=1)
         else:

@@ -167,10 +167,10 @@ class ResponseWriter:
             body = as_bytes(body)
         size = len(body)
         whole = size == self.remaining and not more and not self.trailers
-        if whole and self.head and size <= JOIN_MAX and not self.flow.parts:
+        if whole and self.head and size <= JOIN_MAX:
             # A short body in one part, as most are: the same as below, in one step.
             self.remaining, self.sent = 0, size
-            self.transport.write(self.head + body)
+            self.flow.finish(self.head + body)
             self.complete()
             return
         last = b""  #: what frames the end
@@ -210,14 +210,10 @@ class ResponseWriter:
             self.transport.writelines([head, body, last])
             return
         data = head + body + last
-        if more:
-            if data:
-                flow.write(data)
-        elif flow.parts:
+        if not more:
+            flow.finish(data)
+        elif data:
             flow.write(data)
-            flow.flush()
-        else:
-            self.transport.write(data)
 
     def body_sent(self, more: bool) -> None:
         """A part of the body was written: on to the next state."""

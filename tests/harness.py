@@ -73,10 +73,14 @@ class Wire:
 
     def feed(self, *segments: bytes) -> bytes:
         """Give the segments to the protocol one by one; returns everything written so far."""
+
+        async def feed(segment: bytes) -> None:
+            self.protocol.data_received(segment)  # in a loop that runs: there the application may begin at once
+            await settle()
+
         for segment in segments:
             if not self.transport.closing:
-                self.protocol.data_received(segment)
-                self.run()
+                self.loop.run_until_complete(feed(segment))
         return self.sent
 
     def tick(self, seconds: float) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from typing import Any
 
 import pytest
 
 from hybridworker.asgi import Receive, Scope, Send
+from hybridworker.flow import FlowControl
 from hybridworker.http11 import CLOSED, CLOSING, IDLE, NEW
-from tests.harness import GET, HELLO, Recorder, body, echo, responder, settle, start, wire
+from tests.fakes import FakeTransport
+from tests.harness import GET, HELLO, Recorder, Wire, body, echo, responder, settle, start, wire
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 CLOSING_ANSWER = b"HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 5\r\n\r\nhello"
@@ -21,6 +24,10 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 async def silent(scope: Scope, receive: Receive, send: Send) -> None:
     """An application that never answers."""
     await asyncio.Event().wait()
+
+
+#: Before Python 3.12 every task begins in the next turn.
+begins_at_once = pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin at once from Python 3.12 on")
 
 
 def status(data: bytes) -> int:
@@ -36,6 +43,52 @@ def test_a_request_is_answered_in_one_write() -> None:
         assert w.feed(GET) == ANSWER
         assert len(w.transport.writes) == 1
         assert w.protocol.state is IDLE
+
+
+@begins_at_once
+def test_an_application_that_waits_for_nothing_costs_no_turn_of_the_loop() -> None:
+    """It is called when the parser is done with the request; where more is pipelined, others go first."""
+
+    async def main(w: Wire) -> None:
+        w.protocol.data_received(GET)
+        assert w.protocol.state is IDLE
+        assert w.sent == ANSWER
+        w.protocol.data_received(GET + GET)
+        assert w.protocol.state is not IDLE
+        await settle()
+        assert w.sent == ANSWER * 3
+
+    with wire(HELLO) as w:
+        w.loop.run_until_complete(main(w))
+
+
+@begins_at_once
+@pytest.mark.parametrize(
+    ("event", "after"),
+    [
+        (lambda w: w.protocol.eof_received(), b""),
+        (lambda w: w.protocol.close(), b""),
+        (lambda w: w.protocol.abort(), b""),
+        (lambda w: w.protocol.data_received(b"no request\r\n\r\n"), b"HTTP/1.1 400 "),
+        (
+            lambda w: w.protocol.data_received(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")),
+            CLOSING_ANSWER,
+        ),
+    ],
+    ids=["eof", "close", "abort", "bad request", "last request"],
+)
+def test_what_is_held_back_goes_out_before_anything_else(event: Any, after: bytes) -> None:
+    """A response waits for the end of the turn, and is neither lost nor overtaken."""
+
+    async def main(w: Wire) -> None:
+        FlowControl(FakeTransport(), w.context.turn).finish(b"of another connection")
+        w.protocol.data_received(GET)
+        assert w.sent == b""
+        event(w)
+        assert w.sent.startswith(ANSWER + after)
+
+    with wire(HELLO) as w:
+        w.loop.run_until_complete(main(w))
 
 
 def test_h1_keep_alive_serves_the_next_request() -> None:
