@@ -57,7 +57,7 @@ def settings_table(fate: Fate) -> str:
 def variables_table() -> str:
     """Our own variables."""
     rows = (
-        (f"``{name}``", f"{variable.default} {variable.unit}".strip(), variable.kind.allowed, variable.remark)
+        (f"``{name}``", f"{variable.default} {variable.unit}".strip() or "off", variable.kind.allowed, variable.remark)
         for name, variable in VARIABLES.items()
     )
     return table(("Variable", "Default", "Allowed", "Meaning"), rows, "28 8 24 40")

@@ -18,7 +18,11 @@ import hybridworker
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADING = "Troubleshooting by log line"
-SOURCES = [*Path(hybridworker.__file__).parent.glob("*.py"), Path(gunicorn.__file__).parent / "arbiter.py"]
+GUNICORN = Path(gunicorn.__file__).parent
+SOURCES = [
+    *Path(hybridworker.__file__).parent.glob("*.py"),
+    *(GUNICORN / name for name in ("arbiter.py", "config.py", "sock.py")),
+]
 
 
 def lines() -> list[str]:
