@@ -69,14 +69,17 @@ class WSGIError(RuntimeError):
 
 def caused_by_disconnect(exc: BaseException | None) -> bool:
     """
-    Whether ``exc`` is, or was raised because of, our own :class:`ClientDisconnected`.
+    Whether ``exc`` is our own :class:`ClientDisconnected`, or says that it was raised because of it.
 
-    Frameworks wrap it (Starlette in an exception of its own, task groups in a group).
+    Frameworks wrap it: with ``raise ... from``, and task groups in a group. What was merely
+    raised while it was handled is an error of its own, a NameError in ``except OSError``
+    say, unless its very name tells: Starlette raises its ClientDisconnect, and its
+    WebSocketDisconnect, without ``from``.
     """
     while exc is not None:
         if isinstance(exc, ClientDisconnected):
             return True
         if isinstance(exc, BaseExceptionGroup):
             return all(caused_by_disconnect(inner) for inner in exc.exceptions)
-        exc = exc.__cause__ or exc.__context__
+        exc = exc.__cause__ or (exc.__context__ if "Disconnect" in type(exc).__name__ else None)
     return False

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
+from starlette.websockets import WebSocketDisconnect
 
 from hybridworker import errors
 from hybridworker.errors import (
@@ -80,8 +86,14 @@ OTHER = ZeroDivisionError()
         (OSError("no"), False),
         (LEFT, True),
         (raised(RuntimeError(), cause=LEFT), True),
-        (raised(RuntimeError(), context=LEFT), True),
-        (raised(RuntimeError(), cause=raised(ValueError(), context=LEFT)), True),
+        (raised(RuntimeError(), cause=raised(ValueError(), cause=LEFT)), True),
+        (raised(NameError(), context=LEFT), False),
+        (raised(RuntimeError(), cause=raised(ValueError(), context=LEFT)), False),
+        (raised(ClientDisconnect(), context=LEFT), True),
+        (raised(ClientDisconnect(), context=OTHER), False),
+        (raised(ClientDisconnect(), context=raised(NameError(), context=LEFT)), False),
+        (raised(WebSocketDisconnect(1006), context=LEFT), True),
+        (raised(RuntimeError(), cause=raised(ClientDisconnect(), context=LEFT)), True),
         (raised(RuntimeError(), cause=OTHER, context=LEFT), False),
         (ExceptionGroup("", [LEFT, raised(RuntimeError(), cause=LEFT)]), True),
         (ExceptionGroup("", [LEFT, OTHER]), False),
@@ -90,5 +102,24 @@ OTHER = ZeroDivisionError()
     ],
 )
 def test_h46_what_is_caused_by_a_disconnect(error: BaseException | None, expected: bool) -> None:
-    """Frameworks wrap it, chain it and group it; a group with anything else in it is an error."""
+    """Frameworks wrap it, chain it and group it; a group with anything else in it, and a bug amid it, is an error."""
     assert caused_by_disconnect(error) is expected
+
+
+def test_h46_starlette_raises_without_a_cause() -> None:
+    """What its StreamingResponse makes of our exception is still told from a bug in an ``except OSError``."""
+
+    async def send(message: Any) -> None:
+        raise ClientDisconnected("left")
+
+    async def receive() -> Any:
+        raise AssertionError("not needed from ASGI 2.4 on")
+
+    async def items() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    scope = {"type": "http", "method": "GET", "asgi": {"spec_version": "2.4"}}
+    with pytest.raises(ClientDisconnect) as caught:
+        asyncio.run(StreamingResponse(items())(scope, receive, send))
+    assert caught.value.__cause__ is None
+    assert caused_by_disconnect(caught.value)
