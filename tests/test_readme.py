@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
+from gunicorn.config import Config
 
-from hybridworker.settings import SETTINGS, VARIABLES, Fate
+from hybridworker.settings import SETTINGS, VARIABLES, Fate, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,6 +77,28 @@ def test_the_variables() -> None:
     assert variables_table() in readme()
     mentioned = set(re.findall(r"HYBRIDWORKER_[A-Z_]+[A-Z]", readme()))
     assert mentioned == set(VARIABLES)
+
+
+def test_the_limits_and_security_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers are those of a worker for which nothing is configured."""
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    heading = "Limits and security defaults"
+    section = " ".join(readme().partition(f"\n{heading}\n")[2].partition("\nMeasured\n")[0].split())
+    settings = Settings.from_gunicorn(Config(), {})
+    for text in (
+        f"Complete within {settings.header_timeout:g} s",
+        f"{settings.limit_request_line} bytes at most",
+        f"at most {settings.limit_request_fields} fields of {settings.limit_request_field_size} bytes",
+        f"stalls for {settings.body_timeout:g} s",
+        f"takes no byte for {settings.write_timeout:g} s",
+        f"{settings.worker_connections} in each worker",
+        f"may be idle for {settings.keepalive:g} s",
+        f"{(settings.websocket_max_message_size or 0) >> 20} MiB at most",
+        f"one in {settings.ws_ping_interval:g} s",
+    ):
+        assert text in section
+    assert [str(network) for network in settings.forwarded_networks or ()] == ["127.0.0.1/32", "::1/128"]
+    assert (settings.proxy_protocol, settings.header_map) == ("off", "drop")
 
 
 def test_every_target_of_make_is_there() -> None:
