@@ -4,7 +4,7 @@ Watchdog: what holds the worker up, said while it does.
     Watchdog.abort     the arbiter has given the worker up (SIGABRT)    in a signal handler
     Watchdog.status    somebody asks what the worker does (SIGUSR2)     in a signal handler
     Watchdog.watch     report a loop that does not turn                 in the watchdog's thread
-    beat, resident     a slow heartbeat, the memory in use              loop side
+    beat, warn_of_...  a slow heartbeat, slow calls, too much memory    loop side
 
 A signal handler runs in the main thread amid anything, perhaps amid a write to the very
 log that it wants to write to, and any other thread may hold that log's lock while it
@@ -44,8 +44,8 @@ PATIENCE = 0.5
 #: Seconds that a heartbeat may take.
 SLOW_BEAT = 0.1
 
-#: Calls shown of the stack of a thread and of a task, the innermost ones; requests shown, the oldest ones.
-THREAD_CALLS, TASK_CALLS, MOST_REQUESTS = 100, 6, 100
+#: Calls shown of the stack of a thread and of a task, the innermost ones; requests shown, the oldest ones; other tasks.
+THREAD_CALLS, TASK_CALLS, MOST_REQUESTS, MOST_TASKS = 100, 6, 100, 20
 
 #: The stacks of the main thread and of the pool's threads are interesting inside of these only.
 ROOTS = frozenset({(f"{__package__}.worker", "Worker.run"), (f"{__package__}.threads", "ThreadPool._work")})
@@ -81,7 +81,7 @@ def in_flight(context: WorkerContext, pool: ThreadPool | None, now: float) -> li
         label = _label(request)
         if calls.get(label):
             where = f"in thread {names.get(calls[label].pop(0).thread)}"
-        elif running is not None and request.task is running:
+        elif running is not None and _runs(request, running):
             where = "in the loop, running"
         else:
             where = "in the loop"
@@ -91,6 +91,11 @@ def in_flight(context: WorkerContext, pool: ThreadPool | None, now: float) -> li
         for call in itertools.chain.from_iterable(calls.values())
     )
     return lines
+
+
+def _runs(request: Request, running: asyncio.Task[Any]) -> bool:
+    """Whether the loop runs the request now. One that was begun at once gets its task when it first waits."""
+    return request.task is running or (request.task is None and getattr(request, "call", None) is None)
 
 
 def _requests(context: WorkerContext) -> list[Request]:
@@ -112,7 +117,7 @@ def _holder(context: WorkerContext | None) -> str:
     running = None if context is None else asyncio.current_task(context.loop)
     if context is not None and running is not None:
         for request in _requests(context):
-            if request.task is running:
+            if _runs(request, running):
                 return _printable(_label(request))
     return ""
 
@@ -177,6 +182,22 @@ def _task_stacks(context: WorkerContext) -> Iterator[str]:
             yield f"Task of {_printable(_label(request))}\n{stack}"
 
 
+def _background_stacks(context: WorkerContext) -> Iterator[str]:
+    """What the application's own tasks wait for, those that no request and no other part of the worker is."""
+    running = asyncio.current_task(context.loop)
+    tasks = [task for task in asyncio.all_tasks(context.loop) if task is not running and not _is_ours(task)]
+    for task in sorted(tasks, key=lambda task: task.get_name())[:MOST_TASKS]:
+        if stack := format_task(task):
+            yield f"Task {_printable(task.get_name())}\n{stack}"
+    if len(tasks) > MOST_TASKS:
+        yield f"and {len(tasks) - MOST_TASKS} more tasks\n"
+
+
+def _is_ours(task: asyncio.Task[Any]) -> bool:
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__
+
+
 # -- reports
 
 
@@ -192,11 +213,12 @@ def report(frame: FrameType | None, context: WorkerContext | None, pool: ThreadP
     parts = [f"Requests in flight: {len(lines)}\n", *(f"  {line}\n" for line in lines[:MOST_REQUESTS])]
     if len(lines) > MOST_REQUESTS:
         parts.append(f"  and {len(lines) - MOST_REQUESTS} younger ones\n")
-    if stack := format_stack(frame):
-        parts.append(f"Main thread{_after(': ', _holder(context))}\n{stack}")
+    stack = format_stack(frame)
+    parts.append(f"Main thread{_after(': ', _holder(context) if stack else 'idle in the event loop')}\n{stack}")
     parts.extend(_thread_stacks(pool))
     if tasks and context is not None and not context.is_wsgi:  # those of WSGI calls all wait for their threads
         parts.extend(_task_stacks(context))
+        parts.extend(_background_stacks(context))
     return "".join(parts).rstrip()
 
 
@@ -261,8 +283,8 @@ class Watchdog:
         """
         Know the requests of ``context`` from now on, and report whenever its loop, which calls this, is held.
 
-        Whatever holds it for ``slow_loop`` seconds, and for two periods, is reported; what
-        holds it for less than ``slow_loop`` by more than a period is not.
+        What holds it for less than ``slow_loop`` seconds is never reported. What holds it for
+        longer by a period always is: it may have begun so long before the ping that it does not answer.
         """
         self.context, self.pool = context, pool
         self._loop_thread = threading.get_ident()
@@ -337,8 +359,7 @@ class Watchdog:
             # A thread that computes without ever giving up the GIL would have used the time.
             self._sent = now
         if self._pinged:
-            # The loop may have stopped answering up to one period before it was pinged.
-            if not self._reported and now - self._sent >= self.limit - period:
+            if not self._reported and now - self._sent >= self.limit:
                 self._reported = True
                 stack = format_stack(sys._current_frames().get(self._loop_thread))
                 self.log.warning(
@@ -369,6 +390,22 @@ def beat(notify: Callable[[], None], context: WorkerContext) -> None:
             f"A heartbeat took more than {SLOW_BEAT * 1000:.0f} ms: the disk under the worker's temporary file is slow,"
             " and the arbiter may take the worker for dead. Use --worker-tmp-dir /dev/shm"
         )
+
+
+def warn_of_slow_calls(context: WorkerContext, pool: ThreadPool | None) -> None:
+    """Say of each WSGI call that takes longer than gunicorn's timeout where it is."""
+    for label, age, frame in () if pool is None else pool.report_slow(time.monotonic(), context.settings.timeout):
+        context.log.warning("%s has been in its thread for %.0f s\n%s", label, age, format_stack(frame).rstrip())
+
+
+def warn_of_size(context: WorkerContext) -> None:
+    """For a worker that is about to serve: warn if it is as large by now as ``HYBRIDWORKER_MAX_RSS`` lets it become."""
+    limit, used = context.settings.max_rss, resident()
+    if limit and used > limit:
+        context.log.warning(
+            "HYBRIDWORKER_MAX_RSS=%d is less than the %d MiB of a worker that has served nothing yet,"
+            " so each will be replaced at once: raise it", limit, used,
+        )  # fmt: skip
 
 
 def resident() -> int:

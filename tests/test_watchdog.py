@@ -8,6 +8,7 @@ import io
 import itertools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ import uvloop
 
 from hybridworker import watchdog as module
 from hybridworker.context import WorkerContext
+from hybridworker.lifespan import Lifespan
 from hybridworker.threads import RunningCall, ThreadPool
 from hybridworker.watchdog import (
     Watchdog,
@@ -34,6 +36,8 @@ from hybridworker.watchdog import (
     last_words,
     report,
     resident,
+    warn_of_size,
+    warn_of_slow_calls,
 )
 from tests.fakes import FakeLog
 from tests.harness import make_settings
@@ -79,12 +83,13 @@ def run(main: Callable[[WorkerContext], Coroutine[Any, Any, None]], new_loop: An
 
 
 class Running:
-    """What stands in ``context.cycles``."""
+    """What stands in ``context.cycles``. Without a task or a call it has begun at once."""
 
     def __init__(self, path: str, started_at: float = 0.0, task: Any = None, **scope: Any) -> None:
         self.scope = {"method": "GET", **scope, "path": path}
         self.started_at = started_at
         self.task = task
+        self.call = object() if task is None else None
 
 
 def requests(*cycles: Any) -> dict[Any, None]:
@@ -303,15 +308,58 @@ def test_the_report_of_tasks() -> None:
     run(main)
 
 
+def test_a_request_that_has_begun_at_once_is_the_one_that_runs() -> None:
+    """It has no task before it waits for something."""
+
+    async def main(context: WorkerContext) -> None:
+        begun = Running("/begun")
+        begun.call = None
+        context.cycles = requests(Running("/other"), begun)
+        lines = report(sys._getframe(), context, None, tasks=True).splitlines()
+        assert lines[1].startswith("  GET /other, ") and lines[1].endswith(" s, in the loop")
+        assert lines[2].startswith("  GET /begun, ") and lines[2].endswith(" s, in the loop, running")
+        assert lines[3] == "Main thread: GET /begun"
+
+    run(main)
+
+
 def test_the_report_of_a_worker_that_is_starting_or_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No context yet; what the main thread does now, unless that is nothing."""
+    """No context yet; what the main thread does now, and that it does nothing."""
     text = report(None, None, None, tasks=True)
     assert text.startswith("Requests in flight: 0\nMain thread\n")
     assert "text = report(None, None, None, tasks=True)" in text
     monkeypatch.setattr(module, "format_stack", lambda frame: "")
     text = report(None, None, None, tasks=True)
-    assert text.startswith("Requests in flight: 0")
-    assert "Main thread" not in text
+    assert text.startswith("Requests in flight: 0\nMain thread: idle in the event loop")
+
+
+def test_the_report_of_the_applications_own_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When asked for; neither those of the worker itself, nor more than can be read."""
+    monkeypatch.setattr(module, "MOST_TASKS", 2)
+
+    async def polls() -> None:
+        await asyncio.Event().wait()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def main(context: WorkerContext) -> None:
+        context.app = app
+        tasks = [context.loop.create_task(polls(), name=f"Poller-{number}") for number in range(3)]
+        tasks.append(context.loop.create_task(Lifespan(context)._run(), name="ours"))
+        await asyncio.sleep(0)
+        assert not tasks[-1].done()
+        text = await asyncio.to_thread(report, None, context, None, tasks=True)
+        for number in range(2):
+            assert f"\nTask Poller-{number}\n" in text
+        assert text.count("await asyncio.Event().wait()") == 2
+        assert re.search("\nand [12] more tasks$", text)  # the test itself is one, and waits or still runs
+        assert "\nTask ours" not in text
+        assert "\nTask " not in await asyncio.to_thread(report, None, context, None, tasks=False)
+        for task in tasks:
+            task.cancel()
+
+    run(main)
 
 
 def test_a_report_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -596,14 +644,13 @@ class Looks:
 
 
 def test_every_hold_that_is_longer_than_the_limit_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may have begun up to a period before the ping that it does not answer; a shorter one is no news."""
+    """By a period: it may have begun that long before the ping that it does not answer. A shorter one is no news."""
     dog = Looks(monkeypatch)
-    for _ in range(3):
+    for _ in range(4):
         dog.look()
     assert dog.lines == []
     dog.look()
-    assert dog.lines == ["The event loop is held for more than 0.75 s"]
-    dog.look()
+    assert dog.lines == ["The event loop is held for more than 1.00 s"]
     assert len(dog.pings) == 1
     dog.answer()
     dog.look()
@@ -723,3 +770,40 @@ def test_without_proc_the_resident_memory_is_the_peak(
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=300 * unit))
     assert resident() == 300
+
+
+@pytest.mark.parametrize(("limit", "warnings"), [(0, 0), (27, 1), (28, 0)])
+def test_a_worker_that_is_too_large_before_it_serves_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, limit: int, warnings: int
+) -> None:
+    """It will be replaced by one that is as large."""
+    monkeypatch.setattr(module, "resident", lambda: 28)
+
+    async def main(context: WorkerContext) -> None:
+        warn_of_size(context)
+
+    lines = run(main, max_rss=limit).at("warning")
+    assert len(lines) == warnings
+    assert all("HYBRIDWORKER_MAX_RSS=27 is less than the 28 MiB of a worker that has served " in line for line in lines)
+
+
+def test_a_call_that_takes_longer_than_the_timeout_is_a_warning() -> None:
+    """With its stack, once; without threads there is nothing to say."""
+
+    async def main(context: WorkerContext) -> None:
+        pool, call = ThreadPool(1), Held("GET /slow")
+        pool.submit(call)
+        await until_async(call.began.is_set)
+        assert isinstance(context.log, FakeLog)
+        warn_of_slow_calls(context, None)
+        assert context.log.lines == []
+        for _ in range(2):
+            warn_of_slow_calls(context, pool)
+        (line,) = context.log.at("warning")
+        assert line.startswith("GET /slow has been in its thread for 0 s\n")
+        assert "assert self.release.wait(DEADLINE)" in line
+        call.release.set()
+        await until_async(lambda: call.woken)
+        pool.close()
+
+    run(main, is_wsgi=True, timeout=1e-9)
