@@ -1,7 +1,7 @@
 """
 Lifespan: startup, state and shutdown of an ASGI application.
 
-One task calls the application with the lifespan scope; :meth:`Lifespan.startup` and
+One task calls the application with the lifespan scope; :meth:`Lifespan.start` and
 :meth:`Lifespan.shutdown` are called by :mod:`.worker`, before the first connection is
 accepted and after the last one is closed. Event loop side only. States:
 ``states.LIFESPAN``. The rule one could break by accident: what startup put into its
@@ -50,6 +50,17 @@ class Lifespan:
         self.variables = contextvars.copy_context()
         self.task: asyncio.Task[None] | None = None
 
+    async def start(self, stop: asyncio.Event) -> None:
+        """:meth:`startup`, unless the worker is told to ``stop`` meanwhile."""
+        starting, stopped = asyncio.ensure_future(self.startup()), asyncio.ensure_future(stop.wait())
+        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if starting.done():
+            starting.result()
+        else:
+            starting.cancel()
+            await self.abandon()
+
     async def startup(self) -> None:
         """
         Send ``lifespan.startup`` and wait for the answer, however long it takes.
@@ -70,7 +81,7 @@ class Lifespan:
         self.answered.clear()
         if self.state is FAILED:
             await self.abandon()
-            raise LifespanFailed(self.message or "the application gave no reason")
+            raise LifespanFailed(_headed(self.message) or "the application gave no reason")
         if self.state is STARTED:
             context.base = self.variables.copy()
 
@@ -167,3 +178,10 @@ def _text(message: Message) -> str:
     if not isinstance(text, str):
         raise InvalidMessage(f"message must be str, not {type(text).__name__}")
     return text
+
+
+def _headed(message: str) -> str:
+    """Of a traceback, which is what Starlette sends, the last line first: that is the one which says what is wrong."""
+    lines = message.split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return f"{last}\n{message.rstrip()}" if lines[0].startswith("Traceback ") else message

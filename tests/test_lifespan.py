@@ -122,6 +122,65 @@ def test_l6_l7_startup_failed_raises_with_the_applications_message(message: dict
     assert ended == [True]
 
 
+def test_a_traceback_as_the_message_begins_with_its_last_line() -> None:
+    """Starlette sends one; its first line says nothing."""
+    traceback = "Traceback (most recent call last):\n  File \"a.py\", line 1, in b\nKeyError: 'database'\n"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": traceback})
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        with pytest.raises(LifespanFailed) as caught:
+            await lifespan.startup()
+        assert str(caught.value) == f"KeyError: 'database'\n{traceback.rstrip()}"
+
+    live(app, test)
+
+
+def test_a_message_of_several_lines_stays_as_it_is() -> None:
+    """Whoever wrote it put first what comes first."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database\nsee the manual"})
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        with pytest.raises(LifespanFailed) as caught:
+            await lifespan.startup()
+        assert str(caught.value) == "no database\nsee the manual"
+
+    live(app, test)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_startup_is_given_up_when_the_worker_is_to_stop(stopped: bool) -> None:
+    """Else it is waited for."""
+    ended: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            if stopped:
+                await asyncio.Event().wait()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        stop = asyncio.Event()
+        if stopped:
+            context.loop.call_soon(stop.set)
+        await lifespan.start(stop)
+        assert ended == (["cancelled"] if stopped else [])
+        assert lifespan.state is (LifespanState.STARTING if stopped else LifespanState.STARTED)
+        await lifespan.abandon()
+
+    live(app, test)
+
+
 def test_l10_shutdown_failed_is_logged() -> None:
     """The worker leaves all the same."""
 
