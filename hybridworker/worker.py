@@ -20,16 +20,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import platform
 import signal
 import ssl
 import sys
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-import httptools
 import uvloop
 from gunicorn import SERVER_SOFTWARE
 from gunicorn.arbiter import Arbiter
@@ -49,10 +47,10 @@ from .lifespan import Lifespan
 from .server import Server
 from .settings import Settings, check
 from .states import ServerState
-from .status import Status
+from .status import Status, counted, versions
 from .threads import ThreadPool
-from .tls import read_certificate
-from .watchdog import Watchdog, beat, format_stack, resident
+from .tls import explain, read_certificate
+from .watchdog import Watchdog, beat, resident, warn_of_size, warn_of_slow_calls
 from .wsgi import WSGIMiddleware
 
 #: Seconds between two looks at every timeout, and at whether a younger worker is ready.
@@ -93,14 +91,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         except ConfigurationError as exc:
             log.error("%s", exc)
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
-        log.info(
-            "hybridworker %s: %s, httptools %s, Python %s; a WSGI application gets threads=%d in each worker",
-            sys.modules[__package__].__version__,  # the package imports this module, not the other way round
-            "asyncio" if cfg.asgi_loop == "asyncio" else f"uvloop {uvloop.__version__}",  # type: ignore[attr-defined]
-            httptools.__version__,
-            platform.python_version(),
-            cfg.threads,
-        )
+        # The package imports this module, not the other way round.
+        log.info("hybridworker %s: %s", sys.modules[__package__].__version__, versions(cfg.asgi_loop))
         for warning in warnings:
             log.warning("%s", warning)
 
@@ -151,21 +143,32 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         except (ImportError, AppImportError) as exc:
             if (line := advice(uri, exc)) is None:
                 raise  # something inside of the application: its traceback tells
-            self.log.error("%s", line)
-            sys.exit(Arbiter.WORKER_BOOT_ERROR if isinstance(exc, ImportError) else Arbiter.APP_LOAD_ERROR)
+            self._fail(line, Arbiter.WORKER_BOOT_ERROR if isinstance(exc, ImportError) else Arbiter.APP_LOAD_ERROR)
         name = uri or repr(self.wsgi)
         try:
             self.settings = Settings.from_gunicorn(self.cfg)
-            self.decision = detect(self.wsgi, self.settings.interface)
+            self.decision = decision = detect(self.wsgi, self.settings.interface, uri)
         except ConfigurationError as exc:
-            self.log.error("%s: %s", name, exc)
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+            self._fail(f"{name}: {exc}")
         # In load_wsgi and not in run: an error before `booted` ends the arbiter instead of starting the next worker.
         self.tls = self._ssl_context() if self.settings.is_ssl else None
-        self.log.info("Serving %s application %s (%s)", self.decision.interface, name, self.decision.reason)
+        threads = f", threads={self.settings.threads}" if decision.interface is Interface.WSGI else ""
+        self.log.info("Serving %s application %s (%s)%s", decision.interface, name, decision.reason, threads)
+        if decision.doubt:
+            self.log.warning("%s: %s", name, decision.doubt)
+
+    def _fail(self, line: str, code: int = Arbiter.WORKER_BOOT_ERROR) -> NoReturn:
+        """End the boot, and gunicorn, with one line."""
+        self.log.error("%s", line)
+        sys.exit(code)
 
     def _ssl_context(self) -> ssl.SSLContext:
-        context: ssl.SSLContext = ssl_context(self.cfg)
+        try:
+            context: ssl.SSLContext = ssl_context(self.cfg)
+        except (OSError, TypeError, ValueError):
+            if (line := explain(self.cfg)) is None:
+                raise  # something inside of the ssl_context hook: its traceback tells
+            self._fail(line)
         context.set_alpn_protocols(["http/1.1"])  # gunicorn may have offered h2, which is not served here
         return context
 
@@ -209,10 +212,11 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             if self.decision.interface is not Interface.WSGI and self.settings.asgi_lifespan != "off":
                 lifespan = Lifespan(self.context, self.settings.asgi_lifespan)
-                await self._start_up(lifespan)
+                await lifespan.start(self.stop)
             # What the application made while loading stays: no collection need ever look at it again.
             gc.collect()
             gc.freeze()
+            warn_of_size(self.context)
             self.watchdog.watch(self.context, self.pool)
             if self.alive:
                 self.server.start()
@@ -223,17 +227,6 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             beating.cancel()
             await asyncio.wait([beating])
             self.status.publish(0.0, resident())
-
-    async def _start_up(self, lifespan: Lifespan) -> None:
-        """Start the application, unless the worker is told to stop meanwhile."""
-        starting, stopped = asyncio.ensure_future(lifespan.startup()), asyncio.ensure_future(self.stop.wait())
-        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if starting.done():
-            starting.result()
-        else:
-            starting.cancel()
-            await lifespan.abandon()
 
     def _new_context(self, loop: asyncio.AbstractEventLoop) -> WorkerContext:
         settings = self.settings
@@ -299,9 +292,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     def _tick(self, now: float, late: float) -> None:
         """Once a second. ``late`` is how late the loop was since the last time, at most, in seconds."""
         self.server.tick(now)
-        if self.pool is not None:
-            for label, age, frame in self.pool.report_slow(time.monotonic(), self.settings.timeout):
-                self.log.warning("%s has been in its thread for %.0f s\n%s", label, age, format_stack(frame).rstrip())
+        warn_of_slow_calls(self.context, self.pool)
         limit, used = self.settings.max_rss, resident()
         self.status.publish(late, used)
         if limit and self.wish is None and self.alive and used > limit:
@@ -323,19 +314,13 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         cut = await self.server.drain(end - kept)
         drained = loop.time()
         if cut:
-            self.log.warning("Graceful timeout: %d requests were not finished", cut)
+            self.log.warning("%s", counted("Graceful timeout: %d requests were not finished", cut))
         if lifespan is not None:
             await lifespan.shutdown(max(0.1, end - drained))
-        self.log.info(
-            "Served %d requests: %d finished while leaving, %d cut;"
-            " %.1f s to hand over, %.1f s to drain, %.1f s to shut down",
-            context.served,
-            max(0, context.served - before - cut),
-            cut,
-            handed_over - begun,
-            drained - handed_over,
-            loop.time() - drained,
-        )
+        finished = max(0, context.served - before - cut)
+        line = counted("Served %d requests: %d finished while leaving, %d cut;", context.served, finished, cut)
+        took = (handed_over - begun, drained - handed_over, loop.time() - drained)
+        self.log.info("%s %.1f s to hand over, %.1f s to drain, %.1f s to shut down", line, *took)
 
     async def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         """Told to go, go on accepting until a younger worker does, if one is coming, and for the drain delay."""
@@ -393,7 +378,10 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         signal.siginterrupt(signal.SIGUSR2, False)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """TERM before there is a loop: the siblings need not wait for this worker."""
+        """TERM: leave gracefully. Before there is a loop, the siblings are told not to wait for this worker."""
+        if hasattr(self, "server"):
+            self.shut_down()
+            return
         super().handle_exit(sig, frame)
         if self.slot is not None:
             stand(self.slot, Standing.DRAINING)
@@ -435,7 +423,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _loop_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """Handlers that may wait for the loop; QUIT, INT and ABRT stay with gunicorn's plain ones."""
-        loop.add_signal_handler(signal.SIGTERM, self.shut_down)
+        loop.add_signal_handler(signal.SIGTERM, self.handle_exit, signal.SIGTERM, None)
         loop.add_signal_handler(signal.SIGUSR1, self.handle_usr1, signal.SIGUSR1, None)
         loop.add_reader(self.PIPE[0], self._reloader_spoke)
 
@@ -448,3 +436,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception that nobody awaited belongs into gunicorn's error log, not into asyncio's logger."""
         self.log.error("%s", context.get("message"), exc_info=context.get("exception"))
+
+
+def setup() -> None:
+    """Called by gunicorn for what it takes for a worker class, here this module: ``-k hybridworker.worker``."""
+    raise RuntimeError("hybridworker.worker is a module: use -k hybridworker.Worker")

@@ -8,11 +8,14 @@ stops the boot where the signature decides nothing.
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+from signal import SIGINT, SIGQUIT, SIGTERM, SIGUSR1, Signals
 
 import pytest
 
-from tests.e2e.harness import Servers
+from tests.e2e.harness import APPS, Servers
 
 pytestmark = pytest.mark.e2e
 
@@ -202,3 +205,49 @@ def test_a_worker_that_dies_is_replaced(gunicorn: Servers) -> None:
     server.wait_log("Booting worker with pid", 2)
     server.wait_workers(lambda pids: len(pids) == 1 and pids != first, "another worker")
     assert server.request("/pid").text == str(server.worker_pids()[0])
+
+
+@pytest.mark.parametrize(
+    ("number", "method"), [(SIGTERM, "handle_exit"), (SIGQUIT, "handle_quit"), (SIGINT, "handle_quit")]
+)
+@pytest.mark.parametrize("how", ["dotted path", "class"])
+def test_what_a_subclass_overrides_is_called(
+    gunicorn: Servers, tmp_path: Path, how: str, number: Signals, method: str
+) -> None:
+    """At the boot and by each signal, whether gunicorn was given the name of the class or the class itself."""
+    config = tmp_path / "conf.py"
+    if how == "class":
+        config.write_text("from subclass import Subclass\nworker_class = Subclass\n")
+    else:
+        config.write_text('worker_class = "subclass.Subclass"\n')
+    argv = ["--config", str(config), "--bind", "127.0.0.1:0", "--no-control-socket", "forms:asgi_function"]
+    server = gunicorn.command(argv, APPS)
+    (worker,) = server.worker_pids()
+    server.wait_log("subclass load_wsgi asgi_function")
+    assert server.log().index("subclass init_process") < server.log().index("subclass load_wsgi")
+    assert server.request().text == "asgi_function"
+    server.signal(SIGUSR1, worker)
+    server.wait_log(f"subclass handle_usr1 {int(SIGUSR1)}$")
+    server.signal(number, worker)
+    server.wait_log(f"subclass {method} {int(number)}$")
+    server.wait_workers(lambda pids: len(pids) == 1 and worker not in pids, "another worker")
+    assert server.log().count("subclass handle_exit") == (number is SIGTERM)
+    if number is SIGTERM:
+        server.wait_log("Served 1 request: ")
+
+
+def test_the_package_has_no_other_names() -> None:
+    """Whoever asks for one gets an AttributeError, as from every module; only gunicorn's loader is told more."""
+    program = (
+        "import hybridworker, importlib\n"
+        "assert not hasattr(hybridworker, 'Workr')\n"
+        "assert getattr(hybridworker, 'Workr', None) is None\n"
+        "assert importlib.import_module('hybridworker.worker') is hybridworker.worker\n"
+        "try:\n"
+        "    from hybridworker import Workr\n"
+        "except ImportError as exc:\n"
+        "    assert 'Workr' in str(exc)\n"
+        "else:\n"
+        "    raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=APPS.parents[2], timeout=60)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.e2e.harness import Gunicorn, Servers
 
@@ -83,6 +85,58 @@ def test_a_module_that_the_application_misses_is_another_mistake(gunicorn: Serve
     assert "there is no module" not in server.log()
 
 
+# -- what the application is
+
+
+@pytest.mark.parametrize("interface", ["auto", "wsgi"])
+def test_a_factory_without_its_brackets(gunicorn: Servers, interface: str) -> None:
+    """Also where the interface was said: it would answer 500 to everything. The line says how to name it."""
+    env = {"HYBRIDWORKER_INTERFACE": interface}
+    line = error_line(gunicorn("forms:factory", env=env, ready=False, dirty=True), 3)
+    assert line == (
+        "forms:factory: 'factory' takes no arguments:"
+        " if it makes the application, name it with brackets: 'forms:factory()'"
+    )
+
+
+def test_a_coroutine_function_that_lacks_a_parameter(gunicorn: Servers) -> None:
+    """The line shows what an application looks like."""
+    line = error_line(gunicorn("forms:asgi_without_send", ready=False, dirty=True), 3)
+    assert line == (
+        "forms:asgi_without_send: 'asgi_without_send' is a coroutine function of two parameters, which is neither"
+        " ASGI nor WSGI: an ASGI application is app(scope, receive, send)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("uri", "interface", "warning"),
+    [
+        ("forms:make_app", "auto", r"'make_app' looks like a factory by its name, .*: 'forms:make_app\(\.\.\.\)'"),
+        ("forms:asgi_object", "wsgi", r"HYBRIDWORKER_INTERFACE=wsgi, but '_AsgiObject' looks like ASGI 3 \(.*"),
+        ("forms:wsgi_function", "asgi", r"HYBRIDWORKER_INTERFACE=asgi, but 'wsgi_function' looks like WSGI \(.*"),
+    ],
+)
+def test_what_is_most_likely_wrong_is_one_warning(gunicorn: Servers, uri: str, interface: str, warning: str) -> None:
+    """At the boot; what was said is done."""
+    server = gunicorn(uri, env={"HYBRIDWORKER_INTERFACE": interface})
+    server.wait_log(rf"\[WARNING\] {uri}: {warning}$")
+    assert server.log().count("[WARNING]") == 1
+
+
+@pytest.mark.parametrize(
+    ("worker", "line"),
+    [
+        ("hybridworker.Workr", "Error: hybridworker has no worker class 'Workr': use -k hybridworker.Worker"),
+        ("hybridworker.worker", "Error: hybridworker.worker is a module: use -k hybridworker.Worker"),
+    ],
+)
+def test_a_worker_class_that_is_misspelt(gunicorn: Servers, worker: str, line: str) -> None:
+    """gunicorn prints the line and ends."""
+    server = gunicorn("wsgi:app", worker=worker, ready=False, dirty=True)
+    assert server.wait() == 1
+    assert server.log().strip().splitlines() == [line]
+
+
 # -- settings and variables
 
 
@@ -139,6 +193,58 @@ def test_a_certificate_that_is_not_there(gunicorn: Servers) -> None:
     assert server.log().splitlines()[-1].endswith('certfile "/no/such/cert.pem" does not exist')
 
 
+@pytest.mark.parametrize("kind", ["nonsense", "folder", "keyfile alone"])
+def test_a_certificate_that_is_none(gunicorn: Servers, tmp_path: Path, kind: str) -> None:
+    """What each of the two files is to hold; OpenSSL only says "PEM lib"."""
+    file = tmp_path / "server.pem"
+    if kind == "folder":
+        file.mkdir()
+    else:
+        file.write_text("nonsense\n")
+    options = ("--keyfile", str(file)) if kind == "keyfile alone" else ("--certfile", str(file))
+    line = error_line(gunicorn("wsgi:app", *options, ready=False, dirty=True), 3)
+    shown = f"certfile=None keyfile='{file}'" if kind == "keyfile alone" else f"certfile='{file}' keyfile=None"
+    assert line.startswith(f"{shown} cannot be loaded (")
+    assert line.endswith("): certfile holds a PEM certificate chain, keyfile its key")
+
+
+def test_an_error_of_the_ssl_context_hook_keeps_its_traceback(gunicorn: Servers, tmp_path: Path) -> None:
+    """It is the user's code: nothing is wrong with the settings."""
+    authority = trustme.CA()
+    file = tmp_path / "server.pem"
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(file)
+    config = tmp_path / "conf.py"
+    config.write_text("def ssl_context(config, default):\n    raise ValueError('the vault is closed')\n")
+    server = gunicorn("wsgi:app", "--certfile", str(file), "--config", str(config), ready=False, dirty=True)
+    assert server.wait() == 3
+    assert "Traceback" in server.log()
+    assert "ValueError: the vault is closed" in server.log()
+    assert "cannot be loaded" not in server.log()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the peak is known")
+def test_a_limit_of_memory_that_is_too_low(gunicorn: Servers) -> None:
+    """Every worker would be replaced at once; the line has both numbers."""
+    server = gunicorn("wsgi:app", env={"HYBRIDWORKER_MAX_RSS": "2"})
+    server.wait_log(
+        r"\[WARNING\] HYBRIDWORKER_MAX_RSS=2 is less than the \d+ MiB of a worker that has served nothing yet"
+    )
+
+
+def test_a_startup_that_fails_with_a_traceback(gunicorn: Servers) -> None:
+    """As Starlette reports it; the line itself says what is wrong."""
+    line = error_line_above_a_traceback(gunicorn("lifespans:failed_with_traceback", ready=False, dirty=True))
+    assert line == "Application startup failed: LookupError: the database is not there"
+
+
+def error_line_above_a_traceback(server: Gunicorn) -> str:
+    """The first error of a failed boot."""
+    assert server.wait() == 3, server.log()
+    match = re.search(r"\[ERROR\] (.*)\nTraceback", server.log())
+    assert match is not None, server.log()
+    return match[1]
+
+
 def test_a_port_that_is_in_use(gunicorn: Servers) -> None:
     """gunicorn tries for a while; every line names the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -156,16 +262,23 @@ def test_a_port_that_is_in_use(gunicorn: Servers) -> None:
 
 
 def test_the_master_says_what_it_runs_on_and_the_workers_what_they_serve(gunicorn: Servers) -> None:
-    """Once, for bug reports; the interface is found by each worker."""
+    """Once, for bug reports; the interface, and what goes with it, is found by each worker."""
     server = gunicorn("wsgi:app", "--threads", "3", workers=2)
     (line,) = re.findall(r"\[INFO\] (hybridworker .*)", server.log())
     assert re.fullmatch(
-        r"hybridworker \d+\.\d+\.\d+: uvloop \d+\.\d+\.\d+, httptools \d+\.\d+\.\d+, Python 3\.\d+\.\d+\S*;"
-        r" a WSGI application gets threads=3 in each worker",
+        r"hybridworker \d+\.\d+\.\d+: uvloop \d+\.\d+\.\d+, httptools \d+\.\d+\.\d+,"
+        r" (websockets \d+\.\d\S*|no websockets), Python 3\.\d+\.\d+\S*",
         line,
     )
-    server.wait_log(r"Serving WSGI application wsgi:app", 2)
+    server.wait_log(r"Serving WSGI application wsgi:app \(.*\), threads=3$", 2)
     assert "[WARNING]" not in server.log()
+
+
+def test_threads_are_not_named_where_they_do_nothing(gunicorn: Servers) -> None:
+    """For an ASGI application."""
+    server = gunicorn("asgi:app", "--threads", "3")
+    server.wait_log(r"Serving ASGI 3 application asgi:app \(.*\)$")
+    assert "threads" not in server.log()
 
 
 def test_the_other_loop_is_named(gunicorn: Servers) -> None:

@@ -100,6 +100,25 @@ def test_usr2_to_a_worker_writes_the_table(gunicorn: Servers, app: str) -> None:
     assert server.stop() == 0
 
 
+def test_usr2_to_an_idle_worker_tells_of_the_applications_own_tasks(gunicorn: Servers) -> None:
+    """What nobody waits for is nowhere else to be seen; the worker's own tasks are not shown."""
+    server = gunicorn("stuck:polling", *LONG)
+    server.wait_log("Serving ")
+    (worker,) = server.worker_pids()
+    idle = (
+        r"\[WARNING\] Requests in flight: 0\nMain thread: idle in the event loop\n"
+        r'Task poller\n(  .*\n)*  File ".*stuck\.py", line \d+, in polls\n(  .*\n)*'
+    )
+
+    def told() -> str | None:
+        """Asked again where the loop was at work, be it only with its heartbeat."""
+        server.signal(signal.SIGUSR2, worker)
+        match = re.search(idle, server.log())
+        return None if match is None else match[0]
+
+    assert server.wait_for(told, "an idle worker's report").count("Task ") == 1
+
+
 def test_usr2_while_the_loop_is_blocked_names_what_blocks_it(gunicorn: Servers) -> None:
     """The report does not need the loop."""
     server = gunicorn("asgi:app", *LONG, env={"HYBRIDWORKER_SLOW_LOOP": "0"})
@@ -210,8 +229,8 @@ def test_what_is_cut_is_told(gunicorn: Servers, app: str) -> None:
         client.start("/wait")
         server.wait_log("gate stuck reached")
         server.signal(signal.SIGTERM, worker)
-        server.wait_log(r"\[WARNING\] Graceful timeout: 1 requests were not finished$")
-        server.wait_log(r"Served 1 requests: 0 finished while \w+, 1 cut;")
+        server.wait_log(r"\[WARNING\] Graceful timeout: 1 request was not finished$")
+        server.wait_log(r"Served 1 request: 0 finished while \w+, 1 cut;")
         server.wait_log(f"hook worker_exit {worker} ")
 
 

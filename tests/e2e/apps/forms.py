@@ -88,6 +88,15 @@ def factory():
     return wsgi_object
 
 
+def make_app(config, debug):
+    say("a factory was called to find out what it is")
+    return wsgi_object
+
+
+async def asgi_without_send(scope, receive):
+    say("half an application was called to find out what it is")
+
+
 def unclear(*args, **kwargs):
     say("an application was called to find out what it is")
     return wsgi_function(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import traceback
 
 import gate
 
@@ -27,6 +28,15 @@ def application(handler):
 async def failed(scope, receive, send):
     await receive()
     await send({"type": "lifespan.startup.failed", "message": "the database is not there"})
+
+
+@application
+async def failed_with_traceback(scope, receive, send):
+    await receive()
+    try:
+        raise LookupError("the database is not there")
+    except LookupError:
+        await send({"type": "lifespan.startup.failed", "message": traceback.format_exc()})
 
 
 @application

@@ -1,4 +1,4 @@
-"""``asgi`` and ``wsgi`` get stuck, each in a function whose name is looked for in a report."""
+"""``asgi`` and ``wsgi`` get stuck, ``polling`` has a task, each in a function whose name is looked for in a report."""
 
 import asyncio
 import os
@@ -32,6 +32,19 @@ async def asgi(scope, receive, send):
         await asyncio.get_running_loop().run_in_executor(None, gate.block, "stuck")
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": describe().encode()})
+
+
+async def polls():
+    await asyncio.Event().wait()
+
+
+async def polling(scope, receive, send):
+    await receive()
+    task = asyncio.create_task(polls(), name="poller")
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    task.cancel()
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 def wsgi(environ, start_response):
