@@ -1,5 +1,5 @@
 """
-What PEP 3333 says of values: status, response fields, input stream, file wrapper.
+What PEP 3333 says of values: status, response fields, the two streams, file wrapper.
 
 The leaves of :mod:`.wsgi`: no loop, no thread, no state but two bounded caches. Runs in
 the thread that calls the application, so that a mistake is raised where it was made. The
@@ -10,7 +10,9 @@ be a secret.
 from __future__ import annotations
 
 import io
+import logging
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -51,6 +53,45 @@ class ErrorStream(Protocol):
     def write(self, text: str, /) -> Any: ...
     def writelines(self, lines: Any, /) -> Any: ...
     def flush(self) -> Any: ...
+
+
+class ErrorLog(io.TextIOBase):
+    """
+    ``wsgi.errors``: a stream into the handlers of a logger, wherever they write to at the moment.
+
+    Where gunicorn's WSGIErrorsWrapper writes, so that with ``to_stderr`` the first handler
+    stands for ``sys.stderr``. That one keeps the streams, which USR1 closes when it reopens
+    the logs, even amid a call; here they are looked up for each write. All calls share one
+    stream, so ``close()`` does nothing: PEP 3333 knows no such method, and the log stays.
+    """
+
+    def __init__(self, logger: logging.Logger, *, to_stderr: bool) -> None:
+        self.logger = logger
+        self.to_stderr = to_stderr
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str, /) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f'wsgi.errors takes str, not {type(text).__name__} (PEP 3333, "Input and Error Streams")')
+        handlers = self.logger.handlers
+        if self.to_stderr:
+            handlers = handlers[1:]
+            _write(sys.stderr, text)
+        for handler in handlers:
+            if hasattr(handler, "stream"):
+                handler.acquire()  # while a log is being reopened its stream is closed
+                try:
+                    if handler.stream is None and isinstance(handler, logging.FileHandler):
+                        handler.stream = handler._open()  # with delay=True, as its first record would
+                    _write(handler.stream, text)
+                finally:
+                    handler.release()
+        return len(text)
+
+    def close(self) -> None:
+        pass
 
 
 class FileWrapper:
@@ -149,6 +190,10 @@ def encode_fields(headers: Iterable[tuple[str, str]]) -> tuple[Headers, int | No
             field = field.strip(b" \t")
             if not field.isdigit():
                 raise WSGIError(f"the value of {name} is not a number ({START_RESPONSE})")
+            if length is not None:  # a repeat is dropped if it agrees
+                if length != int(field):
+                    raise WSGIError(f"two {name} fields disagree (RFC 9110 8.6)")
+                continue
             length = int(field)
         fields.append((encoded, field))
     return fields, length
@@ -170,6 +215,15 @@ def iterate(iterable: Any) -> Iterator[Any]:
         ) from exc
 
 
+def _write(stream: Any, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeError:  # rather a legible log than an error about one
+        encoding = getattr(stream, "encoding", None) or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
 def _encode_name(name: str) -> bytes:
     if not isinstance(name, str) or _TOKEN.fullmatch(name) is None:
         raise WSGIError(f"{name!r} is not a header name ({START_RESPONSE})")
@@ -185,6 +239,10 @@ def _parse_status(status: Any) -> tuple[int, bytes | None]:
     if match is None:
         raise WSGIError(f"{status!r} is not a status like '200 OK' ({START_RESPONSE})")
     code, reason = int(match[1]), match[2] or ""
+    if code < 200:
+        # An interim response is no answer, and 101 would need the connection; PEP 3333, "Other HTTP Features":
+        # neither is the application's. Early hints have a callable of their own.
+        raise WSGIError(f"{status!r} is not the status of a final response, 200 or more (RFC 9110 15.2)")
     parsed = code, None if reason == _PHRASES.get(code) else reason.encode("latin-1")
     if len(_statuses) < _CACHE_MAX:
         _statuses[status] = parsed

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gunicorn.http.wsgi import WSGIErrorsWrapper
 
 from hybridworker import pep3333
 from hybridworker.asgi import Message
 from hybridworker.errors import ClientDisconnected, WSGIError
 from hybridworker.pep3333 import (
+    ErrorLog,
     FileWrapper,
     RequestBody,
     encode_fields,
@@ -47,6 +53,14 @@ def test_status_that_is_none(status: Any) -> None:
     """What is not three digits and a phrase is refused, with the rule that it breaks."""
     with pytest.raises(WSGIError, match=r"is not a status like '200 OK' \(PEP 3333"):
         encode_status(status)
+
+
+@pytest.mark.parametrize("status", ["101 Switching Protocols", "100 Continue", "103", "199 X", "099 X", "000"])
+def test_status_that_ends_nothing(status: str) -> None:
+    """An interim response is refused where it was asked for, each time, and not by the loop later."""
+    for _ in range(2):
+        with pytest.raises(WSGIError, match=r"is not the status of a final response, 200 or more \(RFC 9110 15\.2\)"):
+            encode_status(status)
 
 
 def test_s19_fields_are_latin1() -> None:
@@ -95,6 +109,14 @@ def test_content_length_that_is_no_number(value: str) -> None:
     """A length that the peers would understand differently is refused."""
     with pytest.raises(WSGIError, match="the value of Content-Length is not a number"):
         encode_fields([("Content-Length", value)])
+
+
+def test_content_lengths_that_disagree() -> None:
+    """Nobody could know where the body ends; one that merely repeats itself is sent once (RFC 9110 8.6)."""
+    with pytest.raises(WSGIError, match=r"two content-length fields disagree \(RFC 9110 8\.6\)"):
+        encode_fields([("Content-Length", "1"), ("A", "b"), ("content-length", "2")])
+    fields, length = encode_fields([("Content-Length", "10"), ("A", "b"), ("content-length", " 010")])
+    assert (fields, length) == ([(b"Content-Length", b"10"), (b"A", b"b")], 10)
 
 
 def test_length_field() -> None:
@@ -175,6 +197,138 @@ def test_body_that_is_cut_is_an_error(how: str) -> None:
     body = body_of(b"ab", None)
     with pytest.raises(ClientDisconnected, match="before its request was complete"):
         getattr(body, how)()
+
+
+class Watched(logging.FileHandler):
+    """A handler that tells when somebody is about to write to it."""
+
+    def __init__(self, path: Path, *, delay: bool = False) -> None:
+        super().__init__(path, encoding="utf-8", delay=delay)
+        self.asked = threading.Event()
+
+    def acquire(self) -> None:
+        self.asked.set()
+        super().acquire()
+
+    def reopen(self) -> None:
+        """As gunicorn does on USR1."""
+        self.close()
+        self.stream = self._open()
+
+
+class Log:
+    """A logger that writes to two places, and the stream that writes where the logger does."""
+
+    def __init__(self, path: Path, *, to_stderr: bool = False, delay: bool = False) -> None:
+        self.file = Watched(path, delay=delay)
+        self.memory = io.StringIO()
+        self.logger = logging.Logger("errors")
+        for handler in (self.file, logging.StreamHandler(self.memory), logging.NullHandler()):
+            self.logger.addHandler(handler)
+        self.stream = ErrorLog(self.logger, to_stderr=to_stderr)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "errors"
+
+
+@pytest.fixture
+def open_log(path: Path) -> Iterator[Callable[..., Log]]:
+    """Make a :class:`Log` into ``path``; it is closed after the test."""
+    logs: list[Log] = []
+
+    def make(**options: bool) -> Log:
+        logs.append(Log(path, **options))
+        return logs[-1]
+
+    yield make
+    for log in logs:
+        log.file.close()
+
+
+def test_s8_errors_go_to_every_stream_of_the_log(path: Path, open_log: Callable[..., Log]) -> None:
+    """At once, with all the methods of PEP 3333, and with what print() needs."""
+    log = open_log()
+    assert log.stream.write("one\n") == 4
+    log.stream.writelines(["two\n", "three\n"])
+    print("caf\xe9", file=log.stream)
+    log.stream.flush()
+    assert path.read_text("utf-8") == log.memory.getvalue() == "one\ntwo\nthree\ncaf\xe9\n"
+    assert log.stream.writable()
+
+
+@pytest.mark.parametrize("to_stderr", [False, True])
+def test_errors_go_where_gunicorns_wrapper_writes(
+    path: Path,
+    open_log: Callable[..., Log],
+    to_stderr: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """For a log to a file; and for one to stderr, where the first handler stands for the stderr of now."""
+    log = open_log(to_stderr=to_stderr)
+    monkeypatch.setattr(logging.getLogger("gunicorn.error"), "handlers", log.logger.handlers)
+    WSGIErrorsWrapper(SimpleNamespace(errorlog="-" if to_stderr else str(path))).write("said\n")
+    seen = [path.read_text(), log.memory.getvalue(), capsys.readouterr().err]
+    assert seen == (["", "said\n", "said\n"] if to_stderr else ["said\n", "said\n", ""])
+    log.stream.write("said\n")
+    assert [path.read_text(), log.memory.getvalue(), capsys.readouterr().err] == [
+        seen[0] * 2,
+        seen[1] * 2,
+        seen[2],  # what was captured is taken away each time
+    ]
+
+
+def test_errors_follow_a_log_that_is_reopened(path: Path, open_log: Callable[..., Log]) -> None:
+    """USR1 closes the stream of before, also amid a call; the next write goes into the new one."""
+    log = open_log()
+    log.stream.write("before\n")
+    old = path.rename(path.with_name("old"))
+    log.file.reopen()
+    log.stream.write("after\n")
+    assert (old.read_text(), path.read_text()) == ("before\n", "after\n")
+
+
+def test_errors_wait_while_a_log_is_being_reopened(path: Path, open_log: Callable[..., Log]) -> None:
+    """A write between the closing and the opening is not lost, and no error."""
+    log = open_log()
+    thread = threading.Thread(target=log.stream.write, args=("amid\n",))
+    with log.file.lock:
+        log.file.close()
+        log.file.asked.clear()  # closing asks as well, before Python 3.13
+        thread.start()
+        assert log.file.asked.wait(20)
+        log.file.stream = log.file._open()
+    thread.join()
+    assert path.read_text() == "amid\n"
+
+
+def test_errors_open_a_log_that_waits_for_its_first_record(path: Path, open_log: Callable[..., Log]) -> None:
+    """A handler with delay=True, of a --log-config, has no stream before."""
+    open_log(delay=True).stream.write("first\n")
+    assert path.read_text() == "first\n"
+
+
+def test_errors_outlive_an_application_that_closes_them(path: Path, open_log: Callable[..., Log]) -> None:
+    """One stream serves all requests, so that nobody can close it for the others."""
+    log = open_log()
+    log.stream.close()
+    with log.stream:
+        pass
+    assert not log.stream.closed
+    log.stream.write("still\n")
+    log.stream.flush()
+    assert path.read_text() == "still\n"
+
+
+def test_errors_that_the_log_cannot_encode(path: Path, open_log: Callable[..., Log]) -> None:
+    """What is no character is written as an escape; what is no text is refused."""
+    log = open_log()
+    log.stream.write("a\udcff\xe9\n")
+    assert path.read_text("utf-8") == "a\\udcff\xe9\n"
+    with pytest.raises(TypeError, match=r"wsgi\.errors takes str, not bytes"):
+        log.stream.write(b"x")  # type: ignore[arg-type]
 
 
 class Source(io.BytesIO):
