@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import ssl
@@ -32,7 +33,6 @@ import uvloop
 from gunicorn import SERVER_SOFTWARE
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
-from gunicorn.http.wsgi import WSGIErrorsWrapper
 from gunicorn.sock import ssl_context
 from gunicorn.workers.base import Worker as BaseWorker
 
@@ -44,6 +44,7 @@ from .errors import ConfigurationError, LifespanFailed
 from .fleet import PID, REASONS, RECYCLED, STARTED, Board, Fleet, Slot, Standing, stand
 from .leaving import leave_without_threads
 from .lifespan import Lifespan
+from .pep3333 import ErrorLog
 from .server import Server
 from .settings import Settings, check
 from .states import ServerState
@@ -236,8 +237,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         is_wsgi = self.decision.interface is Interface.WSGI
         if is_wsgi:
             self.pool = ThreadPool(settings.threads, timed=bool(settings.metrics_path))
-            errors = WSGIErrorsWrapper(self.cfg)
-            self.bridge = app = WSGIMiddleware(
+            errors = ErrorLog(logging.getLogger("gunicorn.error"), to_stderr=self.cfg.errorlog == "-")
+            app = WSGIMiddleware(
                 self.wsgi, settings, self.pool, errors=errors, server_software=SERVER_SOFTWARE, hooks=hooks
             )
         else:
@@ -426,12 +427,6 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         loop.add_signal_handler(signal.SIGTERM, self.handle_exit, signal.SIGTERM, None)
         loop.add_signal_handler(signal.SIGUSR1, self.handle_usr1, signal.SIGUSR1, None)
         loop.add_reader(self.PIPE[0], self._reloader_spoke)
-
-    def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
-        """Reopen the log files. ``wsgi.errors`` keeps their streams, so it is made anew."""
-        super().handle_usr1(sig, frame)
-        if self.pool is not None:
-            self.bridge.errors = WSGIErrorsWrapper(self.cfg)
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception that nobody awaited belongs into gunicorn's error log, not into asyncio's logger."""

@@ -55,7 +55,7 @@ _NO_SCOPE: Scope = {"method": "-", "path": "-"}
 #: The keys that each environ has: a copy of a dictionary that knows them need not grow.
 _COMMON_KEYS = (
     "REQUEST_METHOD QUERY_STRING RAW_URI SERVER_PROTOCOL REMOTE_ADDR SERVER_NAME SERVER_PORT PATH_INFO"
-    " wsgi.url_scheme wsgi.input wsgi.errors wsgi.early_hints"
+    " wsgi.url_scheme wsgi.input wsgi.early_hints"
 ).split()
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -85,7 +85,7 @@ class WSGIMiddleware(WsgiToAsgi):
     its limit of equal header names (the server has limits of its own) and the constant
     part of the environ, which is made here, once.
 
-    ``errors`` is read at each call and may be replaced at any time.
+    ``errors`` serves all calls, so it must outlast whatever they do to it.
     """
 
     def __init__(
@@ -101,7 +101,6 @@ class WSGIMiddleware(WsgiToAsgi):
         super().__init__(wsgi_application)  # type: ignore[no-untyped-call]  # asgiref has no types here
         self.pool = pool
         self.calls = pool.calls
-        self.errors = errors
         self.hooks = hooks
         self.script_name = settings.script_name
         #: Not under TLS: there the bytes have to be encrypted on their way.
@@ -110,6 +109,7 @@ class WSGIMiddleware(WsgiToAsgi):
             **dict.fromkeys(_COMMON_KEYS),
             "SERVER_SOFTWARE": server_software,
             "wsgi.version": (1, 0),
+            "wsgi.errors": errors,
             "wsgi.multithread": settings.threads > 1,
             "wsgi.multiprocess": settings.workers > 1,
             "wsgi.run_once": False,
@@ -252,7 +252,6 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             raise ConfigurationError(f"the path {scope['raw_path']!r} is not below SCRIPT_NAME {script_name!r}")
         environ["wsgi.url_scheme"] = scope["scheme"]
         environ["wsgi.input"] = body
-        environ["wsgi.errors"] = middleware.errors
         environ["wsgi.early_hints"] = self.early_hints
         scope["hybridworker.environ"] = environ
         return environ

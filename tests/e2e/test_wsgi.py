@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import socket
 
 import pytest
@@ -209,6 +210,35 @@ def test_s22_an_application_that_raises_after_its_head_is_cut(failing: Gunicorn)
     failing.wait_log("ValueError: raised after the head")
     failing.wait_log("closed in the same thread: True")
     assert failing.request().status == 200
+
+
+def test_a_log_that_is_reopened_amid_a_call(gunicorn: Servers) -> None:
+    """The call goes on writing to wsgi.errors, into the new file."""
+    server = gunicorn("wsgi:app", "--bind", "unix:socket", "--error-logfile", "errors", ready=False)
+    log, old = server.directory / "errors", server.directory / "old"
+
+    def wait(text: str) -> None:
+        server.wait_for(lambda: log.exists() and text in log.read_text(), f"{text!r} in the error log")
+
+    wait("Serving WSGI application")
+    with server.connect(f"unix:{server.directory}/socket") as client:
+        client.start("/errors-around-gate/reopened")
+        server.wait_log("gate reopened reached")
+        log.rename(old)
+        (worker,) = server.worker_pids()
+        server.signal(signal.SIGUSR1, worker)
+        server.wait_for(log.exists, "the new error log")
+        server.open("reopened")
+        assert client.response().text == "written"
+    assert "written before the gate\n" in old.read_text()
+    assert "written behind the gate\n" in log.read_text()
+
+
+def test_an_application_that_closes_its_errors(server: Gunicorn) -> None:
+    """The stream is everybody's: the next request writes to it all the same."""
+    for count in (1, 2):
+        assert server.request("/closes-errors").text == "closed"
+        server.wait_log(r"^written before close\(\)$", count)
 
 
 def test_l16_no_lifespan_for_wsgi(server: Gunicorn) -> None:

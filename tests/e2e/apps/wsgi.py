@@ -149,6 +149,19 @@ def endless(environ, start_response):
     return Closing(items())
 
 
+def errors_around_gate(environ, start_response):
+    print("written before the gate", file=environ["wsgi.errors"])
+    gate.block(environ["test.argument"])
+    print("written behind the gate", file=environ["wsgi.errors"])
+    return answer(start_response, "written")
+
+
+def closes_errors(environ, start_response):
+    print("written before close()", file=environ["wsgi.errors"])
+    environ["wsgi.errors"].close()
+    return answer(start_response, "closed")
+
+
 def raises(environ, start_response):
     raise ValueError("raised before the head")
 
@@ -168,10 +181,12 @@ HANDLERS = {
     "beats": beats,
     "body-after-gate": body_after_gate,
     "chunks": chunks,
+    "closes-errors": closes_errors,
     "digest": digest,
     "echo": echo,
     "endless": endless,
     "environ": show_environ,
+    "errors-around-gate": errors_around_gate,
     "flood": flood,
     "head-then-gate": head_then_gate,
     "pid": pid,
