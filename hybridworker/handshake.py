@@ -2,7 +2,7 @@
 The opening handshake of a WebSocket, on the side of HTTP: checks, the 101, and denials.
 
 Plain values in, bytes out; no transport, no loop, and no knowledge of frames.
-:mod:`.http11` has seen to what holds for every request (Host, Upgrade, no body);
+:mod:`.http11` has seen to what holds for every request (HTTP/1.1, Host, Upgrade, no body);
 :mod:`.websocket` writes the bytes. The rule one could break by accident: fields that
 belong to the handshake are the server's alone, whatever the application sends.
 
@@ -21,8 +21,10 @@ from .response import (
     DATE,
     SERVER,
     TOKEN,
+    as_bytes,
     bodiless,
     encode_fields,
+    error_response,
     field_list,
     final_status,
     server_fields,
@@ -48,14 +50,17 @@ def check_handshake(method: bytes, scope: Scope) -> bytes:
     """
     if method != b"GET":
         raise ProtocolError("a WebSocket handshake is a GET (RFC 6455 4.1)", 405)
-    if scope["http_version"] != "1.1":
-        raise ProtocolError("a WebSocket handshake in HTTP/1.0 (RFC 6455 4.1)")
     if values(scope, b"sec-websocket-version") != [b"13"]:
         raise ProtocolError("Sec-WebSocket-Version is not 13 (RFC 6455 4.4)", 426)
     keys = values(scope, b"sec-websocket-key")
     if len(keys) != 1 or _KEY.fullmatch(keys[0]) is None:
         raise ProtocolError("Sec-WebSocket-Key is not one base64 value of 16 bytes (RFC 6455 4.1)")
     return keys[0]
+
+
+def refusal(status: int, fields: bytes, method: bytes = b"GET") -> bytes:
+    """The whole answer to a handshake that fails. To a HEAD it has no content (RFC 9110 9.3.2)."""
+    return error_response(status, fields, REFUSAL_FIELDS.get(status, b""), method != b"HEAD")
 
 
 def values(scope: Scope, name: bytes) -> list[bytes]:
@@ -104,10 +109,11 @@ class Denial:
     connection is closed anyway. The constructor raises :class:`~.errors.InvalidMessage`.
     """
 
-    __slots__ = ("bodiless", "head", "headers", "remaining", "status")
+    __slots__ = ("bodiless", "head", "headers", "remaining", "sent", "status")
 
     def __init__(self, message: Message, fields: bytes) -> None:
         self.status = status = final_status(message.get("status"))
+        self.sent = 0  #: bytes of the body so far
         self.headers = field_list(message)
         self.bodiless = bodiless("GET", status)
         kept = self.headers if status != 204 else without_length(self.headers)
@@ -115,8 +121,13 @@ class Denial:
         fields = _server_fields(fields, seen)
         self.head = b"%b%bConnection: close\r\n%b" % (status_line(status), fields, block)
 
-    def body(self, body: bytes, more: bool) -> bytes:
-        """The bytes of one part. Raises :class:`~.errors.ResponseError` where another length was announced."""
+    def body(self, body: object, more: bool) -> bytes:
+        """
+        The bytes of one part.
+
+        Raises :class:`~.errors.ResponseError` where another length was announced, and :class:`~.errors.InvalidMessage`.
+        """
+        body = as_bytes(body)
         if self.bodiless:
             body = b""
         elif self.remaining is not None:
@@ -125,6 +136,7 @@ class Denial:
             self.remaining -= len(body)
         elif self.head and not more:
             self.head += b"Content-Length: %d\r\n" % len(body)
+        self.sent += len(body)
         if self.head:
             body, self.head = b"%b\r\n%b" % (self.head, body), b""
         return body

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from hybridworker.errors import InvalidMessage, ProtocolError, ResponseError
-from hybridworker.handshake import REFUSAL_FIELDS, Denial, accept_key, accept_response, check_handshake, values
+from hybridworker.handshake import (
+    REFUSAL_FIELDS,
+    Denial,
+    accept_key,
+    accept_response,
+    check_handshake,
+    refusal,
+    values,
+)
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 FIELDS = b"Server: gunicorn\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
@@ -15,7 +23,7 @@ FIELDS = b"Server: gunicorn\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
 
 def scope(*headers: tuple[bytes, bytes], version: bytes | None = b"13", key: bytes | None = KEY) -> dict[str, Any]:
     fields = [(b"sec-websocket-version", version), (b"sec-websocket-key", key)]
-    return {"http_version": "1.1", "headers": [field for field in fields if field[1] is not None] + list(headers)}
+    return {"headers": [field for field in fields if field[1] is not None] + list(headers)}
 
 
 # -- the request
@@ -71,11 +79,17 @@ def test_w26_another_method_is_405(method: bytes) -> None:
     assert REFUSAL_FIELDS[405] == b"Allow: GET\r\n"
 
 
-def test_w26_http_1_0_is_400() -> None:
-    """RFC 6455 4.1: HTTP/1.1 or later."""
-    with pytest.raises(ProtocolError) as caught:
-        check_handshake(b"GET", scope() | {"http_version": "1.0"})
-    assert caught.value.status == 400
+@pytest.mark.parametrize("status", [400, 403, 405, 426, 500])
+def test_a_refusal_is_a_whole_answer(status: int) -> None:
+    """With its fields, and a page that HEAD does not get (RFC 9110 9.3.2)."""
+    answer = refusal(status, FIELDS)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert REFUSAL_FIELDS.get(status, b"") in answer
+    head, _, page = answer.partition(b"\r\n\r\n")
+    assert b"Content-Length: %d" % len(page) in head
+    assert b"Connection: close" in head
+    assert page
+    assert refusal(status, FIELDS, b"HEAD") == head + b"\r\n\r\n"
 
 
 def test_values_are_those_of_all_lines() -> None:
@@ -199,6 +213,17 @@ def test_a_denial_without_content(status: int) -> None:
     answer = deny(status, [(b"content-length", b"5")], b"12345")
     assert answer.endswith(b"\r\n\r\n")
     assert (b"content-length" in answer) == (status == 304)
+
+
+def test_a_denial_counts_what_is_sent() -> None:
+    """Of its body, for the access log."""
+    for status, sent in ((403, 6), (304, 0)):
+        denial = Denial({"status": status}, FIELDS)
+        denial.body(b"one", True)
+        denial.body(memoryview(b"two"), False)
+        assert denial.sent == sent
+    with pytest.raises(InvalidMessage):
+        Denial({"status": 403}, FIELDS).body("text", False)
 
 
 @pytest.mark.parametrize("status", [None, "403", 101, 199, 1000, True, 403.0])
