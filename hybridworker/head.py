@@ -303,7 +303,7 @@ class RequestHead:
             context.warn_once(
                 "A WebSocket handshake was refused: install hybridworker[websockets] to serve WebSocket connections"
             )
-            raise ProtocolError("WebSocket is not installed", 501)
+            raise ProtocolError("WebSocket is not installed", 501, logged=True)
         return True
 
 

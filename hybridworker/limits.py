@@ -35,6 +35,9 @@ _EXTENSIONS = re.compile(
 #: How a PROXY header begins: a line of version 1, the signature of version 2 (:mod:`.forwarded` reads what follows).
 PROXY_V1, PROXY_V2 = (b"PROXY TCP", b"PROXY UNKNOWN"), b"\r\n\r\n\0\r\nQUIT\n"
 
+#: The preface of HTTP/2 (RFC 9113 3.4) looks like two heads: the parser takes the first, and stops at the second.
+HTTP2_PREFACE = (b"PRI * HTTP/2.0\r\n", b"SM\r\n")
+
 EMPTY_LINES = "empty lines before the request line"
 TLS_HANDSHAKE = 0x16  #: ContentType of a TLS record (RFC 8446 5.1); no other protocol begins with this byte
 
@@ -46,7 +49,7 @@ def misdirected(data: bytes | bytearray, settings: Settings) -> str:
         return "a PROXY header that is not the first thing on its connection"
     if proxy:
         return f"a PROXY header, and proxy_protocol is {settings.proxy_protocol}"
-    if data.startswith(b"PRI * HTTP/2.0\r\n"):
+    if data.startswith(HTTP2_PREFACE):
         return "HTTP/2 is not served (let the proxy speak HTTP/1.1)"
     if data[:1] == bytes([TLS_HANDSHAKE]) and not settings.is_ssl:
         return "a TLS handshake on a port without certfile"

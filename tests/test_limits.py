@@ -111,6 +111,7 @@ def test_a_second_empty_line_is_refused_when_more_or_nothing_more_of_a_proxy_hea
         (PROXY_V2, "v2", "a PROXY header that is not the first thing on its connection"),
         (b"PROXY TCP6 ::1 ::1 1 2\r\n", "auto", "a PROXY header that is not the first thing on its connection"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "off", "HTTP/2 is not served (let the proxy speak HTTP/1.1)"),
+        (b"SM\r\n\r\n", "off", "HTTP/2 is not served (let the proxy speak HTTP/1.1)"),
         (b"PROXY / HTTP/1.1\r\n", "off", ""),
         (b"PRI / HTTP/1.1\r\n", "off", ""),
         (b"", "off", ""),
