@@ -4,9 +4,10 @@ MessageReader: the bytes of a WebSocket peer as ASGI messages, and the bytes of 
 The one module that knows the ``websockets`` package: its sans-I/O core parses, checks and
 answers everything that is rare (control frames, fragments, the closing handshake, errors).
 The frames that nearly all traffic consists of, complete and unfragmented data frames,
-are read here, in front of the core. Pure: no transport, no loop; :mod:`.websocket` carries
-the bytes. The rule one could break by accident: the core gets whole frames, from their
-first byte to their last and in order, so that its state is always that of the stream.
+are read here, in front of the core, and so is the limit kept: the core would hold a ping
+against it. Pure: no transport, no loop; :mod:`.websocket` carries the bytes. The rule one
+could break by accident: the core gets whole frames, from their first byte to their last
+and in order, so that its state is always that of the stream.
 
 Sources: RFC 6455, RFC 7692.
 """
@@ -58,15 +59,15 @@ MEM_LEVEL = 5
 #: On chat messages level 1 makes 6 % more bytes than zlib's default, and takes 30 to 40 % less time.
 LEVEL = 1
 
+#: Final blocks that a frame may hold: each costs a new inflater, and can be had for two bytes.
+FINAL_MAX = 16
+
 _FLUSHED = b"\x00\x00\xff\xff"  # what every flush ends with, and no message carries (RFC 7692 7.2.1)
 _LAST_FRAGMENT = b"\x80\x80\x00\x00\x00\x00"  # final, empty, masked with zeros
 _UNFRAGMENTED = frozenset({TEXT, BINARY})
 _COMPRESSIBLE = _UNFRAGMENTED | {TEXT | COMPRESSED, BINARY | COMPRESSED}
-_NOTHING: frozenset[int] = frozenset()
-_HEADS = {
-    first: [bytes((first, size)) for size in range(126)]
-    for first in (TEXT, BINARY, TEXT | COMPRESSED, BINARY | COMPRESSED)
-}
+_IGNORED = frozenset({Opcode.CONT, Opcode.TEXT, Opcode.BINARY, Opcode.PING, Opcode.PONG})
+_HEADS = {first: [bytes((first, size)) for size in range(126)] for first in _COMPRESSIBLE}
 
 
 def _long_head(first: int, size: int) -> bytes:
@@ -85,35 +86,57 @@ class Deflate(Extension):
 
     name = PerMessageDeflate.name
 
-    def __init__(self, agreed: PerMessageDeflate) -> None:
-        self.inflate_bits = agreed.remote_max_window_bits
+    def __init__(self, agreed: PerMessageDeflate, limit: int) -> None:
+        self.limit = limit
+        self.inflate_bits = max(agreed.remote_max_window_bits, 9)  # zlib makes 9 of 8, and so do its clients
         self.deflate_bits = agreed.local_max_window_bits
         self.inflate_afresh = agreed.remote_no_context_takeover
         self.deflate_afresh = agreed.local_no_context_takeover
         self.inflater: zlib._Decompress | None = None
         self.deflater: zlib._Compress | None = None
-        self.fragmented = False  #: a fragmented message that is compressed has begun
+        #: bytes so far of a fragmented message that is compressed; None while there is none
+        self.inflated: int | None = None
 
-    def inflate(self, data: bytes, limit: int | None, last: bool = True) -> bytes:
+    def inflate(self, data: bytes, last: bool = True) -> bytes:
         """
-        The bytes that ``data`` stands for, at most ``limit`` (RFC 7692 7.2.2).
+        The bytes that ``data`` stands for (RFC 7692 7.2.2), no more than the limit leaves to the message.
 
         ``last`` is False for all fragments of a message but the last. Raises the core's
-        ``PayloadTooBig``, after ``limit`` + 1 bytes, and ``ProtocolError``.
+        ``PayloadTooBig``, when there is one byte too many, and ``ProtocolError``.
         """
+        # With room for one byte more than allowed, zlib never keeps any back for the next message.
+        room = self.limit - (self.inflated or 0) + 1
         inflater = self.inflater
         if inflater is None:
             self.inflater = inflater = zlib.decompressobj(-self.inflate_bits)
         try:
-            # With room for one byte more than allowed, zlib never keeps any back for the next message.
-            data = inflater.decompress(data + _FLUSHED if last else data, 0 if limit is None else limit + 1)
+            data = inflater.decompress(data + _FLUSHED if last else data, room)
+            if inflater.eof:
+                data = self._beyond(inflater, data, room, last)
         except zlib.error as exc:
             raise ProtocolError("the compressed data is malformed") from exc
-        if limit is not None and len(data) > limit:
-            raise PayloadTooBig(None, limit)
-        if last and (self.inflate_afresh or inflater.eof):  # a final block is legal (RFC 7692 7.2.3.4)
+        if len(data) >= room:
+            raise PayloadTooBig(None, self.limit)
+        if last and self.inflate_afresh:
             self.inflater = None
         return data
+
+    def _beyond(self, inflater: zlib._Decompress, data: bytes, room: int, last: bool) -> bytes:
+        """
+        Go on behind a final block, which ends zlib's stream and not the message (RFC 7692 7.2.1, 7.2.3.4).
+
+        ``data`` is what the frame has given so far. A new inflater takes over the window as far
+        as that reaches: who ends a stream has emptied its own.
+        """
+        for _ in range(FINAL_MAX):
+            rest = inflater.unused_data
+            self.inflater = inflater = zlib.decompressobj(-self.inflate_bits, data[-1 << self.inflate_bits :])
+            if len(data) == room or (last and rest == _FLUSHED):  # without the octet that these were to complete
+                return data
+            data += inflater.decompress(rest, room - len(data))
+            if not inflater.eof:
+                return data
+        raise ProtocolError("the compressed data has too many final blocks")
 
     def deflate(self, data: bytes) -> bytes:
         """The compressed payload of a message (RFC 7692 7.2.1)."""
@@ -132,12 +155,11 @@ class Deflate(Extension):
         if frame.opcode != Opcode.CONT:
             if not frame.rsv1:
                 return frame
-            self.fragmented = True
-        elif not self.fragmented or frame.rsv1:
+        elif self.inflated is None or frame.rsv1:
             return frame
-        if frame.fin:
-            self.fragmented = False
-        data = self.inflate(bytes(frame.data), max_size, frame.fin)
+        # An empty payload is taken for the empty message: it would leave the inflater amid a block (RFC 7692 7.2.3.6).
+        data = self.inflate(bytes(frame.data), frame.fin) if frame.data or frame.opcode == Opcode.CONT else b""
+        self.inflated = None if frame.fin else (self.inflated or 0) + len(data)
         return Frame(frame.opcode, data, frame.fin, False, frame.rsv2, frame.rsv3)
 
     def encode(self, frame: Frame) -> Frame:
@@ -155,35 +177,25 @@ class MessageReader:
     """
 
     __slots__ = (
-        "buffered",
-        "closed",
-        "core",
-        "data_frames",
-        "deflate",
-        "high_water",
-        "is_text",
-        "limit",
-        "max_size",
-        "messages",
-        "owed",
-        "parts",
-        "rest",
-        "utf8",
-    )
+        "core", "data_frames", "deflate", "limit",  # the stream
+        "buffered", "closed", "high_water", "ignoring", "messages", "owed", "rest", "skipping",  # what was read of it
+        "fragmented", "is_text", "parts", "utf8",  # the fragmented message in progress
+    )  # fmt: skip
 
     def __init__(self, max_size: int | None) -> None:
-        self.core = ServerProtocol(state=State.OPEN, max_size=max_size)
+        self.core = ServerProtocol(state=State.OPEN, max_size=None)
         self.deflate: Deflate | None = None
-        self.max_size = max_size
-        self.limit = sys.maxsize if max_size is None else max_size
+        self.limit = sys.maxsize - 1 if max_size is None else max_size  # always one less than can be counted
         self.messages: deque[Message] = deque()
         self.buffered = 0
         self.high_water = HIGH_WATER
         self.rest = b""  #: bytes that were not looked at: the beginning of a frame's head, or whatever is too much
-        self.owed = 0  #: bytes of a frame, given to the core in part, that have not come
+        self.owed = 0  #: bytes of a frame, begun and not read here, that have not come
+        self.skipping = False  #: these are nobody's; else the core's
+        self.ignoring = False  #: nothing but the close frame is of interest
         self.closed = False  #: the close frame has come, or the stream has failed: nothing more is read
         self.data_frames = _UNFRAGMENTED  #: the first bytes of the frames that need no core
-        # the fragmented message in progress
+        self.fragmented = False
         self.parts = bytearray()
         self.is_text = False
         self.utf8 = codecs.getincrementaldecoder("utf-8")()
@@ -206,7 +218,7 @@ class MessageReader:
             return b""
         if answer is None:
             return b""
-        self.deflate = Deflate(cast(PerMessageDeflate, extensions[0]))
+        self.deflate = Deflate(cast(PerMessageDeflate, extensions[0]), self.limit)
         self.core.extensions = [self.deflate]
         self.data_frames = _COMPRESSIBLE
         return answer.encode("ascii")
@@ -226,13 +238,14 @@ class MessageReader:
                 self.rest = data[at:]
                 break
             if self.owed:
-                piece = data[at : at + self.owed]
-                self.owed -= len(piece)
-                at += len(piece)
-                self._feed_core(piece)
-                answered = True
-                if self.closed:
-                    break
+                size = min(self.owed, end - at)
+                self.owed -= size
+                if not self.skipping:
+                    self._feed_core(data[at : at + size])
+                    answered = True
+                    if self.closed:
+                        break
+                at += size
                 continue
             # RFC 6455 5.2: first byte, mask bit and length, extended length, masking key, payload.
             start = at + 6
@@ -253,30 +266,42 @@ class MessageReader:
                     return True
                 at = stop
             else:
-                if first == CLOSE and self.data_frames is _NOTHING:
-                    self._drop_fragments()
                 self.owed = stop - at
+                if not self._begin(first, second, size):
+                    return True
         return answered
+
+    def _begin(self, first: int, second: int, size: int) -> bool:
+        """See who takes the frame that begins with these; returns whether anybody does."""
+        opcode = first & 15
+        self.skipping = self.ignoring and second > 127 and opcode in _IGNORED
+        if self.skipping:
+            self.buffered += OVERHEAD
+        elif opcode >= Opcode.CLOSE:  # RFC 6455 5.5
+            if size > 125:
+                return self.fail(CloseCode.PROTOCOL_ERROR, "control frame too long")
+            if first == CLOSE and self.fragmented:
+                self._drop_fragments()
+        elif opcode <= Opcode.BINARY and second > 127 and size > self.limit - len(self.parts):
+            return self.fail(CloseCode.MESSAGE_TOO_BIG, "message too big")
+        return True
 
     def _message(self, first: int, payload: bytes) -> bool:
         """Take one whole message; returns whether it is a good one."""
         self.buffered += OVERHEAD
         try:
-            if first & COMPRESSED:
-                payload = cast(Deflate, self.deflate).inflate(payload, self.max_size)
+            if first & COMPRESSED and payload:
+                payload = cast(Deflate, self.deflate).inflate(payload)
             if first & 1:
                 self.messages.append({"type": "websocket.receive", "text": payload.decode()})
             else:
                 self.messages.append({"type": "websocket.receive", "bytes": payload})
         except UnicodeDecodeError:
-            self.fail(CloseCode.INVALID_DATA, "invalid UTF-8")
-            return False
+            return self.fail(CloseCode.INVALID_DATA, "invalid UTF-8")
         except PayloadTooBig:
-            self.fail(CloseCode.MESSAGE_TOO_BIG, "message too big")
-            return False
+            return self.fail(CloseCode.MESSAGE_TOO_BIG, "message too big")
         except ProtocolError as exc:
-            self.fail(CloseCode.PROTOCOL_ERROR, str(exc))
-            return False
+            return self.fail(CloseCode.PROTOCOL_ERROR, str(exc))
         self.buffered += len(payload)
         return True
 
@@ -287,12 +312,13 @@ class MessageReader:
         for frame in core.events_received():
             self.buffered += OVERHEAD
             opcode = cast(Frame, frame).opcode
-            if opcode <= Opcode.BINARY:
+            if opcode > Opcode.BINARY:
+                self.closed = self.closed or opcode == Opcode.CLOSE
+            elif self.ignoring:
+                self.fragmented = not cast(Frame, frame).fin
+            else:
                 self._fragment(cast(Frame, frame))
-            elif opcode == Opcode.CLOSE:
-                self.closed = True
-        if core.parser_exc is not None:
-            self.closed = True
+        self.closed = self.closed or core.parser_exc is not None
 
     def _fragment(self, frame: Frame) -> None:
         """Take one data frame from the core, which has checked that its turn is right."""
@@ -303,7 +329,8 @@ class MessageReader:
                 return
             self.is_text = frame.opcode == Opcode.TEXT
             self.utf8.reset()
-            self.data_frames = _NOTHING
+            self.fragmented = True
+            self.data_frames = frozenset()
         if self.is_text:  # RFC 6455 8.1 allows to fail at the first bad byte, and so it is done
             try:
                 self.utf8.decode(payload, frame.fin)
@@ -317,10 +344,11 @@ class MessageReader:
             self._message(TEXT if self.is_text else BINARY, payload)
 
     def _end_fragments(self) -> None:
+        self.fragmented = False
         self.parts = bytearray()
         self.data_frames = _UNFRAGMENTED
         if self.deflate is not None:
-            self.deflate.fragmented = False
+            self.deflate.inflated = None
             self.data_frames = _COMPRESSIBLE
 
     def _drop_fragments(self) -> None:
@@ -341,10 +369,10 @@ class MessageReader:
 
         Raises :class:`~.errors.InvalidMessage`.
         """
-        if data is None and type(text) is str:
+        if data is None and (type(text) is str or isinstance(text, str)):
             first = TEXT
             try:
-                payload = text.encode()
+                payload = str.encode(text)  # of a subclass, too, whatever it makes of that
             except UnicodeEncodeError as exc:
                 raise errors.InvalidMessage("text holds surrogates, which UTF-8 cannot encode") from exc
         elif text is None and data is not None:
@@ -364,23 +392,32 @@ class MessageReader:
         self.core.send_ping(b"")
         return self.output()
 
-    def close(self, code: int, reason: str) -> bytes:
+    def close(self, code: object, reason: object) -> bytes:
         """The bytes of our close frame. Raises :class:`~.errors.InvalidMessage` if it cannot be sent."""
+        if not isinstance(code, int) or isinstance(code, bool) or not isinstance(reason, str):
+            raise errors.InvalidMessage(f"a close needs an int as code and a str as reason, not {code!r}, {reason!r}")
         try:
             self.core.send_close(code, reason)
         except (ProtocolError, UnicodeEncodeError) as exc:
             raise errors.InvalidMessage(f"close code {code} with reason {reason!r}: {exc}") from exc
         return self.output()
 
-    def fail(self, code: int, reason: str) -> None:
-        """Give the stream up (RFC 6455 7.1.7)."""
+    def fail(self, code: int, reason: str) -> bool:
+        """Give the stream up (RFC 6455 7.1.7); returns False, as whoever finds a fault in it does."""
         self.core.fail(code, reason)
         self.closed = True
+        return False
 
     def ignore(self) -> None:
-        """Read on without keeping messages, until the close frame comes."""
-        self.messages = deque(maxlen=0)
-        self.high_water = sys.maxsize
+        """
+        Read on until the close frame comes, and only for that: no other frame is unmasked or inflated.
+
+        One that the core has begun is the exception, since it needs every byte of it.
+        """
+        self.ignoring = True
+        self.messages = deque()
+        self.data_frames = frozenset()
+        self.parts = bytearray()
 
     def release(self) -> None:
         """

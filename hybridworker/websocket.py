@@ -7,10 +7,9 @@ WebSocketProtocol: one connection after the upgrade, between its transport and t
     send()        -> MessageReader.encode           -> transport.write
 
 :mod:`.handshake` knows the HTTP before the first frame, :mod:`.frames` the frames; here are
-the states (``states.WEBSOCKET``; :meth:`WebSocketProtocol.send` is the same table as a
-ladder), the flow in both directions, and the end: pings, timeouts, closing, the worker
-leaving. There are no timers per connection, but for the moment of leaving. Event loop side
-only. The rule one could break by accident: whatever ends a connection goes through
+the states (``states.WEBSOCKET``; :meth:`WebSocketProtocol.send` is that table as a ladder), the
+flow, and the end: pings, timeouts, closing, the worker leaving, the only one with timers. Event
+loop side only. The rule one could break by accident: whatever ends a connection goes through
 :meth:`WebSocketProtocol._tell`, so that ``receive()`` reports one end, the first, and never hangs.
 """
 
@@ -24,12 +23,12 @@ from typing import Any
 from .accesslog import ResponseView
 from .asgi import Headers, Message, Scope
 from .context import WorkerContext
-from .errors import ClientDisconnected, InvalidMessage, ProtocolError, UnexpectedMessage, caused_by_disconnect
+from .errors import ClientDisconnected, ProtocolError, UnexpectedMessage, caused_by_disconnect
 from .fleet import IN_FLIGHT
 from .flow import LINGER, FlowControl
-from .handshake import REFUSAL_FIELDS, Denial, accept_response, check_handshake, values
+from .handshake import Denial, accept_response, check_handshake, refusal, values
 from .liveness import Liveness, Verdict
-from .response import CLIENT_LEFT, as_bytes, error_response
+from .response import CLIENT_LEFT
 from .states import WEBSOCKET, WebSocketState, expected
 
 try:
@@ -68,32 +67,31 @@ class WebSocketProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
-        "close_by", "context", "flow", "leaving", "liveness", "reader", "state", "transport",  # the connection
+        "close_by", "context", "flow", "leaving", "liveness", "state", "transport",  # the connection
         "early", "key", "method", "scope", "started_at",  # the request
         "denial", "extensions", "headers", "reason", "sent", "status",  # the response
-        "end", "messages", "task", "waiters",  # the application
+        "behind", "messages", "reader", "waiters",  # what comes
+        "dismissed", "end", "task", "told",  # the application
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext, flow: FlowControl, scope: Scope, method: bytes) -> None:
-        self.context = context
-        self.flow = flow
-        self.transport = flow.transport
+        self.context, self.flow, self.transport = context, flow, flow.transport
         self.state = CONNECTING
         self.close_by = 0.0  #: loop time at which a connection that is being closed is cut
         self.leaving: asyncio.TimerHandle | None = None
-        self.scope = scope
-        self.method = method
+        self.scope, self.method = scope, method
         self.started_at = time.monotonic()
-        self.status = 0
+        self.status = self.sent = 0
         self.reason: bytes | None = None
         self.headers: Headers = []
-        self.sent = 0
         self.task: asyncio.Task[None] | None = None
-        self.key = self.extensions = b""
-        self.early = b""  #: what comes before the application accepts
+        self.key = self.extensions = self.early = b""  # early: what comes before the application accepts
         self.denial: Denial | None = None
         self.reader = frames.MessageReader(context.settings.websocket_max_message_size)
         self.messages = self.reader.messages
+        self.behind = False  #: in the next turn of the loop, more will be read of what has come
+        self.dismissed = False  #: the application itself has ended the connection, and may go on without it
+        self.told = False  #: it has received ``end``
         self.end: dict[str, Any] | None = None  #: the websocket.disconnect of this connection, once it has ended
         self.waiters: list[asyncio.Future[None]] = []
         self.liveness = Liveness(context.settings.ws_ping_interval, context.loop.time())
@@ -126,8 +124,8 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._answer()
             if reader.buffered > reader.high_water:
                 self.flow.pause_reading()
-                if not self.messages:  # frames without a message: let others have their turn
-                    self.context.loop.call_soon(self._read_on)
+                if not reader.messages:  # frames without a message
+                    self._read_later()
             if self.waiters and self.messages:
                 self._wake()
         elif state is CONNECTING:
@@ -150,8 +148,8 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.leaving is not None:
             self.leaving.cancel()
         self.context.connections.discard(self)
-        if self.task is not None and not self.task.done():
-            self.context.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._give_up)
+        if self.task is not None and not self.task.done() and not self.dismissed:
+            self.context.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._give_up, self.task)
         self.status = self.status or CLIENT_LEFT
         self.context.responses[self.status // 100] += 1
         if self.context.access is not None:
@@ -175,7 +173,11 @@ class WebSocketProtocol(asyncio.Protocol):
             self.context.log.debug("WebSocket peer takes no bytes, connection dropped")
             self.transport.abort()
         elif state is OPEN:
-            self._listen(now)
+            verdict = self.liveness.tick(now, self.flow.read_paused)
+            if verdict is Verdict.PING:
+                self._write(self.reader.ping())
+            elif verdict is Verdict.DEAD:
+                self._close(1011, "no answer to a ping", told=1006)
         elif ending:
             if self.transport.get_write_buffer_size():
                 self.close_by = now + CLOSE_TIMEOUT  # the time begins when the peer has everything
@@ -200,33 +202,18 @@ class WebSocketProtocol(asyncio.Protocol):
         hooks, view = context.hooks, None
         context.cycles[self] = None
         context.slot[IN_FLIGHT] = len(context.cycles)
-        path = self.scope["path"]
         code = 1000
         try:
             if hooks is not None:
                 view = hooks.before(self.scope)
             await context.app(self.scope, self.receive, self.send)
             if self.state is CONNECTING or self.state is REJECTING:
-                context.log.error(
-                    "Application returned without answering a WebSocket handshake: %s (state %s, expected %s)",
-                    path,
-                    self.state.name,
-                    expected(WEBSOCKET, self.state),
-                )
-        except asyncio.CancelledError:
-            code = 1012 if context.draining else 1011
-            if self.task is not None and self.task.cancelling():
-                context.log.debug("WebSocket cancelled: %s", path)
-            else:
-                context.log.exception("Error handling WebSocket %s", path)
-        except (Exception, SystemExit, KeyboardInterrupt) as exc:
-            if context.exiting:
+                text = "Application returned without answering a WebSocket handshake: %s (state %s, expected %s)"
+                context.log.error(text, self.scope["path"], self.state.name, expected(WEBSOCKET, self.state))
+        except BaseException as exc:  # of any kind: nobody else would tell the client, or log it
+            if context.exiting or isinstance(exc, GeneratorExit):  # the process, or the loop, is being left
                 raise
-            code = 1011
-            if self.end is not None and caused_by_disconnect(exc):
-                context.log.debug("WebSocket client disconnected: %s", path)
-            else:
-                context.log.exception("Error handling WebSocket %s", path)
+            code = self._failed(exc)
         finally:
             del context.cycles[self]
             context.slot[IN_FLIGHT] = len(context.cycles)
@@ -234,11 +221,24 @@ class WebSocketProtocol(asyncio.Protocol):
             if hooks is not None and view is not None:
                 hooks.after(view, None, ResponseView(self))
 
+    def _failed(self, exc: BaseException) -> int:
+        """Log what the application has raised; returns the code to close with."""
+        context, path = self.context, self.scope["path"]
+        cancelled = isinstance(exc, asyncio.CancelledError)
+        if cancelled and self.task is not None and self.task.cancelling():
+            context.log.debug("WebSocket cancelled: %s", path)
+        elif self.end is not None and caused_by_disconnect(exc):
+            context.log.debug("WebSocket client disconnected: %s", path)
+        else:
+            context.log.exception("Error handling WebSocket %s", path, exc_info=exc)
+        return 1012 if cancelled and context.draining else 1011
+
     async def receive(self) -> Message:
         """The next event (ASGI WebSocket 2.5). After the last, ``websocket.disconnect`` for ever."""
         messages = self.messages
         while not messages:
-            if self.end is not None:
+            if self.end is not None and (not self.behind or self.reader.ignoring):
+                self.told = True
                 return self.end.copy()
             waiter = self.context.loop.create_future()
             self.waiters.append(waiter)
@@ -252,7 +252,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if not messages:
             self.reader.buffered = 0
             if self.flow.read_paused:
-                self._read_on()
+                self._read_later()
         return message
 
     async def send(self, message: Message) -> None:
@@ -271,11 +271,12 @@ class WebSocketProtocol(asyncio.Protocol):
             self._accept(message)
         elif kind == "websocket.close" and state is OPEN:
             self._close(message.get("code", 1000), message.get("reason") or "")
+            self.dismissed = True
         elif kind == "websocket.close" and state is CONNECTING:
             self._refuse(403)
+            self.dismissed = True
         elif kind == "websocket.http.response.start" and state is CONNECTING:
             self.denial = Denial(message, self.context.fields)
-            self.status, self.headers = self.denial.status, self.denial.headers
             self.state = REJECTING
         elif kind == "websocket.http.response.body" and state is REJECTING:
             self._deny(message.get("body", b""), message.get("more_body", False))
@@ -310,22 +311,23 @@ class WebSocketProtocol(asyncio.Protocol):
             self.drain(context.loop.time())
 
     def _deny(self, body: Any, more: bool) -> None:
-        assert self.denial is not None
-        body = as_bytes(body)
-        self.transport.write(self.denial.body(body, more))
-        self.sent += 0 if self.denial.bodiless else len(body)
+        denial = self.denial
+        assert denial is not None
+        self.transport.write(denial.body(body, more))
+        self.status, self.headers, self.sent = denial.status, denial.headers, denial.sent
         if not more:
             self._finish()
+            self.dismissed = True
 
     def _refuse(self, status: int) -> None:
         """Answer the handshake with an error page."""
         self.status = status
-        self.transport.write(error_response(status, self.context.fields, REFUSAL_FIELDS.get(status, b"")))
+        self.transport.write(refusal(status, self.context.fields, self.method))
         self._finish()
 
     def _application_ended(self, code: int) -> None:
         """The application has returned, or failed, without having ended the connection."""
-        if self.state is CONNECTING:
+        if self.state is CONNECTING or (self.state is REJECTING and not self.status):  # nothing is out yet
             self._refuse(500)
         elif self.state is REJECTING:  # cut, so that the client sees that something is missing
             self.state = CLOSED
@@ -333,28 +335,37 @@ class WebSocketProtocol(asyncio.Protocol):
         elif self.state is OPEN:
             self._close(code)
 
-    def _give_up(self) -> None:
-        """The client has been gone for the grace period, and the application has not noticed."""
-        assert self.task is not None
-        if not self.task.cancelling():  # a second cancellation would interrupt its cleaning up
-            self.task.cancel()
+    def _give_up(self, task: asyncio.Task[None]) -> None:
+        """The client has been gone for the grace period, and the application goes on."""
+        if task.done() or task.cancelling():  # a second cancellation would interrupt its cleaning up
+            return
+        if self.told:
+            self.context.log.warning("WebSocket cancelled while it cleans up behind its client: %s", self.scope["path"])
+        task.cancel()
 
     # -- reading
 
+    def _read_later(self) -> None:
+        """Read on in the next turn of the loop: what came together may be much, and others have theirs before."""
+        if not self.behind and self.state is not CONNECTING:
+            self.behind = True
+            self.context.loop.call_soon(self._read_on)
+
     def _read_on(self) -> None:
-        """The application has taken everything: parse what was held back, and read again."""
+        """What was read is done with: parse what was held back, and read again."""
+        self.behind = False
         reader = self.reader
-        if not self.messages:
+        if not reader.messages:
             reader.buffered = 0
         if reader.feed(b""):
             self._answer()
-        if self.waiters and self.messages:
-            self._wake()
         if reader.buffered > reader.high_water:
-            if not self.messages:
-                self.context.loop.call_soon(self._read_on)
+            if not reader.messages:
+                self._read_later()
         elif not self.flow.write_paused:
             self.flow.resume_reading()
+        if self.waiters and (self.messages or self.end is not None):
+            self._wake()
 
     def _answer(self) -> None:
         """Send what the core has to say to what it was fed, and end with it."""
@@ -405,14 +416,13 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _close(self, code: Any, reason: Any = "", told: int | None = None) -> None:
         """Begin the closing handshake (RFC 6455 7.1.2). The application is told ``told``, or ``code``."""
-        if not isinstance(code, int) or isinstance(code, bool) or not isinstance(reason, str):
-            raise InvalidMessage(f"websocket.close needs an int as code and a str as reason, not {code!r}, {reason!r}")
         self._write(self.reader.close(code, reason))
         self.state = LOCAL_CLOSING
         self.close_by = self.context.loop.time() + CLOSE_TIMEOUT
         self._tell(code if told is None else told, reason)
         self.reader.ignore()
-        self._read_on()
+        if self.flow.read_paused:
+            self._read_later()
 
     def _finish(self, state: WebSocketState = CLOSED) -> None:
         """
@@ -432,13 +442,6 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self.transport.close()
             self.close_by = self.context.loop.time() + CLOSE_TIMEOUT
-
-    def _listen(self, now: float) -> None:
-        verdict = self.liveness.tick(now, self.flow.read_paused)
-        if verdict is Verdict.PING:
-            self._write(self.reader.ping())
-        elif verdict is Verdict.DEAD:
-            self._close(1011, "no answer to a ping", told=1006)
 
     def _leave(self) -> None:
         """The worker is leaving (RFC 6455 7.4.1; IANA: 1012, service restart)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -282,6 +283,28 @@ def test_a_frame_that_says_it_is_too_long_is_refused_at_once() -> None:
     assert closing(made.output())[0] == 1009
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "deflate"])
+def test_the_limit_is_none_of_a_control_frames_business(compressed: bool, cut: bool) -> None:
+    """RFC 6455 5.5: at most 125 bytes, amid a message that has reached the limit and with one below that."""
+    ping = frame(PING, b"p" * 125)
+    close = frame(CLOSE, b"\x03\xe8" + b"x" * 123)
+    parts = [frame(TEXT, b"a" * 100, 0), ping, frame(CONT), frame(TEXT, b"b" * 100, 0), close]
+    stream = b"".join(parts)
+    made = reader(100, OFFER if compressed else None)
+    messages, output = run(made, [stream[at : at + 1] for at in range(len(stream))] if cut else [stream])
+    assert messages == ["a" * 100]
+    assert list(parse(output)) == [(FIN | PONG, b"p" * 125), (FIN | CLOSE, b"\x03\xe8" + b"x" * 123)]
+
+
+def test_a_control_frame_that_says_it_is_too_long_is_refused_at_once() -> None:
+    """With no limit for messages it could be of any length."""
+    for opcode in (CLOSE, PING, PONG):
+        made = reader(None)
+        assert made.feed(bytes((FIN | opcode, 0xFF)) + (1 << 40).to_bytes(8, "big") + MASK)
+        assert closing(made.output())[0] == 1002
+
+
 def test_no_limit() -> None:
     """``websocket_max_message_size`` 0."""
     data = bytes(3 * MIB)
@@ -362,16 +385,97 @@ def test_frames_without_a_message_count_as_well() -> None:
     assert len(list(parse(made.output()))) == HIGH_WATER // frames.OVERHEAD + 1
 
 
+def drain(made: MessageReader) -> bool:
+    """Feed a reader that ignores what comes until it has looked at everything; returns what ``feed`` did."""
+    answered = False
+    while made.rest and not made.closed:
+        made.buffered = 0
+        left = len(made.rest)
+        answered |= made.feed(b"")
+        if len(made.rest) == left:
+            break
+    return answered
+
+
 def test_a_closing_reader_keeps_nothing() -> None:
-    """After ``ignore`` messages are dropped without a bound, and the close frame is still found."""
+    """After ``ignore`` no message comes of anything and no answer, and the close frame is still found."""
     made = reader()
     made.feed(frame(TEXT, b"kept"))
     kept = made.messages
     made.ignore()
-    assert made.feed(frame(BINARY, bytes(10_000)) * 100 + frame(CLOSE, b"\x03\xe8"))
+    made.feed(frame(BINARY, bytes(10_000)) * 100 + frame(TEXT, b"\xff") + frame(PING) * 5_000 + frame(PONG) * 5_000)
+    assert not drain(made)
+    assert made.output() == b""
+    assert made.feed(frame(CLOSE, b"\x03\xe8"))
     assert list(kept) == [{"type": "websocket.receive", "text": "kept"}]
     assert not made.messages
-    assert made.closed
+    assert (made.closed, made.failed) == (True, False)
+    assert made.ending == (1000, "")
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["whole", "amid a frame"])
+@pytest.mark.parametrize("fragmented", [False, True], ids=["message", "fragment"])
+def test_a_closing_reader_inflates_nothing(fragmented: bool, begun: bool) -> None:
+    """But for the one frame that the core has begun: a client could hold the loop for as long as it likes."""
+    made = reader(MIB, OFFER)
+    bomb = deflate(bytes(MIB), zlib.compressobj(9, wbits=-12))
+    first = frame(BINARY, bomb, RSV1 if fragmented else FIN | RSV1)
+    assert made.deflate is not None
+    made.deflate.inflater = counting = Counting(-12)  # type: ignore[assignment]  # it has what is needed
+    stream = first * 500 + frame(CONT, bomb, 0) * 500 + frame(CONT) + frame(CLOSE, b"\x03\xe8")
+    if begun:
+        made.feed(stream[:100])
+    made.ignore()
+    made.feed(stream[100:] if begun else stream)
+    drain(made)
+    assert counting.made == (MIB if begun else 0)
+    assert len(made.parts) == 0
+    assert (made.closed, made.ending) == (True, (1000, ""))
+
+
+def test_a_closing_reader_gives_others_their_turn() -> None:
+    """Skipping takes time, too: what was looked at counts."""
+    for kind in (CONT, TEXT, BINARY, PING, PONG):
+        made = reader()
+        made.ignore()
+        made.feed(frame(kind) * 10_000)
+        assert made.buffered > HIGH_WATER
+        assert len(made.rest) == (10_000 - HIGH_WATER // frames.OVERHEAD) * len(frame(kind))
+
+
+@pytest.mark.parametrize("data", [frame(3), frame(TEXT, b"x", masked=False), frame(CLOSE, b"\x03"), frame(11, b"x")])
+def test_a_closing_reader_still_knows_what_is_no_frame(data: bytes) -> None:
+    """Where the next one begins cannot be told then."""
+    made = reader()
+    made.close(1000, "")
+    made.ignore()
+    assert made.feed(data)
+    assert (made.closed, made.failed) == (True, True)
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "deflate"])
+def test_a_closing_reader_finds_the_close_frame_however_the_stream_is_cut(compressed: bool) -> None:
+    """Also when it has begun to ignore in the midst of a frame, a character or a fragmented message."""
+    rsv = RSV1 if compressed else 0
+    squeeze = deflate if compressed else bytes
+    first = frame(TEXT, squeeze("€".encode()[:2]) + (b"\x00\x00\xff\xff" if compressed else b""), rsv)
+    stream = b"".join([
+        first,
+        frame(PING, b"x"),
+        frame(CONT, squeeze(b"\xff" * 200)),
+        frame(BINARY, squeeze(bytes(300)), FIN | rsv),
+        frame(TEXT, b"never ended", 0),
+        frame(CLOSE, b"\x0f\xa0bye"),
+    ])  # fmt: skip
+    for at in range(len(first) + 10):
+        for size in (1, 1000):
+            made = reader(offer=OFFER if compressed else None)
+            made.feed(stream[:at])
+            made.close(1000, "")
+            made.ignore()
+            for start in range(at, len(stream), size):
+                made.feed(stream[start : start + size])
+            assert (made.closed, made.failed, made.ending) == (True, False, (4000, "bye"))
 
 
 def test_release_lets_go_of_what_is_large() -> None:
@@ -514,9 +618,69 @@ def test_a_final_block_is_legal() -> None:
     assert run(reader(offer=OFFER), [frame(TEXT, example, FIN | RSV1), again])[0] == ["Hello", "again"]
 
 
-def test_an_empty_compressed_message() -> None:
-    """RFC 7692 7.2.3.6."""
-    assert run(reader(offer=OFFER), [frame(TEXT, b"\x00", FIN | RSV1)])[0] == [""]
+def finish(payload: bytes, window: bytes = b"") -> bytes:
+    """A block that is final, behind what the receiver knows already."""
+    compressor = zlib.compressobj(wbits=-12, zdict=window) if window else zlib.compressobj(wbits=-12)
+    return compressor.compress(payload) + compressor.flush(zlib.Z_FINISH)
+
+
+@pytest.mark.parametrize("tail", [b"\x00", b"", deflate(b" and more")], ids=["octet", "no octet", "more"])
+@pytest.mark.parametrize("fragmented", [False, True], ids=["whole", "in fragments"])
+def test_what_follows_a_final_block_is_part_of_the_message(fragmented: bool, tail: bytes) -> None:
+    """RFC 7692 7.2.1: any number of blocks of any type. The window is kept, also for the next message."""
+    blocks = [finish(b"one "), finish(b"two "), finish(b"one two three", b"two ")]
+    wanted = "one two one two three" + (" and more" if len(tail) > 1 else "")
+    if fragmented:
+        stream = [
+            frame(TEXT, blocks[0], RSV1),
+            frame(CONT, blocks[1] + blocks[2], 0),
+            frame(CONT, tail or b"\x00"),
+        ]
+    else:
+        stream = [frame(TEXT, b"".join(blocks) + tail, FIN | RSV1)]
+    stream.append(frame(TEXT, deflate(b"again"), FIN | RSV1))
+    for segments in (stream, [b"".join(stream)[at : at + 1] for at in range(len(b"".join(stream)))]):
+        for offer in (OFFER, b"permessage-deflate; client_no_context_takeover"):
+            assert run(reader(offer=offer), segments)[0] == [wanted, "again"]
+
+
+def test_the_window_reaches_into_the_next_message() -> None:
+    """A final block empties what the sender refers to only if the sender says so."""
+    payload = bytes(range(256)) * 2
+    second = zlib.compressobj(wbits=-12, zdict=payload)
+    data = deflate(payload, second)
+    assert len(data) < 30  # nothing but a reference to the first
+    stream = [frame(BINARY, finish(payload) + b"\x00", FIN | RSV1), frame(BINARY, data, FIN | RSV1)]
+    assert run(reader(offer=OFFER), stream)[0] == [payload] * 2
+
+
+def test_final_blocks_do_not_escape_the_limit() -> None:
+    """It runs on from one to the next, and their number is bounded: each costs an inflater."""
+    for count, good in ((10, True), (11, False)):
+        messages, output = run(reader(1000, OFFER), [frame(BINARY, finish(bytes(100)) * count + b"\x00", FIN | RSV1)])
+        assert messages == ([bytes(1000)] if good else [])
+        assert good or closing(output)[0] == 1009
+    empty = finish(b"")
+    for count, good in ((frames.FINAL_MAX, True), (frames.FINAL_MAX + 1, False), (100_000, False)):
+        messages, output = run(reader(offer=OFFER), [frame(BINARY, empty * count + b"\x00", FIN | RSV1)])
+        assert messages == ([b""] if good else [])
+        assert good or closing(output)[0] == 1002
+
+
+@pytest.mark.parametrize("payload", [b"\x00", b""], ids=["octet", "nothing"])
+def test_an_empty_compressed_message(payload: bytes) -> None:
+    """RFC 7692 7.2.3.6. Without its octet it is malformed, and harms what follows no more than with it."""
+    stream = frame(TEXT, payload, FIN | RSV1) + frame(TEXT, deflate(b"next"), FIN | RSV1)
+    for segments in ([stream], [stream[at : at + 1] for at in range(len(stream))]):
+        assert run(reader(offer=OFFER), segments)[0] == ["", "next"]
+
+
+def test_a_window_of_8_bits_is_one_of_9() -> None:
+    """As for every client that has its window of zlib, which takes 9 and says nothing."""
+    made = reader(offer=b"permessage-deflate; client_max_window_bits=8")
+    payload = bytes(index * index % 251 for index in range(400)) * 3
+    data = deflate(payload, zlib.compressobj(wbits=-9))
+    assert run(made, [frame(BINARY, data, FIN | RSV1)])[0] == [payload]
 
 
 @pytest.mark.parametrize("size", [5, 5000])
@@ -572,6 +736,26 @@ def test_w14_bytes_like_objects_are_taken() -> None:
     """They are copied, since the caller may change them."""
     assert reader().encode(None, bytearray(b"x")) == (b"\x82\x01", b"x")
     assert reader().encode(None, memoryview(b"x")) == (b"\x82\x01", b"x")
+    assert reader().encode(None, type("Bytes", (bytes,), {})(b"x")) == (b"\x82\x01", b"x")
+
+
+class Markup(str):
+    """As Django's SafeString or MarkupSafe's Markup, with methods of its own."""
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        raise AssertionError("not the text itself")
+
+
+class Word(enum.StrEnum):
+    """A member is a str, and no plain one."""
+
+    HELLO = "hello"
+
+
+@pytest.mark.parametrize("text", [Markup("hello"), Word.HELLO], ids=["markup", "enumeration"])
+def test_w14_text_may_be_of_a_subclass(text: str) -> None:
+    """It is the text that is sent."""
+    assert reader().encode(text, None) == (b"\x81\x05", b"hello")
 
 
 @pytest.mark.parametrize(

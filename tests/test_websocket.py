@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import importlib.util
+import itertools
 import math
 import subprocess
 import sys
@@ -24,12 +25,12 @@ from hybridworker.asgi import ASGIApp, Message, Receive, Scope, Send
 from hybridworker.context import WorkerContext
 from hybridworker.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage
 from hybridworker.flow import FlowControl
-from hybridworker.frames import DEFLATE_MIN, HIGH_WATER
+from hybridworker.frames import DEFLATE_MIN, HIGH_WATER, OVERHEAD
 from hybridworker.states import WEBSOCKET, WebSocketState, expected
 from hybridworker.websocket import CLOSE_TIMEOUT, EARLY_MAX, JOIN_MAX, LINGER, SPREAD, WebSocketProtocol
 from tests.fakes import FakeLog, FakeTransport
 from tests.harness import make_settings, settle
-from tests.test_frames import BINARY, CLOSE, CONT, OFFER, PING, PONG, TEXT, frame, parse
+from tests.test_frames import BINARY, CLOSE, CONT, OFFER, PING, PONG, TEXT, Markup, frame, parse
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 HEADERS = [(b"host", b"x"), (b"sec-websocket-version", b"13"), (b"sec-websocket-key", KEY)]
@@ -99,6 +100,14 @@ class Peer:
         self.protocol.tick(self.loop.time() + seconds)
         self.run()
 
+    def catch_up(self) -> None:
+        """Let the loop turn until everything that has come was looked at."""
+        turns = 0
+        while self.protocol.behind:
+            self.run()
+            turns += 1
+            assert turns < 1000
+
     def wait_for_frames(self) -> None:
         """Let time pass until the peer gets something."""
         deadline = self.loop.time() + 10
@@ -165,7 +174,7 @@ class App:
         self.events: list[Message] = []
         self.scope: Scope = {}
         self.leave = asyncio.Event()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.receive: Any = None
         self.send: Any = None
 
@@ -348,6 +357,14 @@ def test_w26_bad_handshakes_are_refused(change: dict[str, Any], status: int, fie
         assert [line.status for line in lines] == [status]
 
 
+@pytest.mark.parametrize(("method", "content"), [(b"HEAD", False), (b"POST", True)])
+def test_w26_a_refusal_of_head_has_no_content(method: bytes, content: bool) -> None:
+    """RFC 9110 9.3.2."""
+    with peer(App(), method=method) as there:
+        assert there.head.startswith(b"HTTP/1.1 405 ")
+        assert bool(there.transport.sent.partition(b"\r\n\r\n")[2]) == content
+
+
 def test_w26_a_refusal_on_a_unix_socket() -> None:
     """There is no address to show."""
     with peer(App(), method=b"POST", client=None) as there:
@@ -415,7 +432,8 @@ def test_w14_messages_are_sent() -> None:
     with peer(app) as there:
         large = bytes(JOIN_MAX + 1)
         before = len(there.transport.writes)
-        for key, value in (("text", "grüße"), ("bytes", b"x"), ("text", ""), ("bytes", bytearray(b"y"))):
+        values = (("text", "grüße"), ("bytes", b"x"), ("text", Markup()), ("bytes", bytearray(b"y")))
+        for key, value in values:
             assert tell(there, {"type": "websocket.send", key: value}) is None
         assert tell(there, {"type": "websocket.send", "text": None, "bytes": large}) is None
         assert there.frames == [(TEXT, "grüße".encode()), (BINARY, b"x"), (TEXT, b""), (BINARY, b"y"), (BINARY, large)]
@@ -517,6 +535,34 @@ def test_a_flood_of_frames_without_messages_gives_others_their_turn() -> None:
         there.run()
         assert len(there.frames) == 3_000
         assert app.got() == ["at last"]
+        assert there.transport.reading
+
+
+def test_a_flood_of_messages_gives_others_their_turn() -> None:
+    """An application that waits for nothing but messages never suspends while there are any."""
+    count = 43_000
+    turns: list[int] = []
+    got = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal got
+        await receive()
+        await send(ACCEPT)
+        while (await receive())["type"] == "websocket.receive":
+            got += 1
+
+    async def other() -> None:
+        while got < count:
+            turns.append(got)
+            await asyncio.sleep(0)
+
+    with peer(app) as there:
+        there.protocol.data_received(frame(TEXT) * count)
+        assert not there.transport.reading
+        there.loop.run_until_complete(asyncio.wait_for(other(), 60))
+        assert len(set(turns)) > 40
+        assert max(after - before for before, after in itertools.pairwise([*turns, got])) <= HIGH_WATER // OVERHEAD + 1
+        there.catch_up()
         assert there.transport.reading
 
 
@@ -693,6 +739,28 @@ def test_w19_messages_behind_a_pause_are_delivered_after_the_loss() -> None:
         assert there.frames == []
 
 
+@pytest.mark.parametrize("lost", ["at once", "later"])
+def test_w19_messages_behind_other_frames_are_delivered_after_the_loss(lost: str) -> None:
+    """Whether the application asks before or after: a wave of pings stands between the messages."""
+    app = App(listen=False)
+    with peer(app) as there:
+        ask(there)
+        waiting = there.loop.create_task(app.receive())
+        there.run()
+        there.protocol.data_received(frame(PING) * 3_000 + frame(TEXT, b"1") + frame(PING) * 3_000 + frame(TEXT, b"2"))
+        if lost == "later":
+            there.run()
+        there.lose()
+        there.run()
+        assert waiting.result()["text"] == "1"
+        last = there.loop.create_task(app.receive())
+        there.catch_up()
+        there.run()
+        assert last.result()["text"] == "2"
+        assert ask(there) == DISCONNECT_1006
+        assert ask(there) == DISCONNECT_1006
+
+
 def test_w20_send_after_the_end_raises() -> None:
     """A subclass of OSError, whoever ended it."""
     for ending in (frame(CLOSE, b"\x03\xe8"), frame(3), b""):
@@ -799,6 +867,7 @@ def test_the_closing_handshake_ends_with_the_clients_frame() -> None:
         tell(there, {"type": "websocket.close"})
         assert there.transport.reading
         there.feed(frame(TEXT, b"late") * 20_000)
+        there.catch_up()
         assert there.transport.reading
         assert not there.transport.closing
         there.feed(frame(CLOSE, b"\x03\xe8"))
@@ -809,6 +878,26 @@ def test_the_closing_handshake_ends_with_the_clients_frame() -> None:
             "websocket.disconnect",
         ]
         assert there.frames == [(CLOSE, b"\x03\xe8")]
+
+
+def test_a_client_that_floods_a_closing_connection_holds_up_nobody() -> None:
+    """What comes is looked at in portions, and not answered; the application is told of the end meanwhile."""
+    app = App(listen=False)
+    with peer(app) as there:
+        ask(there)
+        there.feed(frame(TEXT, b"unread"))
+        tell(there, {"type": "websocket.close", "code": 3000})
+        there.protocol.data_received((frame(PING) + frame(PONG) + frame(BINARY, b"x") + frame(TEXT, b"\xff")) * 10_000)
+        assert not there.transport.reading
+        assert there.protocol.behind
+        assert ask(there)["text"] == "unread"
+        assert ask(there) == {"type": "websocket.disconnect", "code": 3000, "reason": ""}
+        assert there.protocol.behind
+        there.catch_up()
+        assert there.transport.reading
+        assert there.frames == [(CLOSE, b"\x0b\xb8")]
+        there.feed(frame(CLOSE, b"\x0b\xb8"))
+        assert there.transport.closing
 
 
 def test_the_closing_handshake_is_bounded() -> None:
@@ -847,6 +936,51 @@ def test_w21_an_exception_after_accept_is_1011() -> None:
     with peer(_raise(RuntimeError("boom"), ACCEPT)) as there:
         assert there.close_code == 1011
         assert there.log.lines == [("exception", "Error handling WebSocket /path")]
+
+
+class Unusual(BaseException):
+    """No Exception."""
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [Unusual(), BaseExceptionGroup("", [Unusual(), ValueError()]), SystemExit(3), KeyboardInterrupt()],
+    ids=lambda exc: type(exc).__name__,
+)
+def test_w21_so_is_an_exception_of_any_kind(exc: BaseException) -> None:
+    """Logged once, and by nobody else; before accept it is a 500."""
+    with peer(_raise(exc, ACCEPT)) as there:
+        assert there.close_code == 1011
+        assert there.log.lines == [("exception", "Error handling WebSocket /path")]
+        assert there.protocol.task is not None
+        assert there.protocol.task.exception() is None
+    with peer(_raise(exc)) as there:
+        assert there.head.startswith(b"HTTP/1.1 500 ")
+        assert len(there.log.lines) == 1
+
+
+def test_the_exit_of_the_process_passes_through() -> None:
+    """It is no fault of the application that it was interrupted."""
+    app = App(listen=False)
+    with peer(app) as there:
+        there.context.exiting = True
+        app.error = Unusual()
+        app.leave.set()
+        there.run()
+        assert there.protocol.task is not None
+        assert there.protocol.task.exception() is app.error
+        assert there.log.lines == []
+
+
+def test_a_coroutine_that_is_thrown_away_is_not_logged() -> None:
+    """The interpreter closes those whose loop has ended before them."""
+    app = App(accept=False)
+    with peer(app) as there:
+        thrown = there.protocol.run()
+        thrown.send(None)
+        thrown.close()
+        assert there.log.lines == []
+        there.context.cycles[there.protocol] = None  # there still is the other
 
 
 def test_w22_a_return_after_accept_is_1000() -> None:
@@ -1059,10 +1193,40 @@ def test_x2_a_denial_that_is_not_completed_is_cut() -> None:
         assert there.transport.aborted
         [line] = there.log.at("error")
         assert "state REJECTING, expected websocket.http.response.body" in line
-    with peer(_raise(RuntimeError("boom"), denial())) as there:
+    with peer(_raise(RuntimeError("boom"), denial(), part(b"one", more=True))) as there:
         assert there.transport.aborted
-        assert there.transport.writes == []
         assert len(there.log.lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("app", "level"),
+    [
+        (_do(denial(401, (b"x-a", b"1"))), "error"),
+        (_raise(RuntimeError("boom"), denial(401, (b"x-a", b"1"))), "exception"),
+    ],
+    ids=["return", "exception"],
+)
+def test_x2_a_denial_that_has_not_begun_is_500(app: ASGIApp, level: str) -> None:
+    """As for HTTP, where the head is held back, too; the access log says what was sent."""
+    lines: list[Any] = []
+    with peer(app, access=lines.append) as there:
+        assert there.head.startswith(b"HTTP/1.1 500 ")
+        assert b"x-a" not in there.head
+        assert there.transport.eof
+        assert not there.transport.aborted
+        assert len(there.log.at(level)) == len(there.log.lines) == 1
+        there.lose()
+        assert [(line.status, line.headers) for line in lines] == [(500, [])]
+
+
+def test_a_client_that_leaves_before_a_denial_has_begun_is_499_in_the_access_log() -> None:
+    """Nothing of it was sent."""
+    lines: list[Any] = []
+    app = App(accept=False)
+    with peer(app, access=lines.append) as there:
+        tell(there, denial(401, (b"x-a", b"1")))
+        there.lose()
+        assert [(line.status, line.headers) for line in lines] == [(499, [])]
 
 
 def test_x2_a_client_that_does_not_take_a_denial_is_dropped() -> None:
@@ -1205,13 +1369,83 @@ def test_an_application_that_does_not_notice_is_cancelled() -> None:
         task = there.protocol.task
         assert task is not None
         there.lose()
-        there.protocol._give_up()
+        there.protocol._give_up(task)
         there.loop.run_until_complete(asyncio.wait([task], timeout=10))
-        there.protocol._give_up()
+        there.protocol._give_up(task)
         there.run()
         assert cancelled == ["once"]
         assert task.cancelled() or task.done()
         assert there.log.lines == [("debug", "WebSocket cancelled: /path")]
+
+
+def test_one_that_is_cancelled_while_it_cleans_up_is_shown() -> None:
+    """It has noticed, and was not quick enough: something may be left undone."""
+    app = App()
+    with peer(app, asgi_disconnect_grace_period=0.0) as there:
+        task = there.protocol.task
+        assert task is not None
+        there.lose()
+        there.loop.run_until_complete(asyncio.wait([task], timeout=10))
+        assert app.events[-1] == DISCONNECT_1006
+        assert there.log.lines == [
+            ("warning", "WebSocket cancelled while it cleans up behind its client: /path"),
+            ("debug", "WebSocket cancelled: /path"),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("messages", "dismissed"),
+    [
+        ([ACCEPT, {"type": "websocket.close"}], True),
+        ([{"type": "websocket.close"}], True),
+        ([denial(), part(b"no")], True),
+        ([denial(), part(b"no", more=True)], False),
+        ([denial()], False),
+        ([ACCEPT, {"type": "websocket.send", "text": "x"}], False),
+        ([], False),
+    ],
+)
+def test_an_application_that_has_ended_the_connection_may_go_on_without_it(
+    messages: list[Message], dismissed: bool
+) -> None:
+    """It has not lost its client: it has sent it away. The same as for HTTP, behind a complete response."""
+    app = App(accept=False, listen=False)
+    with peer(app, asgi_disconnect_grace_period=0.0) as there:
+        task = there.protocol.task
+        assert task is not None
+        for message in messages:
+            assert tell(there, message) is None
+        there.lose()
+        # A timer that ends after the other: only then is it known that this was not set.
+        there.loop.run_until_complete(asyncio.sleep(0.002))
+        there.run()
+        assert task.done() != dismissed
+        app.leave.set()
+        there.run()
+        assert task.done()
+        assert bool(there.log.at("debug")) != dismissed
+
+
+@pytest.mark.parametrize("ending", ["close frame", "violation", "ping", "drain"])
+def test_one_whose_connection_was_ended_by_others_may_not(ending: str) -> None:
+    """Even if it then says that it wants the end as well."""
+    app = App(listen=False)
+    with peer(app, asgi_disconnect_grace_period=0.0) as there:
+        ask(there)
+        task = there.protocol.task
+        assert task is not None
+        if ending == "close frame":
+            there.feed(frame(CLOSE, b"\x03\xe8"))
+        elif ending == "violation":
+            there.feed(frame(3))
+        elif ending == "ping":
+            there.protocol._close(1011, "no answer to a ping", told=1006)
+        else:
+            there.protocol._leave()
+        assert isinstance(tell(there, {"type": "websocket.close"}), ClientDisconnected)
+        there.lose()
+        there.loop.run_until_complete(asyncio.wait([task], timeout=10))
+        assert task.done()
 
 
 class Hooks:
