@@ -346,7 +346,9 @@ class RequestResponseCycle(ResponseWriter):
     def complete(self) -> None:
         """The last byte was written."""
         self.state = COMPLETE
-        self.context.responses[self.status // 100] += 1
+        context = self.context
+        if not context.endpoints or self.app not in context.endpoints.values():  # a probe is no traffic
+            context.responses[self.status // 100] += 1
         if self.event is not None:
             self.event.set()
         if self.access is not None:

@@ -31,7 +31,7 @@ from .cycle import BODY_BUFFER, RequestResponseCycle
 from .errors import ProtocolError
 from .flow import LINGER, FlowControl
 from .head import MORE, UPGRADE, RequestHead
-from .limits import HeadScanner
+from .limits import HeadScanner, misdirected
 from .response import error_response
 from .scope import websocket_scope
 from .states import ConnectionState, RequestState
@@ -280,7 +280,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                 raise
             self._refuse(exc.__context__)
         except httptools.HttpParserError as exc:
-            self._refuse(ProtocolError(str(exc)))
+            self._refuse(ProtocolError(misdirected(self.head, context.settings) or str(exc)))
         else:
             if self.waiting and self.cycle is not None and (self.request is DONE or not self.whole):
                 self._begin(self.cycle)
@@ -433,7 +433,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         """Answer a request that cannot be served, log why, and close."""
         context = self.context
         peer = self.peer[0] if isinstance(self.peer, tuple) else "unix socket"
-        context.log.warning("Invalid request from ip=%s: %s", peer, error)
+        if not error.logged:
+            context.log.warning("Invalid request from ip=%s: %s", peer, error)
         cycle = self.cycle
         if cycle is None:
             body = not self.head.startswith(b"HEAD ")

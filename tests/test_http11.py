@@ -713,6 +713,23 @@ def test_a_refused_request_is_in_the_access_log_when_its_line_is_known() -> None
     assert (line.status, line.scope["method"], line.scope["hybridworker.target"]) == (400, "GET", b"/a?b")
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"PROXY TCP4 192.0.2.7 192.0.2.8 1111 80\r\n" + GET, "a PROXY header, and proxy_protocol is off"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0" + GET, "a PROXY header, and proxy_protocol is off"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/2 is not served (let the proxy speak HTTP/1.1)"),
+        (b"\x16\x03\x01hello\r\n\r\n", "a TLS handshake on a port without certfile"),
+    ],
+)
+def test_what_a_wrong_configuration_sends_is_named_however_it_is_cut(data: bytes, reason: str) -> None:
+    """In one piece, byte by byte, and in two."""
+    for segments in ([data], [bytes([b]) for b in data], *([data[:i], data[i:]] for i in range(1, len(data)))):
+        with wire(HELLO) as w:
+            assert status(w.feed(*segments)) == 400
+            assert w.log.at("warning") == [f"Invalid request from ip=127.0.0.1: {reason}"]
+
+
 def test_a_refusal_over_a_unix_socket_names_it() -> None:
     """There is no address to name."""
     with wire(HELLO, peername="", sockname="/run/x.sock") as w:

@@ -292,14 +292,34 @@ def test_without_shared_memory_every_worker_serves_alone(gunicorn: Servers) -> N
     assert server.log().count("There is no shared memory") == 1
 
 
-def test_a_worker_too_many_serves_alone(gunicorn: Servers) -> None:
-    """It says so, and is served by nobody's metrics but its own."""
+def test_a_worker_too_many_sees_the_others(gunicorn: Servers) -> None:
+    """The log says so, and its metrics are those of the group and its own; the others do not know of it."""
     server = gunicorn("asgi:app", *KEPT, "--config", str(APPS / "one_slot.conf.py"), env=METRICS, workers=2)
     server.wait_log("startup in", 2)
-    server.wait_log("There are too many workers: this one serves without knowing of the others")
+    server.wait_log("There are too many workers: the others do not know of the last ones")
     with one_of_each(server, 2) as connections:
-        for client in connections.values():
-            assert value(metrics(client), "hybridworker_workers") == 1
+        (known,), (*both,) = sorted((states(metrics(client)) for client in connections.values()), key=len)
+        assert {known, *both} == set(connections)
+        assert known in both
+    server.signal(signal.SIGTTIN)
+    server.wait_log("startup in", 3)
+    assert server.log().count("There are too many workers") == 1
+
+
+@pytest.mark.parametrize("app", ["asgi:app", "wsgi:app"])
+def test_probes_are_in_no_counter_of_requests(gunicorn: Servers, app: str) -> None:
+    """Neither health, whose 503s of a drain would raise an alarm, nor the metrics themselves; nor in the summary."""
+    server = gunicorn(app, *KEPT, env={**METRICS, **HEALTH})
+    for _ in range(5):
+        assert server.request("/health").status == 200
+    assert server.request("/").status == 200
+    families = wait_metrics(
+        server, lambda families: value(families, "hybridworker_requests_total", status="2xx") >= 1, "a request"
+    )
+    # The tick of the one request came after the answers that would have been counted before it.
+    assert value(families, "hybridworker_requests_total", status="2xx") == 1
+    assert server.stop() == 0
+    assert "Served 1 request: " in server.log()
 
 
 # -- health

@@ -439,4 +439,5 @@ def test_an_upgrade_without_the_extra_is_refused(gunicorn: Servers, tmp_path: Pa
             assert client.response().status == 501
     server.wait_log(r"\[WARNING\].*hybridworker\[websockets\]")
     assert server.log().count("hybridworker[websockets]") == 1
+    assert "Invalid request" not in server.log()  # the client did nothing wrong
     assert server.request().status == 200

@@ -258,6 +258,38 @@ def test_a_port_that_is_in_use(gunicorn: Servers) -> None:
     assert "Booting worker" not in server.log()
 
 
+# -- what another program is set up to send
+
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PROXY_V1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1234 80\r\n"
+PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + b"\x7f\0\0\1" * 2 + b"\x10\0\x20\0"
+PROXY_OFF = "a PROXY header, and proxy_protocol is off"
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (PROXY_V1 + REQUEST, PROXY_OFF),
+        (PROXY_V1, PROXY_OFF),
+        (PROXY_V2 + REQUEST, PROXY_OFF),
+        (HTTP2, "HTTP/2 is not served (let the proxy speak HTTP/1.1)"),
+        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", "a TLS handshake on a port without certfile"),
+        (b"\x16\x03\x01\x02\0\r\n\r\n", "a TLS handshake on a port without certfile"),
+    ],
+    ids=["proxy v1", "proxy v1 alone", "proxy v2", "http/2", "tls", "tls with an empty line"],
+)
+def test_what_a_proxy_is_set_up_to_send_is_named(gunicorn: Servers, sent: bytes, reason: str) -> None:
+    """And refused; the log names the setting, on either side, that does not fit."""
+    server = gunicorn("wsgi:app")
+    with server.connect() as client:
+        client.send(sent)
+        assert client.response().status == 400
+        assert client.at_end()
+    server.wait_log(re.escape(f"[WARNING] Invalid request from ip=127.0.0.1: {reason}") + "$")
+    assert server.log().count("Invalid request") == 1
+
+
 # -- what is said when nothing is wrong
 
 
