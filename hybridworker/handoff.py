@@ -38,6 +38,8 @@ READ, ROOM = "read", "room"
 
 _ROOM_MADE: Message = {}
 
+_CONTINUE: Message = {"type": "http.response.informational", "status": 100, "headers": []}
+
 
 class Pool(Protocol):
     """The threads, as :class:`~.threads.ThreadPool` has them."""
@@ -74,11 +76,13 @@ class Handoff:
         "started",
         # written by the loop
         "begun",
+        "expects",
         "future",
         "gone",
         "missed",
         "ready",
         "taken",
+        "unread",
         # set by one side, cleared by the other
         "asked",
         "inbox",
@@ -98,11 +102,13 @@ class Handoff:
     start: Message | None  #: the head; set before anything is in the outbox
     started: bool  #: the head can no longer be changed
     begun: bool  #: the pool has, or has had, the call
+    expects: bool  #: the client waits for a 100, or for a response, before it sends its body
     future: asyncio.Future[None] | None  #: what deliver() waits for
     gone: bool  #: nobody takes anything any more
     missed: bool  #: wake() came while nobody waited for it
     ready: Callable[[], None] | None  #: what the first wake() calls, if begin() was given it
     taken: int  #: bytes of ``sent`` that the connection has taken
+    unread: bool  #: the call may ask for more of the request's body
     asked: str | None
     inbox: SimpleQueue[Message | None] | None
     posted: bool
@@ -114,9 +120,8 @@ class Handoff:
         self.sent = self.taken = 0
         self.start = self.length = self.error = self.hints = self.file = self.asked = self.inbox = None
         self.future = self.ready = None
-        self.begun = self.bodiless = self.ended = self.final = self.started = self.gone = self.missed = self.posted = (
-            False
-        )
+        self.begun = self.bodiless = self.ended = self.final = self.started = self.gone = self.missed = False
+        self.posted = self.expects = self.unread = False
 
     @property
     def label(self) -> str:
@@ -158,12 +163,17 @@ class Handoff:
             return b"".join(self.outbox)
         return None
 
-    def cancel(self) -> None:
-        """Nobody wants the response, or the rest of it, any more. A call that no thread has begun with never runs."""
+    def cancel(self) -> bool:
+        """
+        Nobody wants the response, or the rest of it, any more.
+
+        Returns whether the call was still queued: it then never runs.
+        """
         self.gone = True
         self.ready = None
-        self.pool.cancel(self)
+        queued = self.pool.cancel(self)
         self._dismiss()
+        return queued
 
     async def deliver(self, receive: Receive, send: Send) -> None:
         """Have the call run, send its response, answer what it asks. Raises what the call raised."""
@@ -182,20 +192,26 @@ class Handoff:
             self.cancel()
             raise
         self.gone = True
+        if self.asked is not None:  # by a thread of the application's own, too late
+            self._answer(None)
 
     async def _relay(self, receive: Receive, send: Send) -> None:
         head_sent = complete = False
         while True:
             self.missed = False
             ended = self.ended
-            while self.hints:
-                await send(self.hints.pop(0))
-            while self.outbox or (self.final and not complete):
+            if not head_sent:
+                await self._send_hints(send)
+            # With its last message the request is over. It waits for a call that may read on, in close() for example.
+            while self.outbox or (self.final and not complete and (ended or not self.unread)):
                 if not head_sent:
+                    await self._send_hints(send)  # there may be more of them, but none behind the head
                     head_sent = True
+                    if self.expects and not self.final:
+                        await self._send_continue(send)
                     await send(self.start)  # type: ignore[arg-type]  # set before the outbox is filled
                 body = self._take()
-                complete = self.final and not self.outbox
+                complete = self.final and not self.outbox and (ended or not self.unread)
                 if self.file is None or not complete:
                     await send({"type": "http.response.body", "body": body, "more_body": not complete})
                 else:
@@ -206,7 +222,10 @@ class Handoff:
             if ended:
                 break
             if self.asked is READ:
-                self._answer(await receive())
+                self.expects = False
+                message = await receive()
+                self.unread = message.get("more_body", False)
+                self._answer(message)
             elif self.asked is ROOM:
                 self._answer(_ROOM_MADE)
             if not self.missed:
@@ -214,6 +233,21 @@ class Handoff:
                 await self.future
         if self.error is not None:
             self._fail()
+
+    async def _send_hints(self, send: Send) -> None:
+        while self.hints:
+            await send(self.hints.pop(0))
+
+    async def _send_continue(self, send: Send) -> None:
+        """
+        Invite the request's body, which the application may read after the head of its response.
+
+        Behind that no 100 can be sent, and a strict client would wait for one forever. Not
+        where the response is an error or a redirection: it declines the body (RFC 9110 10.1.1).
+        """
+        self.expects = False
+        if self.start is not None and self.start["status"] < 300:
+            await send(_CONTINUE)
 
     def _take(self) -> bytes:
         """The next item of the outbox, or several that are short. The thread may be adding to it meanwhile."""
@@ -271,7 +305,7 @@ class Handoff:
         """Hand over ``data``, or what of it fits the announced length. Raises :class:`~.errors.ClientDisconnected`."""
         self.started = True
         if self.gone:
-            raise ClientDisconnected("the client disconnected")
+            raise self._too_late()
         if self.final or self.bodiless:
             self.final = True
             return
@@ -295,11 +329,17 @@ class Handoff:
 
     def ask(self, what: str) -> Message:
         """Have the loop do ``what``, and wait for it. Raises :class:`~.errors.ClientDisconnected`."""
+        if self.ended:
+            raise self._too_late()
         if self.inbox is None:
             self.inbox = SimpleQueue()
         self.asked = what
         self.post()
         answer = self.inbox.get()
         if answer is None:
-            raise ClientDisconnected("the client disconnected")
+            raise self._too_late()
         return answer
+
+    def _too_late(self) -> OSError:
+        """Why nothing is taken or given any more. A thread of the application's own may outlive the call."""
+        return OSError("the request is over") if self.ended else ClientDisconnected("the client disconnected")

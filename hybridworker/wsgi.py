@@ -28,7 +28,7 @@ from asgiref.wsgi import WsgiToAsgi, WsgiToAsgiInstance
 
 from .asgi import Message, Receive, Scope, Send, WSGIApp
 from .environ import request_environ
-from .errors import ConfigurationError, WSGIError
+from .errors import ConfigurationError, WSGIError, caused_by_disconnect
 from .handoff import AHEAD_MAX, READ, ROOM, Handoff
 from .pep3333 import (
     BLOCK,
@@ -205,14 +205,23 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         """Begin with all of the body if it is short and need not be asked for, else let it be read as it comes."""
         fields = dict(self.scope["headers"])
         message = None
-        if b"transfer-encoding" not in fields and b"expect" not in fields:
+        self.expects = b"expect" in fields
+        if b"transfer-encoding" not in fields and not self.expects:
             if int(fields[b"content-length"]) <= WHOLE_BODY_MAX:
                 message = await receive()
         if message is not None and message["type"] == "http.request" and not message.get("more_body", False):
             self.body = io.BytesIO(message.get("body", b""))
         else:
+            self.unread = message is None or message.get("more_body", False)
             self.body = io.BufferedReader(RequestBody(self._receive, message), BLOCK)
         await self.deliver(receive, send)
+
+    def cancel(self) -> bool:
+        """As :meth:`Handoff.cancel`, and a call that never runs refers to itself no more."""
+        queued = super().cancel()
+        if queued:
+            del self.context, self.body
+        return queued
 
     # -- thread side
 
@@ -269,6 +278,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
                     self.put(item)
             self._finish(self.sent if whole else None)
             return
+        # PEP 3333, "The Server/Gateway Side": whether the request was completed or not.
+        close = getattr(iterable, "close", None)
         try:
             if not isinstance(iterable, FileWrapper) or not self._hand_over(iterable.filelike):
                 for item in iterate(iterable):
@@ -277,11 +288,17 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
                     self.write(item)
             self._finish(None if self.started else 0)
             self.post()
-        finally:
-            # PEP 3333, "The Server/Gateway Side": whether the request was completed or not.
-            close = getattr(iterable, "close", None)
+        except BaseException:
             if close is not None:
-                close()
+                try:
+                    close()
+                except BaseException as exc:
+                    # An error of its own comes with that of the iteration, but a disconnect would hide that.
+                    if not caused_by_disconnect(exc):
+                        raise
+            raise
+        if close is not None:
+            close()
 
     def start_response(
         self, status: str, headers: Iterable[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -317,7 +334,7 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
 
     def early_hints(self, headers: Iterable[tuple[str | bytes, str | bytes]]) -> None:
         """``wsgi.early_hints``: send a 103 (RFC 8297). Does nothing for HTTP/1.0, and after the head."""
-        if self.started or self.scope["http_version"] == "1.0":
+        if self.started or self.scope.get("http_version", "1.0") == "1.0":  # there is none when the call has ended
             return
         fields, _ = encode_fields((_text(name), _text(value)) for name, value in headers)
         hint: Message = {"type": "http.response.informational", "status": 103, "headers": fields}
@@ -357,6 +374,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             return False
         if not stat.S_ISREG(status.st_mode):
             return False
+        if status.st_size == 0:
+            return False  # those of /proc have content all the same
         count = max(0, status.st_size - offset)
         if self.length is not None:
             count = min(count, self.length - self.sent)

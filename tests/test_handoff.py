@@ -268,6 +268,190 @@ def test_hints_go_before_the_head() -> None:
     assert types == ["http.response.informational"] * 2 + ["http.response.start", "http.response.body"]
 
 
+HINT: Message = {"type": "http.response.informational", "status": 103}
+
+
+def test_hint_that_comes_while_the_loop_looks() -> None:
+    """A hint and the head behind it, from a thread that runs between two looks of the loop: in order all the same."""
+    client = Client()
+    go, handed_over = threading.Event(), threading.Event()
+
+    class Racing(list[bytes]):
+        def __init__(self, call: Call) -> None:
+            self.call: Call | None = call
+
+        def __bool__(self) -> bool:
+            call, self.call = self.call, None
+            if call is not None:
+                assert call.hints == []
+                call.hints.append(HINT)
+                call.head(b"x")
+                handed_over.set()
+            return len(self) > 0
+
+    def script(call: Call) -> None:
+        call.hints = [HINT]
+        call.post()
+        passes(go)
+        call.post()
+        passes(handed_over)
+        call.final = True
+
+    async def main() -> None:
+        async with calling(script, client) as (call, task):
+            await client.sees(lambda: client.messages)
+            call.outbox = Racing(call)
+            go.set()
+            await task
+            assert client.messages[:3] == [HINT, HINT, START]
+            assert client.body == b"x"
+
+    run(main())
+
+
+def test_hint_behind_the_head_is_not_sent() -> None:
+    """It is too late then, be the response complete or not."""
+
+    def script(call: Call) -> None:
+        call.head(b"x")
+        call.post()
+        call.ask(ROOM)
+        call.hints = [HINT]
+        call.post()
+        call.put(b"y")
+        call.ask(ROOM)
+        call.final = True
+
+    client = deliver(script)
+    assert client.body == b"xy"
+    assert HINT not in client.messages
+
+
+def test_last_message_waits_for_a_call_that_may_read_on() -> None:
+    """It would end the request. What there is of the body goes out, and what is asked for is answered."""
+    client = Client()
+    go = threading.Event()
+    read: list[bytes] = []
+
+    def script(call: Call) -> None:
+        call.unread = True
+        call.head(b"all")
+        call.final = True
+        call.post()
+        passes(go)
+        read.extend([call.ask(READ)["body"], call.ask(READ)["body"]])
+
+    async def main() -> None:
+        async with calling(script, client) as (_, task):
+            await client.sees(lambda: client.body == b"all")
+            assert not client.complete
+            client.upload(b"one")
+            go.set()
+            await client.sees(lambda: client.asked == 2)
+            assert not client.complete
+            client.upload(b"two", more=False)
+            await task
+            assert (read, client.body, client.complete) == ([b"one", b"two"], b"all", True)
+
+    run(main())
+
+
+def test_last_message_goes_out_when_the_request_has_been_read() -> None:
+    """A call that has seen the end of the body cannot read on."""
+    client = Client(b"one")
+    go = threading.Event()
+
+    def script(call: Call) -> None:
+        call.unread = True
+        call.ask(READ)
+        call.head(b"all")
+        call.final = True
+        call.post()
+        passes(go)
+
+    async def main() -> None:
+        async with calling(script, client) as (_, task):
+            await client.sees(lambda: client.complete)
+            assert not task.done()
+            go.set()
+            await task
+
+    run(main())
+
+
+CONTINUE: Message = {"type": "http.response.informational", "status": 100, "headers": []}
+
+
+@pytest.mark.parametrize("status", [200, 299, 302, 413])
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("final", [False, True])
+def test_body_that_the_client_holds_back(status: int, read: bool, final: bool) -> None:
+    """A 100 goes before the head of a call that may still read, unless it has read, or refuses the body."""
+
+    def script(call: Call) -> None:
+        call.expects = True
+        if read:
+            call.ask(READ)
+        call.start = {**START, "status": status}
+        call.put(b"x")
+        call.final = final
+        call.post()
+        call.ask(ROOM)
+        call.final = True
+
+    client = deliver(script, b"body")
+    wanted = [CONTINUE] if status < 300 and not read and not final else []
+    assert client.messages[: len(wanted) + 1] == [*wanted, {**START, "status": status}]
+    assert client.messages.count(CONTINUE) == len(wanted)
+    assert client.body == b"x"
+
+
+@pytest.mark.parametrize("what", [READ, ROOM])
+def test_thread_that_outlives_the_call(what: str) -> None:
+    """Whatever it asks for, or gives: the request is over, and nobody says that its client has left."""
+
+    async def main() -> None:
+        async with calling(lambda call: call.head(b"x"), Client()) as (call, task):
+            call.final = True
+            await task
+            with pytest.raises(OSError, match="the request is over") as caught:
+                call.ask(what)
+            assert not isinstance(caught.value, ClientDisconnected)
+            with pytest.raises(OSError, match="the request is over"):
+                call.put(b"y")
+
+    run(main())
+
+
+def test_thread_that_asks_while_the_call_ends() -> None:
+    """It asks before the end and is seen behind it: it is answered, for nobody else would."""
+    client = Client()
+    client.reads.clear()
+    raised: list[BaseException] = []
+
+    async def main() -> None:
+        async with calling(lambda call: call.head(b"x"), client) as (call, task):
+            await client.sees(lambda: client.messages)
+            assert await asyncio.to_thread(call.over.wait, DEADLINE)
+            call.ended = False
+
+            def late() -> None:
+                try:
+                    call.ask(READ)
+                except OSError as exc:
+                    raised.append(exc)
+
+            asking = asyncio.create_task(asyncio.to_thread(late))
+            await until(lambda: call.asked is READ)
+            call.ended = True
+            client.reads.set()
+            await task
+            await asking
+            assert str(raised[0]) == "the request is over"
+
+    run(main())
+
+
 def opened(path: Path) -> Message:
     path.write_bytes(b"content")
     file = open(path, "rb", buffering=0)
@@ -649,8 +833,7 @@ def test_call_that_was_begun_is_cancelled() -> None:
             await until(lambda: call.pool.busy and not call.pool.queued)  # type: ignore[attr-defined]
             queued = Call(call.pool, script)  # type: ignore[arg-type]
             queued.begin(ready.set)
-            queued.cancel()
-            call.cancel()
+            assert [queued.cancel(), queued.cancel(), call.cancel()] == [True, False, False]
             go.set()
             await until(lambda: errors)
             assert [type(error) for error in errors] == [Failure]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import gzip
@@ -335,17 +336,51 @@ def test_client_that_leaves_amid_the_body() -> None:
 
 
 def test_reading_after_the_call() -> None:
-    """A thread that the application has left behind gets an OSError, and does not wait for ever."""
+    """A thread that the application has left behind gets an OSError, which does not blame the client."""
     files: list[Any] = []
     app, _ = reader(files.append)
 
     async def main() -> None:
         async with bridge(app, **INVALID) as made:
             await made.call(post(None), b"abc")
-            with pytest.raises(ClientDisconnected):
+            with pytest.raises(OSError, match="the request is over"):
                 await asyncio.to_thread(files[0].read)
 
     run(main())
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_reading_in_close(announced: bool) -> None:
+    """A body that nobody has read yet can be drained when the response is out, also one of announced length."""
+    read: list[bytes] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        class Draining(Items):
+            def close(self) -> None:
+                read.append(environ["wsgi.input"].read())
+
+        start_response("200 OK", [("Content-Length", "2")] if announced else [])
+        return Draining(b"ok")
+
+    client = serve(app, post(None), b"abc", b"def", **INVALID)
+    assert read == [b"abcdef"]
+    assert (client.body, client.complete) == (b"ok", True)
+
+
+@pytest.mark.parametrize(("status", "invited"), [("200 OK", True), ("413 Too Large", False)])
+def test_reading_behind_the_first_item_a_body_that_is_held_back(status: str, invited: bool) -> None:
+    """The client gets its 100 before the head, or would wait for ever; not with a refusal."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response(status, HEADERS)
+        yield b"x"
+        if invited:
+            yield environ["wsgi.input"].read(3)
+
+    client = serve(app, post(3, (b"expect", b"100-continue")), b"abc")
+    assert [message["status"] for message in client.messages if "status" in message][:-1] == [100] * invited
+    assert client.body == (b"xabc" if invited else b"x")
+    assert client.asked == invited
 
 
 # -- the response
@@ -570,6 +605,24 @@ def test_s14_error_of_close() -> None:
 
     run(main())
     assert client.complete
+
+
+def test_s14_error_of_the_items_and_of_close() -> None:
+    """Both are told where both are errors; a disconnect in close() does not hide the first."""
+
+    class Closing(Items):
+        def __init__(self, error: BaseException) -> None:
+            super().__init__(Failure("items"))
+            self.error = error
+
+        def close(self) -> None:
+            raise self.error
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        serve(answer(Closing(ZeroDivisionError())), **INVALID)
+    assert isinstance(caught.value.__context__, Failure)
+    with pytest.raises(Failure, match="items"):
+        serve(answer(Closing(ClientDisconnected("left"))), **INVALID)
 
 
 def test_end_of_the_response_does_not_wait_for_close() -> None:
@@ -855,6 +908,24 @@ def test_early_hints_that_are_none() -> None:
         assert types == {"http.response.start", "http.response.body"}
 
 
+@pytest.mark.parametrize("error", [None, Failure])
+def test_early_hints_after_the_call(error: type[BaseException] | None) -> None:
+    """A thread that outlives the call hints in vain, however it has ended; that is no error."""
+    seen: list[Any] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        seen.append(environ["wsgi.early_hints"])
+        if error is not None:
+            raise error
+        start_response("200 OK", HEADERS)
+        return [b"x"]
+
+    with contextlib.suppress(Failure):
+        serve(app, **INVALID)
+    seen[0]([("Link", "</a>")])
+    assert not seen[0].__self__.hints
+
+
 def test_early_hints_are_checked() -> None:
     """A line break in a hint is refused where it was made."""
 
@@ -954,6 +1025,15 @@ def test_s21_empty_file(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     client = send_file(wrapping((tmp_path / "empty").open("rb")))
     assert (client.received, client.headers["content-length"]) == (b"", "0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_s21_file_that_does_not_know_its_size() -> None:
+    """A regular file of /proc has no size, and content."""
+    with open("/proc/self/cmdline", "rb") as file:
+        client = send_file(wrapping(file))
+    assert client.files == 0
+    assert b"python" in client.received
 
 
 def test_s21_file_after_write(path: Path) -> None:
@@ -1342,6 +1422,50 @@ def test_error_after_the_client_left_is_reported() -> None:
     run(main())
 
 
+def bug_in_close(write: Any, go: threading.Event) -> Any:
+    class Closing(Items):
+        def close(self) -> None:
+            raise Failure("bug")
+
+    passes(go)
+    return Closing(b"x")
+
+
+def bug_in_except(write: Any, go: threading.Event) -> Any:
+    passes(go)
+    try:
+        write(b"x")
+    except OSError:
+        raise Failure("bug")  # noqa: B904  # as a NameError would be
+
+
+@pytest.mark.parametrize("bug", [bug_in_close, bug_in_except])
+def test_bug_amid_a_disconnect_is_reported(bug: Callable[..., Any]) -> None:
+    """An error of the application's own is none of the client's, although it was raised amid one."""
+    client = Client()
+    go = threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        write = start_response("200 OK", HEADERS)
+        write(b"x")
+        return bug(write, go)
+
+    async def main() -> None:
+        async with bridge(app, **INVALID) as made:
+            task = made.begin(client)
+            await client.sees(lambda: client.messages)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            go.set()
+            await until(lambda: made.loop_errors)
+            [context] = made.loop_errors
+            assert isinstance(context["exception"], Failure)
+            assert isinstance(context["exception"].__context__, ClientDisconnected)
+
+    run(main())
+
+
 def test_s25_slow_client_bounds_the_generator() -> None:
     """A generator runs ahead of its client by a mebibyte and an item, and no more; then it waits, and goes on."""
     client = Client()
@@ -1431,6 +1555,43 @@ def test_call_leaves_nothing_to_the_garbage_collector(monkeypatch: pytest.Monkey
                 del scope
                 await asyncio.sleep(0)
                 assert responders.pop()() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
+
+
+def test_call_that_never_ran_leaves_nothing_to_the_garbage_collector() -> None:
+    """A call whose client left while it was queued is freed as well, with the body that would ask it for more."""
+    go, started = threading.Event(), threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        started.set()
+        passes(go)
+        start_response("200 OK", HEADERS)
+        return [b"x"]
+
+    async def main() -> None:
+        async with bridge(app, threads=1) as made:
+            first = made.begin(Client())
+            assert await asyncio.to_thread(started.wait, DEADLINE)
+            client = Client()
+            responder = WSGIResponder(made.middleware)
+            second = asyncio.ensure_future(responder(post(None), client.receive, client.send))
+            gone = weakref.ref(responder)
+            del responder
+            await until(lambda: made.pool.queued)
+            second.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await second
+            del second
+            await asyncio.sleep(0)
+            assert gone() is None
+            go.set()
+            await first
 
     gc.collect()
     gc.disable()
