@@ -17,12 +17,13 @@ import math
 import select
 import socket
 import ssl
+import time
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from .context import WorkerContext
 from .cycle import RequestResponseCycle
-from .fleet import CONNECTIONS, Fleet
+from .fleet import CONNECTIONS, TAKEN, Fleet
 from .http11 import HTTPProtocol
 from .states import ConnectionState, ServerState
 
@@ -37,7 +38,7 @@ DRAIN_TICK = 0.1
 ACCEPT_BATCH = 16
 
 #: Seconds for which a worker that carries more than its share leaves a connection to its siblings, and how often.
-#: A sibling that is blocked, or dying, delays it no longer, and soon counts no more: see :meth:`Fleet.left_in_vain`.
+#: A sibling that is blocked, or dying, delays it no longer, and soon counts no more: see :meth:`Fleet.left_for`.
 DEFER, DEFER_MAX = 0.001, 3
 
 #: ``accept()`` failed for want of a descriptor or of memory: wait, others may give some back.
@@ -56,8 +57,8 @@ class Server:
     """Serves until :meth:`drain` is called."""
 
     __slots__ = (
-        "accepting", "alone", "backlog", "changed", "context", "deferred", "fleet", "handshakes", "listeners", "loop",
-        "paused_until", "ssl_context", "state",
+        "accepting", "alone", "backlog", "changed", "context", "deferral", "deferred", "fleet", "handshakes", "left_at",
+        "listeners", "loop", "paused_until", "ssl_context", "state",
     )  # fmt: skip
 
     def __init__(
@@ -78,10 +79,13 @@ class Server:
         )  #: as far as known
         self.backlog = select.poll()
         self.deferred = 0  #: how often the connection at hand was left to others
+        self.deferral: asyncio.TimerHandle | None = None  #: it is left to them now, until then at most
+        self.left_at = 0.0  #: since when; not loop time, which stands still meanwhile
         self.state = STARTING
         self.accepting = False
-        self.paused_until = 0.0  #: loop time until which accepting rests; inf = until a timer says so
-        self.handshakes: set[asyncio.Task[None]] = set()  #: connections accepted that have no protocol yet
+        self.paused_until = 0.0  #: loop time until which accepting rests
+        #: connections accepted that are not among those of the context yet, or have just become one
+        self.handshakes: dict[asyncio.Task[Any], tuple[HTTPProtocol, socket.socket]] = {}
         self.changed = asyncio.Event()  #: a connection or a request ended
         context.closed = self._closed
 
@@ -106,7 +110,12 @@ class Server:
     @property
     def full(self) -> bool:
         """Whether there are as many connections as ``worker_connections`` allows."""
-        return len(self.context.connections) + len(self.handshakes) >= self.context.settings.worker_connections
+        return self._size() >= self.context.settings.worker_connections
+
+    @property
+    def saturated(self) -> bool:
+        """Whether a connection that comes now has to wait, whoever takes it."""
+        return self.full and not (self.fleet is not None and self.fleet.has_room())
 
     @property
     def is_tcp(self) -> bool:
@@ -150,9 +159,8 @@ class Server:
                 self.paused_until = self.loop.time() + 1
                 return
             sock.setblocking(False)
-            task = self.loop.create_task(self._connect(sock))
-            self.handshakes.add(task)
-            task.add_done_callback(self._connected)
+            self._connect(sock)
+            self.context.slot[TAKEN] += 1
             self._count()
 
     def _make_room(self) -> None:
@@ -168,44 +176,55 @@ class Server:
 
     def _defer(self, fleet: Fleet) -> bool:
         """Whether the connection at hand is left to a sibling that carries less, for the moment."""
-        if not fleet.crowded():
+        if self.deferred == DEFER_MAX or not fleet.crowded():
             self.deferred = 0
-            return False
-        if self.deferred == DEFER_MAX:
-            self.deferred = 0
-            fleet.left_in_vain()
             return False
         self.deferred += 1
         self._pause_accepting()
-        self.paused_until = math.inf
-        self.loop.call_later(DEFER, self._look_again)
+        fleet.leave()
+        self.left_at = time.monotonic()
+        self.deferral = self.loop.call_later(DEFER, self._look_again)
         return True
 
     def _look_again(self) -> None:
         """Connections were left to others for a while: see what has become of them."""
-        self.paused_until = 0.0
         if self.state is SERVING:
-            if not self.backlog.poll(0):
-                self.deferred = 0  # they were taken: the next to come is another one
+            self._end_deferral()
             self._go_on()
 
-    async def _connect(self, sock: socket.socket) -> None:
+    def _end_deferral(self) -> None:
+        fleet = self.fleet
+        assert fleet is not None and self.deferral is not None
+        self.deferral.cancel()
+        self.deferral = None
+        waiting = bool(self.backlog.poll(0))
+        fleet.left_for(time.monotonic() - self.left_at, waiting)
+        if not waiting:
+            self.deferred = 0  # they were taken: the next to come is another one
+
+    def _connect(self, sock: socket.socket) -> None:
         """Give an accepted socket its transport and protocol; under TLS, shake hands first."""
         timeout = self.context.settings.header_timeout
         limits = {} if self.ssl_context is None or timeout == math.inf else {"ssl_handshake_timeout": timeout}
-        try:
-            await self.loop.connect_accepted_socket(
-                lambda: HTTPProtocol(self.context), sock, ssl=self.ssl_context, **limits
-            )
-        except OSError as exc:  # ssl.SSLError is one; a handshake that failed or took too long harms nobody else
-            self.context.log.debug("Connection failed before it was established: %s", exc)
-            sock.close()
-            self._closed()
+        protocol = HTTPProtocol(self.context)
+        task = self.loop.create_task(
+            self.loop.connect_accepted_socket(lambda: protocol, sock, ssl=self.ssl_context, **limits)
+        )
+        self.handshakes[task] = protocol, sock
+        task.add_done_callback(self._connected)
 
-    def _connected(self, task: asyncio.Task[None]) -> None:
-        self.handshakes.discard(task)
-        self._count()
-        self._go_on()  # it counted twice, or no longer counts
+    def _connected(self, task: asyncio.Task[Any]) -> None:
+        protocol, sock = self.handshakes.pop(task)
+        if protocol in self.context.connections:
+            return
+        # It is gone already, or never came to be. ssl.SSLError is an OSError.
+        self._closed()
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            sock.close()
+            if not isinstance(exc, OSError):
+                raise exc  # the loop logs it
+            # A handshake that failed or took too long harms nobody else.
+            self.context.log.debug("Connection failed before it was established: %s", exc)
 
     def _closed(self) -> None:
         """A connection is gone: there may be room for another."""
@@ -213,14 +232,25 @@ class Server:
         self._count()
         self._go_on()
 
+    def _size(self) -> int:
+        """How many connections there are, each counted once."""
+        connections, handshakes = self.context.connections, self.handshakes
+        made = sum(protocol in connections for protocol, _ in handshakes.values()) if handshakes else 0
+        return len(connections) + len(handshakes) - made
+
     def _count(self) -> None:
         """Show the siblings how many connections there are."""
-        self.context.slot[CONNECTIONS] = len(self.context.connections) + len(self.handshakes)
+        self.context.slot[CONNECTIONS] = self._size()
 
     def _go_on(self) -> None:
         """Accept again, if nothing speaks against it."""
-        if not self.accepting and self.state is SERVING and not self.full and self.loop.time() >= self.paused_until:
-            self._resume_accepting()
+        if self.accepting or self.state is not SERVING or self.full or self.loop.time() < self.paused_until:
+            return
+        if self.deferral is not None:
+            if self.fleet is not None and self.fleet.crowded():
+                return
+            self._end_deferral()  # a connection has ended meanwhile: it would be a waste to wait for the timer
+        self._resume_accepting()
 
     # -- leaving
 

@@ -150,7 +150,7 @@ class Status:
 
     async def metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The counts of all workers, each and in sum."""
-        slots = [self.slot] if self.fleet is None else self.fleet.board.slots
+        slots = [self.slot] if self.fleet is None else self.fleet.rows()
         used = [(number, slot) for number, slot in enumerate(slots) if slot[STARTED]]
         living = [(number, slot) for number, slot in used if slot[STANDING] != Standing.FREE and present(slot)]
         threads = 0 if self.pool is None else self.pool.size

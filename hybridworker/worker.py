@@ -41,7 +41,7 @@ from .application import Decision, Interface, advice, detect, single_callable
 from .asgi import ASGIApp
 from .context import WorkerContext
 from .errors import ConfigurationError, LifespanFailed
-from .fleet import PID, REASONS, RECYCLED, STARTED, Board, Fleet, Slot, Standing, stand
+from .fleet import AGE, PID, REASONS, RECYCLED, STARTED, Board, Fleet, Slot, Standing, stand
 from .leaving import leave_without_threads
 from .lifespan import Lifespan
 from .pep3333 import ErrorLog
@@ -100,8 +100,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any) -> None:
         """Called by the arbiter before the fork: the place in the group is taken where nobody else takes one."""
         super().__init__(*args)
-        self.board = Board.of_master(self.log.warning)
-        self.slot = None if self.board is None else self.board.claim(self.age)
+        self.board = Board.of_master(self.log.warning, self.cfg.workers)
+        self.slot = None if self.board is None else self.board.claim(self.age, self.log.warning)
 
     @property
     def pid(self) -> int | str:
@@ -205,13 +205,14 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self.context = self._new_context(loop)
         self.fleet = self._join_fleet()
         self.server = Server(self.context, self.sockets, self.tls, self.fleet)
-        self.status = Status(self.context, self.fleet, self.pool, lambda: self.server.full)
+        self.status = Status(self.context, self.fleet, self.pool, lambda: self.server.saturated)
         self.context.endpoints = self.status.endpoints()
         self._loop_signals(loop)
         beating = loop.create_task(self._beat(loop))
         lifespan: Lifespan | None = None
         try:
-            if self.decision.interface is not Interface.WSGI and self.settings.asgi_lifespan != "off":
+            is_asgi = self.decision.interface is not Interface.WSGI
+            if self.alive and is_asgi and self.settings.asgi_lifespan != "off":  # not if told to go while it imported
                 lifespan = Lifespan(self.context, self.settings.asgi_lifespan)
                 await lifespan.start(self.stop)
             # What the application made while loading stays: no collection need ever look at it again.
@@ -263,10 +264,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         slot[STARTED] = int(time.time())
         if self.board is None:
             return None
-        if self.slot is None:
-            self.log.warning("There are too many workers: this one serves without knowing of the others")
-            return None
-        return Fleet(self.board, slot, self.settings, self.context.is_wsgi)
+        slot[PID], slot[AGE] = os.getpid(), self.age  # said already where the slot is one of the board's
+        return Fleet(self.board, slot, self.settings, self.settings.threads if self.context.is_wsgi else None)
 
     async def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         """The heartbeat, the watch over the parent, and the clock: the one periodic task of the worker."""
@@ -326,8 +325,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     async def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         """Told to go, go on accepting until a younger worker does, if one is coming, and for the drain delay."""
         begun, fleet = loop.time(), self.fleet
-        if fleet is not None and not fleet.alone():
-            await asyncio.sleep(2 * HAND_OVER_TICK)  # siblings that were told to go as well say so meanwhile
+        if fleet is not None:
+            fleet.told_to_go()
             while loop.time() < begun + self.settings.graceful_timeout / 2 and fleet.successor() is Standing.BOOTING:  # noqa: ASYNC110 (a sibling is another process)
                 await asyncio.sleep(HAND_OVER_TICK)
         stand(self.context.slot, Standing.DRAINING)
@@ -358,7 +357,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             return  # it is leaving as it is
         if reason == "max_requests":
             self.log.info("Autorestarting worker after current request.")
-        if self.fleet is None or self.fleet.alone():
+        if self.fleet is None or self.fleet.single():
             self.shut_down(reason)
         elif self.wish is None:
             self.wish = reason

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,12 +18,14 @@ from hybridworker.fleet import (
     CELLS,
     CONNECTIONS,
     IN_FLIGHT,
+    LEAD,
     PID,
     RECYCLED,
     SERVED,
     SINCE,
     STANDING,
     STARTED,
+    TAKEN,
     VAIN_MAX,
     WAITED,
     Board,
@@ -65,7 +68,7 @@ def group(*standings: Standing, **settings: Any) -> tuple[Fleet, list[Slot]]:
     """The first worker of a group in these states, and the slots of all of them, from age 1 on."""
     board = Board(8)
     slots = [take(board, age, standing) for age, standing in enumerate(standings, 1)]
-    return Fleet(board, slots[0], make_settings(workers=len(slots), **settings), False), slots
+    return Fleet(board, slots[0], make_settings(workers=len(slots), **settings)), slots
 
 
 def wished(slot: Slot, seconds: float = 1.5) -> float:
@@ -108,7 +111,14 @@ def test_a_master_makes_one_board(fresh: None) -> None:
     board = Board.of_master(pytest.fail)
     assert board is not None
     assert len(board.slots) == module.SLOTS
-    assert Board.of_master(pytest.fail) is board
+    assert Board.of_master(pytest.fail, 1000) is board
+
+
+def test_the_board_has_room_for_many_times_the_workers_that_are_configured(fresh: None) -> None:
+    """TTIN may make more of them, and a reload doubles them for a while."""
+    board = Board.of_master(pytest.fail, 100)
+    assert board is not None
+    assert len(board.slots) == 400
 
 
 def test_another_master_makes_a_board_of_its_own(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +174,10 @@ def test_there_is_no_slot_while_all_workers_live() -> None:
     """One worker more than there are slots gets none, and disturbs nobody."""
     board = Board(2)
     slots = [take(board, 1), take(board, 2)]
-    assert board.claim(3) is None
+    warnings: list[str] = []
+    assert board.claim(3, warnings.append) is None
+    assert board.claim(4, warnings.append) is None
+    assert [warning[:32] for warning in warnings] == ["There are too many workers: the "]
     assert [slot[AGE] for slot in slots] == [1, 2]
     assert all(slot[STANDING] == Standing.READY for slot in slots)
 
@@ -187,6 +200,43 @@ def test_a_claim_clears_the_slots_of_all_the_dead(dead: int) -> None:
         slot[PID] = dead
     assert board.claim(4) is slots[0]
     assert [slot[STANDING] for slot in slots] == [Standing.BOOTING, Standing.FREE, Standing.READY]
+
+
+class Recorder:
+    """A row that keeps what the board looks like, to whoever reads it, after each of the writes to it."""
+
+    def __init__(self, board: Board, slot: Slot, seen: Callable[[], Any]) -> None:
+        self.board, self.slot, self.seen = board, slot, seen
+        self.states: list[Any] = []
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.slot[at]
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        self.slot[at] = value
+        self.states.append(self.seen())
+
+
+def test_a_claim_is_seen_in_no_state_that_misleads(dead: int) -> None:
+    """Whoever reads in the middle of it finds a group that is short of a worker, and every counter that was used."""
+    board = Board(3)
+    slots = [take(board, age) for age in (1, 2, 3)]
+    for slot in slots[:2]:
+        stand(slot, Standing.RECYCLING)
+        slot[PID] = dead
+    fleet = Fleet(board, slots[2], make_settings())
+    now = wished(slots[2])
+
+    def seen() -> tuple[bool, bool, list[int]]:
+        accepting = [slot[AGE] for slot in board.living() if slot[STANDING] == Standing.READY]
+        return fleet.may_go(now), all(slot[STARTED] for slot in slots), accepting
+
+    rows = [Recorder(board, slot, seen) for slot in slots]
+    board.slots[:] = rows  # type: ignore[list-item]
+    assert board.claim(4) is rows[0]
+    states = [state for row in rows for state in row.states]
+    assert len(states) >= 6
+    assert set(map(str, states)) == {"(False, True, [])"}
 
 
 def test_only_workers_that_live_or_are_about_to_are_living(dead: int) -> None:
@@ -218,54 +268,78 @@ def test_a_process_of_somebody_else_is_alive(monkeypatch: pytest.MonkeyPatch, de
     ("own", "siblings", "crowded"),
     [
         (0, [0], False),
-        (1, [0], True),
-        (1, [1], False),
+        (LEAD - 1, [0], False),
+        (LEAD, [0], True),
+        (LEAD, [1], False),
         (5, [9, 5], False),
-        (5, [9, 4], True),
+        (5, [9, 5 - LEAD], True),
         (5, [], False),
     ],
 )
-def test_a_worker_is_crowded_when_a_sibling_carries_less(own: int, siblings: list[int], crowded: bool) -> None:
-    """Less than the least loaded of the others is enough to accept."""
+def test_a_worker_is_crowded_when_it_leads_by_two(own: int, siblings: list[int], crowded: bool) -> None:
+    """So that the largest share is the smallest and two at most."""
     fleet, slots = group(*[Standing.READY] * (1 + len(siblings)))
     for slot, load in zip(slots, [own, *siblings], strict=True):
         slot[CONNECTIONS] = load
     assert fleet.crowded() is crowded
 
 
-def test_the_load_is_connections_and_requests_for_asgi_and_calls_for_wsgi() -> None:
-    """An idle connection costs a WSGI worker nothing, an ASGI worker may be asked on it at any time."""
+def test_the_load_is_connections_and_requests_in_flight() -> None:
+    """An idle connection may ask at any time, one that asks costs something now."""
     fleet, slots = group(Standing.READY, Standing.READY)
-    slots[0][CONNECTIONS] = 3
+    slots[0][CONNECTIONS] = 4
     slots[1][CONNECTIONS], slots[1][IN_FLIGHT] = 1, 1
     assert fleet.crowded()
     slots[1][IN_FLIGHT] = 2
     assert not fleet.crowded()
-    wsgi = Fleet(fleet.board, slots[0], fleet.settings, True)
-    assert not wsgi.crowded()
-    slots[0][IN_FLIGHT] = 3
-    assert wsgi.crowded()
+
+
+@pytest.mark.parametrize(
+    ("threads", "own", "other", "crowded"),
+    [(4, 0, 4, True), (4, 0, 5, False), (4, 3, 5, False), (4, 4, 5, True), (4, 0, 0, True), (None, 0, 5, True)],
+)
+def test_a_connection_is_not_left_to_calls_that_wait_for_a_thread(
+    threads: int | None, own: int, other: int, crowded: bool
+) -> None:
+    """While this worker has a thread to spare: idle connections are no load for it."""
+    fleet, slots = group(Standing.READY, Standing.READY)
+    fleet.threads = threads
+    slots[0][CONNECTIONS], slots[0][IN_FLIGHT], slots[1][IN_FLIGHT] = 20, own, other
+    assert fleet.crowded() is crowded
 
 
 @pytest.mark.parametrize("standing", Standing)
 def test_only_a_sibling_that_accepts_is_given_way_to(standing: Standing) -> None:
     """Whoever boots or leaves takes no connections, or not for long."""
     fleet, slots = group(Standing.READY, Standing.READY)
-    slots[0][CONNECTIONS] = 1
+    slots[0][CONNECTIONS] = LEAD
     slots[1][STANDING] = standing
     assert fleet.crowded() is (standing in (Standing.READY, Standing.WISHING))
+    assert fleet.has_room() is (standing in (Standing.READY, Standing.WISHING))
 
 
 def test_a_sibling_that_is_full_is_not_given_way_to() -> None:
     """``worker_connections`` is the same for all."""
-    board = Board(2)
-    own, other = take(board, 1), take(board, 2)
-    fleet = Fleet(board, own, make_settings(worker_connections=2), True)
-    own[IN_FLIGHT] = 1
-    other[CONNECTIONS] = 1
+    fleet, slots = group(Standing.READY, Standing.READY, worker_connections=2)
+    slots[0][CONNECTIONS] = 9
+    slots[1][CONNECTIONS] = 1
     assert fleet.crowded()
-    other[CONNECTIONS] = 2
+    assert fleet.has_room()
+    slots[1][CONNECTIONS] = 2
     assert not fleet.crowded()
+    assert not fleet.has_room()
+
+
+def test_a_worker_that_the_board_has_no_room_for_sees_the_others(fresh: None) -> None:
+    """Its own row is behind theirs; that of one that has a slot is where it is."""
+    fleet, slots = group(Standing.READY, Standing.READY)
+    assert fleet.rows() == fleet.board.slots
+    own = [0] * CELLS
+    own[AGE], own[CONNECTIONS] = 3, 5
+    outsider = Fleet(fleet.board, own, fleet.settings)
+    assert outsider.siblings == slots
+    assert outsider.crowded()
+    assert outsider.rows() == [*fleet.board.slots, own]
 
 
 def test_siblings_are_looked_for_at_every_tick(dead: int) -> None:
@@ -292,45 +366,91 @@ def test_a_sibling_that_comes_is_seen_at_once(dead: int) -> None:
     assert fleet.alone()
 
 
+def leave(fleet: Fleet, seconds: float, in_vain: bool = True, takes: Slot | None = None) -> None:
+    """A connection is left to the siblings for a while; one of them may take it."""
+    fleet.leave()
+    if takes is not None:
+        takes[TAKEN] += 1
+    fleet.left_for(seconds, in_vain)
+
+
+def blocked(*standings: Standing) -> tuple[Fleet, list[Slot]]:
+    """A group whose first worker carries more than the others, which have taken nothing for long enough."""
+    fleet, slots = group(Standing.READY, *standings)
+    slots[0][CONNECTIONS] = 5
+    assert fleet.crowded()
+    leave(fleet, VAIN_MAX)
+    return fleet, slots
+
+
 def test_a_sibling_that_takes_nothing_soon_counts_no_more() -> None:
-    """It is blocked: after a few connections were left to it in vain, the others cost nobody anything."""
+    """It is blocked: when connections were left to it in vain for a few milliseconds, they cost nobody any more."""
     fleet, slots = group(Standing.READY, Standing.READY)
     slots[0][CONNECTIONS] = 5
-    for _ in range(VAIN_MAX):
+    for _ in range(4):
         assert fleet.crowded()
-        fleet.left_in_vain()
-    assert not fleet.crowded()
-    fleet.left_in_vain()
+        leave(fleet, VAIN_MAX / 4)
     assert not fleet.crowded()
 
 
-def test_a_blocked_sibling_that_moves_counts_again() -> None:
-    """At once, and from the beginning."""
+def test_nothing_is_in_vain_where_nothing_waits() -> None:
+    """Somebody took what was left, or its client has gone."""
     fleet, slots = group(Standing.READY, Standing.READY)
     slots[0][CONNECTIONS] = 5
-    for _ in range(VAIN_MAX):
-        fleet.left_in_vain()
-    slots[1][CONNECTIONS] = 1
+    leave(fleet, VAIN_MAX, in_vain=False)
     assert fleet.crowded()
-    fleet.left_in_vain()
+
+
+def test_a_sibling_whose_load_moves_without_its_taking_anything_is_blocked_as_well() -> None:
+    """It answers, and connections end, but those that wait go on waiting."""
+    fleet, slots = group(Standing.READY, Standing.READY)
+    slots[0][CONNECTIONS] = 9
+    for load in (3, 2, 1, 0):
+        slots[1][CONNECTIONS] = load
+        leave(fleet, VAIN_MAX / 4)
+    assert not fleet.crowded()
+
+
+def test_a_blocked_sibling_that_takes_something_counts_again_on_probation() -> None:
+    """At once; when it takes nothing then, it takes the others no longer than one look to know."""
+    fleet, slots = blocked(Standing.READY)
+    assert not fleet.crowded()
+    slots[1][TAKEN] += 1
     assert fleet.crowded()
+    leave(fleet, VAIN_MAX / 8)
+    assert not fleet.crowded()
+
+
+def test_a_sibling_that_takes_what_is_left_to_it_is_forgiven() -> None:
+    """A moment without a processor does not count for ever."""
+    fleet, slots = group(Standing.READY, Standing.READY)
+    slots[0][CONNECTIONS] = 5
+    for _ in range(20):
+        leave(fleet, VAIN_MAX * 0.4)
+        leave(fleet, VAIN_MAX * 0.1, takes=slots[1])
+        assert fleet.crowded()
 
 
 def test_a_blocked_sibling_gets_another_chance_at_the_next_tick() -> None:
-    """It may have nothing to move for any more."""
-    fleet, slots = group(Standing.READY, Standing.READY)
-    slots[0][CONNECTIONS] = 5
-    for _ in range(VAIN_MAX):
-        fleet.left_in_vain()
+    """A short one; and one that was slow now and then a new beginning."""
+    fleet, slots = blocked(Standing.READY, Standing.READY)
+    slots[2][TAKEN] += 1  # it was in vain for once
+    leave(fleet, VAIN_MAX / 10, takes=slots[2])
     fleet.tick()
     assert fleet.crowded()
+    slots[2][CONNECTIONS] = 5
+    leave(fleet, VAIN_MAX / 8)
+    assert not fleet.crowded()
+    assert slots[2][AGE] not in fleet.vain
 
 
 def test_only_siblings_that_carry_less_are_blamed() -> None:
-    """Nothing was left to the others."""
+    """Nothing was left to the others. Those to whom it was are blamed, whatever this worker carries by then."""
     fleet, slots = group(Standing.READY, Standing.READY, Standing.READY)
     slots[0][CONNECTIONS], slots[1][CONNECTIONS] = 5, 6
-    fleet.left_in_vain()
+    fleet.leave()
+    slots[0][CONNECTIONS] = 0
+    fleet.left_for(0.001, True)
     assert list(fleet.vain) == [3]
 
 
@@ -342,15 +462,41 @@ def test_only_siblings_that_carry_less_are_blamed() -> None:
     [
         ([], Standing.FREE),
         ([Standing.BOOTING], Standing.BOOTING),
-        ([Standing.BOOTING, Standing.READY], Standing.READY),
-        ([Standing.WISHING], Standing.READY),
+        ([Standing.BOOTING, Standing.READY], Standing.BOOTING),
+        ([Standing.READY], Standing.FREE),
+        ([Standing.WISHING], Standing.FREE),
         ([Standing.RETIRING, Standing.BOOTING], Standing.BOOTING),
         ([Standing.RETIRING, Standing.DRAINING, Standing.RECYCLING], Standing.FREE),
     ],
 )
-def test_the_successor_is_a_younger_worker_that_stays(younger: list[Standing], expected: Standing) -> None:
-    """One that was told to go as well is none."""
+def test_a_successor_is_awaited_while_one_boots(younger: list[Standing], expected: Standing) -> None:
+    """One that accepts already may have been told to go as well, and be too busy to say so."""
     fleet, _ = group(Standing.RETIRING, *younger)
+    fleet.told_to_go()
+    assert fleet.successor() is expected
+
+
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        (Standing.READY, Standing.READY),
+        (Standing.WISHING, Standing.READY),
+        (Standing.DRAINING, Standing.FREE),
+    ],
+)
+def test_a_successor_is_one_that_booted_when_this_one_was_told_to_go(later: Standing, expected: Standing) -> None:
+    """Or that came later, in the place of one whose boot failed; not the blocked one, which has been told the same."""
+    fleet, slots = group(Standing.RETIRING, Standing.READY, Standing.BOOTING)
+    fleet.told_to_go()
+    take(fleet.board, 4, Standing.BOOTING)
+    assert fleet.successor() is Standing.BOOTING
+    for slot in slots[2], fleet.board.slots[3]:
+        stand(slot, Standing.DRAINING)
+    assert fleet.successor() is Standing.FREE
+    stand(fleet.board.slots[3], later)
+    assert fleet.successor() is expected
+    stand(fleet.board.slots[3], Standing.DRAINING)
+    stand(slots[2], later)
     assert fleet.successor() is expected
 
 
@@ -358,13 +504,16 @@ def test_an_older_worker_is_no_successor() -> None:
     """It will be told to go before this one is."""
     board = Board(4)
     take(board, 1)
-    fleet = Fleet(board, take(board, 2, Standing.RETIRING), make_settings(), False)
+    fleet = Fleet(board, take(board, 2, Standing.RETIRING), make_settings())
+    stand(board.slots[0], Standing.BOOTING)
+    fleet.told_to_go()
     assert fleet.successor() is Standing.FREE
 
 
 def test_a_successor_that_died_is_none(dead: int) -> None:
     """Nobody waits for a boot that failed."""
     fleet, slots = group(Standing.RETIRING, Standing.BOOTING)
+    fleet.told_to_go()
     slots[1][PID] = dead
     assert fleet.successor() is Standing.FREE
 
@@ -382,7 +531,7 @@ def test_a_wish_must_be_a_second_old() -> None:
 def test_the_oldest_that_wishes_goes_first() -> None:
     """Its age decides, not when it wished."""
     fleet, slots = group(Standing.READY, Standing.READY, Standing.READY)
-    second = Fleet(fleet.board, slots[1], fleet.settings, False)
+    second = Fleet(fleet.board, slots[1], fleet.settings)
     wished(slots[1])
     now = wished(slots[0])
     assert fleet.may_go(now)
@@ -428,18 +577,39 @@ def test_one_that_was_told_to_go_and_is_dead_is_not_waited_for(dead: int) -> Non
     assert fleet.may_go(wished(slots[0]))
 
 
-def test_one_that_crashed_is_not_waited_for(dead: int) -> None:
-    """Its slot says what it did last, for ever if need be."""
-    fleet, slots = group(Standing.READY, Standing.READY)
+@pytest.mark.parametrize("standing", [Standing.READY, Standing.WISHING, Standing.BOOTING], ids=lambda s: s.name)
+def test_one_that_crashed_is_waited_for_as_long_as_any(standing: Standing, dead: int) -> None:
+    """Its slot says what it did last until the master claims one for the replacement, if ever it does."""
+    fleet, slots = group(Standing.READY, Standing.READY, graceful_timeout=30.0)
+    stand(slots[1], standing)
+    slots[1][SINCE] -= 3_600_000_000
     slots[1][PID] = dead
-    assert fleet.may_go(wished(slots[0]))
+    fleet.tick()
+    assert not fleet.single()
+    now = wished(slots[0])
+    assert not fleet.may_go(now)
+    assert not fleet.may_go(now + 28)
+    assert fleet.may_go(now + 30)
+
+
+def test_a_worker_is_single_when_nobody_is_there_or_to_come(dead: int) -> None:
+    """Then it need not wait for its turn: after TTOU, or where there was one from the beginning."""
+    fleet, _ = group(Standing.READY)
+    assert fleet.single()
+    slot = take(fleet.board, 2)
+    assert not fleet.single()
+    stand(slot, Standing.RETIRING)
+    assert not fleet.single()
+    slot[PID] = dead
+    fleet.tick()
+    assert fleet.single()
 
 
 def test_an_older_one_that_never_goes_does_not_hold_the_others_up_for_ever() -> None:
     """It is blocked; every turn takes ``graceful_timeout`` at most."""
     board = Board(4)
     older, slot = take(board, 1), take(board, 2)
-    fleet = Fleet(board, slot, make_settings(graceful_timeout=30.0), False)
+    fleet = Fleet(board, slot, make_settings(graceful_timeout=30.0))
     wished(older)
     now = wished(slot)
     assert not fleet.may_go(now + 58)

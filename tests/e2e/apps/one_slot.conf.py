@@ -1,5 +1,5 @@
 """A configuration in which the board has room for one worker."""
 
-from hybridworker.fleet import Board
+from hybridworker import fleet
 
-Board.__init__.__defaults__ = (1,)
+fleet.SLOTS, fleet.SLOTS_EACH = 1, 0
