@@ -88,7 +88,7 @@ class Deflate(Extension):
 
     def __init__(self, agreed: PerMessageDeflate, limit: int) -> None:
         self.limit = limit
-        self.inflate_bits = max(agreed.remote_max_window_bits, 9)  # zlib makes 9 of 8, and so do its clients
+        self.inflate_bits = agreed.remote_max_window_bits
         self.deflate_bits = agreed.local_max_window_bits
         self.inflate_afresh = agreed.remote_no_context_takeover
         self.deflate_afresh = agreed.local_no_context_takeover

@@ -6,6 +6,7 @@ import enum
 import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -234,11 +235,14 @@ def test_w16_a_close_frame_without_code_is_1005() -> None:
     assert made.ending == (1005, "")
 
 
-@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "deflate"])
-def test_a_close_frame_amid_a_fragmented_message_is_echoed(compressed: bool) -> None:
+@pytest.mark.parametrize(
+    "first",
+    [frame(TEXT, b"begun", 0), frame(TEXT, deflate(b"begun"), RSV1), frame(TEXT, b"\x00\x01", RSV1)],
+    ids=["plain", "deflate", "amid a block"],
+)
+def test_a_close_frame_amid_a_fragmented_message_is_echoed(first: bytes) -> None:
     """RFC 6455 5.4: control frames may stand there; the message that will not be finished is dropped."""
-    made = reader(offer=OFFER if compressed else None)
-    first = frame(TEXT, deflate(b"begun"), RSV1) if compressed else frame(TEXT, b"begun", 0)
+    made = reader(offer=OFFER)
     messages, output = run(made, [first, frame(CLOSE, b"\x03\xe8")])
     assert messages == []
     assert list(parse(output)) == [(FIN | CLOSE, b"\x03\xe8")]
@@ -315,13 +319,17 @@ def test_no_limit() -> None:
 class Counting:
     """A decompressor that counts what it makes."""
 
-    def __init__(self, wbits: int) -> None:
-        self.inner = zlib.decompressobj(wbits)
+    def __init__(self, wbits: int, zdict: bytes = b"") -> None:
+        self.inner = zlib.decompressobj(wbits, zdict)
         self.made = 0
 
     @property
     def eof(self) -> bool:
         return self.inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self.inner.unused_data
 
     def decompress(self, data: bytes, limit: int) -> bytes:
         out = self.inner.decompress(data, limit)
@@ -431,6 +439,15 @@ def test_a_closing_reader_inflates_nothing(fragmented: bool, begun: bool) -> Non
     assert counting.made == (MIB if begun else 0)
     assert len(made.parts) == 0
     assert (made.closed, made.ending) == (True, (1000, ""))
+
+
+def test_a_closing_reader_drops_the_message_that_has_begun() -> None:
+    """It may be large, and its end may not come."""
+    made = reader()
+    made.feed(frame(TEXT, bytes(100_000), 0))
+    assert len(made.parts) == 100_000
+    made.ignore()
+    assert len(made.parts) == 0
 
 
 def test_a_closing_reader_gives_others_their_turn() -> None:
@@ -667,6 +684,24 @@ def test_final_blocks_do_not_escape_the_limit() -> None:
         assert good or closing(output)[0] == 1002
 
 
+@pytest.mark.parametrize("size", [500, 1000, 1001])
+def test_a_bomb_behind_a_final_block_is_never_inflated(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even if the block before has just reached the limit."""
+    inflaters: list[Counting] = []
+
+    class Inflater(Counting):
+        def __init__(self, wbits: int, zdict: bytes = b"") -> None:
+            super().__init__(wbits, zdict)
+            inflaters.append(self)
+
+    monkeypatch.setattr(frames, "zlib", SimpleNamespace(decompressobj=Inflater, error=zlib.error))
+    bomb = deflate(bytes(500_000), zlib.compressobj(9, wbits=-12))
+    messages, output = run(reader(1000, OFFER), [frame(BINARY, finish(bytes(size)) + bomb, FIN | RSV1)])
+    assert messages == []
+    assert closing(output)[0] == 1009
+    assert sum(inflater.made for inflater in inflaters) == 1001
+
+
 @pytest.mark.parametrize("payload", [b"\x00", b""], ids=["octet", "nothing"])
 def test_an_empty_compressed_message(payload: bytes) -> None:
     """RFC 7692 7.2.3.6. Without its octet it is malformed, and harms what follows no more than with it."""
@@ -675,12 +710,13 @@ def test_an_empty_compressed_message(payload: bytes) -> None:
         assert run(reader(offer=OFFER), segments)[0] == ["", "next"]
 
 
-def test_a_window_of_8_bits_is_one_of_9() -> None:
-    """As for every client that has its window of zlib, which takes 9 and says nothing."""
+def test_a_window_of_8_bits() -> None:
+    """A client that has its deflater of zlib takes 9, and refers to nothing that is further away than 250 bytes."""
     made = reader(offer=b"permessage-deflate; client_max_window_bits=8")
-    payload = bytes(index * index % 251 for index in range(400)) * 3
-    data = deflate(payload, zlib.compressobj(wbits=-9))
-    assert run(made, [frame(BINARY, data, FIN | RSV1)])[0] == [payload]
+    compressor = zlib.compressobj(9, wbits=-9)
+    for period in (*range(240, 270), 500, 512):
+        payload = bytes(index * index % 251 for index in range(period)) * 5
+        assert run(made, [frame(BINARY, deflate(payload, compressor), FIN | RSV1)])[0] == [payload]
 
 
 @pytest.mark.parametrize("size", [5, 5000])

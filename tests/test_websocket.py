@@ -401,6 +401,16 @@ def test_frames_before_accept_are_held_back() -> None:
         assert there.transport.reading
 
 
+def test_frames_before_accept_are_held_back_however_early_they_come() -> None:
+    """Also from an application that has not yet asked for its first event."""
+    app = App(accept=False, listen=False)
+    with peer(app) as there:
+        there.feed(frame(BINARY, bytes(EARLY_MAX)))
+        assert not there.transport.reading
+        assert ask(there) == {"type": "websocket.connect"}
+        assert not there.transport.reading
+
+
 # -- messages
 
 
@@ -759,6 +769,16 @@ def test_w19_messages_behind_other_frames_are_delivered_after_the_loss(lost: str
         assert last.result()["text"] == "2"
         assert ask(there) == DISCONNECT_1006
         assert ask(there) == DISCONNECT_1006
+
+
+def test_w18_a_loss_behind_nothing_but_other_frames_is_reported() -> None:
+    """To an application that waits, as soon as there is no message left that could come before."""
+    app = App()
+    with peer(app) as there:
+        there.protocol.data_received(frame(PING) * 3_000)
+        there.lose()
+        there.catch_up()
+        assert app.events[1:] == [DISCONNECT_1006]
 
 
 def test_w20_send_after_the_end_raises() -> None:
@@ -1351,6 +1371,7 @@ def test_a_client_that_leaves_before_the_answer_is_499_in_the_access_log() -> No
 def test_an_application_that_does_not_notice_is_cancelled() -> None:
     """``asgi_disconnect_grace_period`` after the client has gone; once, so that it can clean up."""
     cancelled: list[str] = []
+    clean = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(ACCEPT)
@@ -1359,8 +1380,7 @@ def test_an_application_that_does_not_notice_is_cancelled() -> None:
         except asyncio.CancelledError:
             cancelled.append("once")
             try:
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
+                await clean.wait()
             except asyncio.CancelledError:
                 cancelled.append("twice")
             raise
@@ -1369,12 +1389,15 @@ def test_an_application_that_does_not_notice_is_cancelled() -> None:
         task = there.protocol.task
         assert task is not None
         there.lose()
-        there.protocol._give_up(task)
-        there.loop.run_until_complete(asyncio.wait([task], timeout=10))
+        while not cancelled:
+            there.run()
         there.protocol._give_up(task)
         there.run()
+        assert not task.done()
+        clean.set()
+        there.run()
+        assert task.done()
         assert cancelled == ["once"]
-        assert task.cancelled() or task.done()
         assert there.log.lines == [("debug", "WebSocket cancelled: /path")]
 
 
@@ -1391,6 +1414,20 @@ def test_one_that_is_cancelled_while_it_cleans_up_is_shown() -> None:
             ("warning", "WebSocket cancelled while it cleans up behind its client: /path"),
             ("debug", "WebSocket cancelled: /path"),
         ]
+
+
+def test_one_that_has_cleaned_up_in_time_is_not() -> None:
+    """The timer finds it gone."""
+    app = App()
+    app.leave.set()
+    with peer(app) as there:
+        task = there.protocol.task
+        assert task is not None
+        there.lose()
+        assert app.events[-1] == DISCONNECT_1006
+        there.protocol._give_up(task)
+        there.run()
+        assert there.log.lines == []
 
 
 @pytest.mark.parametrize(
