@@ -72,8 +72,54 @@ class RequestHooks(Protocol):
         After the response, or its failure.
 
         ``view`` is what :meth:`before` returned, ``environ`` is None where it could not be
-        made, ``response`` has ``status``, ``status_code``, ``headers`` and ``sent``.
+        made, ``response`` is a :class:`ResponseView`.
         """
+
+
+class ResponseView:
+    """
+    The response as gunicorn's response object shows it to ``post_request``.
+
+    It comes after the response, so there are no methods that write one; the socket is the
+    loop's, and the configuration is the worker's.
+    """
+
+    upgrade = False  # nobody but the server may
+
+    def __init__(self, responder: WSGIResponder, req: Any) -> None:
+        start, scope = responder.start, responder.scope
+        self.req = req
+        self.version = str(responder.middleware.environ["SERVER_SOFTWARE"]).partition("/")[0]
+        self.status = responder.status
+        self.status_code: int | None = start["status"] if start is not None else None
+        fields = (
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"]] if start else []
+        )
+        if self.status_code == 204:  # its length is not sent (RFC 9110 8.6)
+            fields = [(name, value) for name, value in fields if name != "Content-Length"]
+        self.headers = fields
+        self.headers_sent = responder.started
+        self.sent = responder.sent
+        self.response_length = next((int(value) for name, value in fields if name == "Content-Length"), None)
+        self.must_close = any(name.lower() == "connection" and value.lower() == "close" for name, value in fields)
+        self._http10 = scope["http_version"] == "1.0"
+        self._bodiless = responder.bodiless
+        self._connection = dict(scope["headers"]).get(b"connection", b"").lower()
+        self.chunked = start is not None and self.is_chunked()
+
+    def is_chunked(self) -> bool:
+        """Whether the body is framed by chunks: nobody has measured it."""
+        return not (self.response_length is not None or self._http10 or self._bodiless)
+
+    def should_close(self) -> bool:
+        """Whether the connection ends with the response, as far as request and response say."""
+        if self.must_close or b"close" in self._connection or (self._http10 and b"keep-alive" not in self._connection):
+            return True
+        return self._http10 and self.response_length is None and not self._bodiless
+
+    def force_close(self) -> None:
+        """Without effect, as in gunicorn when the response is out."""
+        self.must_close = True
 
 
 class WSGIMiddleware(WsgiToAsgi):
@@ -174,17 +220,6 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         """Method and path, for reports."""
         return f"{self.scope['method']} {self.scope['path']}"
 
-    @property
-    def status_code(self) -> int | None:
-        """The status of the response, for the hooks."""
-        return self.start["status"] if self.start is not None else None
-
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        """The fields of the response, for the hooks."""
-        fields = self.start["headers"] if self.start is not None else []
-        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
-
     # -- loop side
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
@@ -250,7 +285,7 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         finally:
             if self.final:
                 self.post()
-            hooks.after(view, environ, self)
+            hooks.after(view, environ, ResponseView(self, view))
 
     def build_environ(self, scope: Scope, body: Any) -> dict[str, Any]:
         """The environ of ``scope``, which keeps it for the access log."""

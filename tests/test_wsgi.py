@@ -352,6 +352,7 @@ def test_reading_after_the_call() -> None:
 @pytest.mark.parametrize("announced", [True, False])
 def test_reading_in_close(announced: bool) -> None:
     """A body that nobody has read yet can be drained when the response is out, also one of announced length."""
+    client = Client()
     read: list[bytes] = []
 
     def app(environ: dict[str, Any], start_response: Any) -> Any:
@@ -362,7 +363,16 @@ def test_reading_in_close(announced: bool) -> None:
         start_response("200 OK", [("Content-Length", "2")] if announced else [])
         return Draining(b"ok")
 
-    client = serve(app, post(None), b"abc", b"def", **INVALID)
+    async def main() -> None:
+        async with bridge(app, **INVALID) as made:
+            task = made.begin(client, post(None))
+            await client.sees(lambda: client.asked and client.body)
+            assert not client.complete  # it would end the request, and no more of that could be received
+            client.upload(b"abc")
+            client.upload(b"def", more=False)
+            await task
+
+    run(main())
     assert read == [b"abcdef"]
     assert (client.body, client.complete) == (b"ok", True)
 
@@ -1307,6 +1317,92 @@ def test_hook_after_an_environ_that_could_not_be_made() -> None:
     with pytest.raises(ConfigurationError):
         serve(answer([]), make_scope(b"/x"), hooks=hooks, script_name="/mount")
     assert hooks.calls[1][2:] == ("view", None, None, [], 0)
+
+
+#: Of gunicorn's response, what a hook does not find: it comes after the response.
+NOT_SHOWN = {
+    "sock": "the loop's",
+    "cfg": "the worker's",
+    "start_response write write_file sendfile can_sendfile send_headers": "they write",
+    "process_headers default_headers close": "they prepare and end what is written",
+}
+
+
+class Responses(Hooks):
+    """Hooks that keep the response."""
+
+    def after(self, view: Any, environ: Any, response: Any) -> None:
+        self.response = response
+
+
+def gunicorns(method: str, version: tuple[int, int], status: str, headers: Any, connection: bool) -> Any:
+    """gunicorn's response object when it has sent ``hello``."""
+    req = SimpleNamespace(method=method, version=version, should_close=lambda: connection)
+    response = gunicorn_wsgi.Response(req, SimpleNamespace(sendall=lambda data: None), Config())
+    response.start_response(status, headers)
+    response.write(b"hello")
+    response.close()
+    return response
+
+
+def public(response: Any) -> set[str]:
+    return {name for name in dir(response) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    ("method", "version", "status", "headers", "connection", "expected"),
+    [
+        ("GET", (1, 1), "200 OK", [("X", "y")], b"", (None, True, False)),
+        ("GET", (1, 1), "200 OK", [("Content-Length", "5")], b"", (5, False, False)),
+        ("GET", (1, 1), "299 Own", [("Content-Length", "5")], b"close", (5, False, True)),
+        ("GET", (1, 0), "200 OK", [("X", "y")], b"keep-alive", (None, False, True)),
+        ("GET", (1, 0), "200 OK", [("Content-Length", "5")], b"keep-alive", (5, False, False)),
+        ("GET", (1, 0), "200 OK", [("Content-Length", "5")], b"", (5, False, True)),
+        ("HEAD", (1, 1), "200 OK", [("Content-Length", "5")], b"", (5, False, False)),
+        ("HEAD", (1, 1), "200 OK", [], b"", (None, False, False)),
+        ("GET", (1, 1), "204 No Content", [("Content-Length", "5"), ("X", "y")], b"", (None, False, False)),
+        ("GET", (1, 1), "304 Not Modified", [("Content-Length", "5")], b"", (5, False, False)),
+    ],
+)
+def test_hook_sees_what_gunicorns_response_shows(
+    method: str, version: tuple[int, int], status: str, headers: Any, connection: bytes, expected: Any
+) -> None:
+    """Attribute by attribute, but for those that would write."""
+    hooks = Responses()
+    fields = [(b"connection", connection)] if connection else []
+    scope = make_scope(headers=fields, method=method, http_version=f"{version[0]}.{version[1]}")
+    serve(answer(iter([b"hello"]), *headers, status=status), scope, hooks=hooks, **INVALID)
+    theirs = gunicorns(method, version, status, [*HEADERS, *headers], expected[2] and b"keep" not in connection)
+    shown = hooks.response
+    assert public(theirs) - public(shown) == set(" ".join(NOT_SHOWN).split())
+    assert (shown.response_length, shown.chunked, shown.should_close()) == expected
+    names = "status status_code headers headers_sent response_length chunked must_close upgrade version sent".split()
+    assert {name: getattr(shown, name) for name in names} == {name: getattr(theirs, name) for name in names}
+    assert (shown.is_chunked(), shown.should_close()) == (theirs.is_chunked(), theirs.should_close())
+    assert shown.req == "view"
+
+
+def test_hook_may_force_the_end_of_the_connection() -> None:
+    """Too late for this one, as in gunicorn; the application's own "close" is seen."""
+    hooks = Responses()
+    serve(answer([]), hooks=hooks)
+    assert not hooks.response.should_close()
+    hooks.response.force_close()
+    assert hooks.response.must_close
+    assert hooks.response.should_close()
+    serve(answer([], ("Connection", "close")), hooks=hooks, **INVALID)
+    assert hooks.response.should_close()
+
+
+def test_hook_sees_a_length_that_the_server_has_added() -> None:
+    """What is on the wire, where gunicorn would have sent a chunk; and nothing where there is no head."""
+    hooks = Responses()
+    serve(answer([b"hello"]), hooks=hooks, **INVALID)
+    assert (hooks.response.response_length, hooks.response.chunked, hooks.response.headers_sent) == (5, False, True)
+    with pytest.raises(WSGIError):
+        serve(lambda environ, start_response: None, hooks=hooks, **INVALID)
+    assert (hooks.response.status, hooks.response.status_code, hooks.response.headers) == (None, None, [])
+    assert (hooks.response.chunked, hooks.response.headers_sent) == (False, False)
 
 
 def test_hook_that_refuses() -> None:
