@@ -1376,10 +1376,12 @@ def test_hook_sees_what_gunicorns_response_shows(
     shown = hooks.response
     assert public(theirs) - public(shown) == set(" ".join(NOT_SHOWN).split())
     assert (shown.response_length, shown.chunked, shown.should_close()) == expected
+    assert shown.req == "view"
+    if shown.sent == 0 and not hasattr(theirs, "_omits_body"):
+        return  # an older gunicorn sends a body where there must be none
     names = "status status_code headers headers_sent response_length chunked must_close upgrade version sent".split()
     assert {name: getattr(shown, name) for name in names} == {name: getattr(theirs, name) for name in names}
     assert (shown.is_chunked(), shown.should_close()) == (theirs.is_chunked(), theirs.should_close())
-    assert shown.req == "view"
 
 
 def test_hook_may_force_the_end_of_the_connection() -> None:

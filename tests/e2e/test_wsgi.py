@@ -241,6 +241,16 @@ def test_an_application_that_closes_its_errors(server: Gunicorn) -> None:
         server.wait_log(r"^written before close\(\)$", count)
 
 
+def test_an_error_of_close_is_told_although_the_client_has_left(failing: Gunicorn) -> None:
+    """The leaving is no error, but it excuses none."""
+    with failing.connect() as client:
+        client.start("/closes-badly")
+        failing.wait_log("streaming badly")
+        client.reset()
+    failing.wait_log(r"^RuntimeError: raised in close\(\)$")
+    assert failing.request().status == 200
+
+
 def test_l16_no_lifespan_for_wsgi(server: Gunicorn) -> None:
     """A WSGI application is never called with a scope."""
     assert "lifespan" not in server.log().lower()
@@ -264,3 +274,29 @@ def test_expect_100_continue(server: Gunicorn) -> None:
         assert client.response().status == 100
         client.send("hello")
         assert client.response().text == f"5 {hashlib.sha256(b'hello').hexdigest()}"
+
+
+def test_a_body_that_is_read_behind_the_head(server: Gunicorn) -> None:
+    """A client that waits for a 100 gets it, before the head of the response."""
+    with server.connect() as client:
+        client.send(
+            "POST /reads-behind-its-head HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        )
+        assert client.response().status == 100
+        assert client.head()[0] == 200
+        assert client.chunk() == b"begun "
+        client.send("hello")
+        assert client.chunk() == b"hello"
+        assert client.chunk() == b""
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_read_in_close(server: Gunicorn, chunked: bool) -> None:
+    """The client has all of its response by then."""
+    before = server.log().count("drained 100000 bytes")
+    framing = "Transfer-Encoding: chunked" if chunked else "Content-Length: 100000"
+    with server.connect() as client:
+        client.send(f"POST /drains-in-close HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n")
+        assert client.response().text == "ok"
+        client.send(f"{100000:x}\r\n" * chunked + "x" * 100000 + "\r\n0\r\n\r\n" * chunked)
+        server.wait_log("drained 100000 bytes", before + 1)

@@ -126,6 +126,40 @@ def head_then_gate(environ, start_response):
     return Closing(items())
 
 
+def drains_in_close(environ, start_response):
+    class Draining(Closing):
+        def close(self):
+            gate.say(f"drained {len(environ['wsgi.input'].read())} bytes")
+
+    start_response("200 OK", [("Content-Length", "2")])
+    return Draining([b"ok"])
+
+
+@validator
+def reads_behind_its_head(environ, start_response):
+    def items():
+        yield b"begun "
+        yield environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return Closing(items())
+
+
+class ClosingBadly(Closing):
+    def close(self):
+        raise RuntimeError("raised in close()")
+
+
+def closes_badly(environ, start_response):
+    def items():
+        gate.say("streaming badly")
+        while True:
+            yield CHUNK
+
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return ClosingBadly(items())
+
+
 def flood(environ, start_response):
     """256 MiB; prints when it is asked for the next item, every 8 MiB."""
 
@@ -181,8 +215,10 @@ HANDLERS = {
     "beats": beats,
     "body-after-gate": body_after_gate,
     "chunks": chunks,
+    "closes-badly": closes_badly,
     "closes-errors": closes_errors,
     "digest": digest,
+    "drains-in-close": drains_in_close,
     "echo": echo,
     "endless": endless,
     "environ": show_environ,
@@ -193,5 +229,6 @@ HANDLERS = {
     "raises": raises,
     "raises-after-body": raises_after_body,
     "read-all": read_all,
+    "reads-behind-its-head": reads_behind_its_head,
     "thread": thread,
 }
