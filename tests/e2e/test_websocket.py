@@ -143,6 +143,18 @@ def test_messages_keep_their_order(shared: Gunicorn) -> None:
         assert [socket_.recv(DEADLINE) for _ in range(1000)] == [str(number) for number in range(1000)]
 
 
+def test_a_flood_of_tiny_messages_is_answered_to_the_last(shared: Gunicorn) -> None:
+    """They come faster than they are read: reading pauses, and goes on by itself."""
+    count = 50_000
+    with shared.connect() as raw:
+        opened(raw, "/echo")
+        raw.send(frame(0x81) * count)
+        assert raw.exactly(2 * count) == b"\x81\x00" * count
+        raw.send(frame(0x88, b"\x03\xe8"))
+        assert read_frame(raw) == (0x88, b"\x03\xe8")
+        assert raw.at_end()
+
+
 def test_frames_right_behind_the_handshake(shared: Gunicorn) -> None:
     """Bytes that came in one segment with the request are the first frames."""
     with shared.connect() as raw:
@@ -260,8 +272,9 @@ def test_x2_denial_responses(shared: Gunicorn, path: str, framing: str) -> None:
         ({"path": "/echo", "key": "c2hvcnQ="}, 400, None),
         ({"path": "/echo", "key": "x\r\nSec-WebSocket-Key: y"}, 400, None),
         ({"path": "/echo", "method": "DELETE"}, 405, ("Allow", "GET")),
+        ({"path": "/echo", "method": "HEAD"}, 405, ("Allow", "GET")),
     ],
-    ids=["w7-close-before-accept", "w26-version", "w26-short-key", "w26-two-keys", "w26-method"],
+    ids=["w7-close-before-accept", "w26-version", "w26-short-key", "w26-two-keys", "w26-method", "w26-head"],
 )
 def test_refusals(shared: Gunicorn, changes: dict[str, str], status: int, field: tuple[str, str] | None) -> None:
     """Each has its status, and the connection ends."""
@@ -315,6 +328,20 @@ def test_w15_w20_the_application_closes(shared: Gunicorn) -> None:
     assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4001, "enough \u2713")
     shared.wait_log(r"^disconnected 4001 'enough \u2713'$")
     shared.wait_log(r"^send raised ClientDisconnected$")
+
+
+@pytest.mark.parametrize("path", ["/works-on/closes", "/works-on/denies"])
+def test_an_application_that_has_ended_the_connection_works_on(gunicorn: Servers, path: str) -> None:
+    """The client's leaving is no reason to cancel it: it was sent away."""
+    server = gunicorn("sockets:app", "--asgi-disconnect-grace-period", "0", "--access-logfile", "-")
+    with server.connect() as raw:
+        raw.send(handshake(path))
+        raw.head()
+        server.wait_log("^gate works reached$")
+    server.wait_log(f'"GET {path} HTTP/1.1" ')  # the connection is gone
+    assert server.request("/").status == 200
+    server.open("works")
+    server.wait_log("^worked on$")
 
 
 def test_w22_the_application_returns(shared: Gunicorn) -> None:

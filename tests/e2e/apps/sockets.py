@@ -120,6 +120,17 @@ async def flood(scope, receive, send, argument):
         await sending
 
 
+async def works_on(scope, receive, send, argument):
+    """``/works-on/closes``, ``/works-on/denies``: end the connection, and do something for which it is not needed."""
+    if argument == "closes":
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+    else:
+        await denies(scope, receive, send, argument)
+    await gate.wait("works")
+    gate.say("worked on")
+
+
 HANDLERS = {
     "at-gate": at_gate,
     "closes": closes,
@@ -132,4 +143,5 @@ HANDLERS = {
     "returns": returns,
     "returns-later": returns_later,
     "scope": show_scope,
+    "works-on": works_on,
 }
