@@ -82,11 +82,11 @@ class Handoff:
         "missed",
         "ready",
         "taken",
-        "unread",
         # set by one side, cleared by the other
         "asked",
         "inbox",
         "posted",
+        "unread",
     )
 
     queued_at: float
@@ -108,10 +108,10 @@ class Handoff:
     missed: bool  #: wake() came while nobody waited for it
     ready: Callable[[], None] | None  #: what the first wake() calls, if begin() was given it
     taken: int  #: bytes of ``sent`` that the connection has taken
-    unread: bool  #: the call may ask for more of the request's body
     asked: str | None
     inbox: SimpleQueue[Message | None] | None
     posted: bool
+    unread: bool  #: the call may ask for more of the request's body
 
     def __init__(self, pool: Pool) -> None:
         # In chains, because this is done for every request.

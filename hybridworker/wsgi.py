@@ -283,6 +283,7 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             environ = self.build_environ(scope, body)
             self._serve(environ)
         finally:
+            self.unread = False  # the hook does not read on, and comes after the response
             if self.final:
                 self.post()
             hooks.after(view, environ, ResponseView(self, view))

@@ -1303,6 +1303,26 @@ def test_hooks_run_around_the_call_in_its_thread(kind: Any) -> None:
     assert after == ("after", thread, "view", "/changed", "201 Created", fields, 3)
 
 
+def test_end_of_the_response_does_not_wait_for_a_hook() -> None:
+    """Also where the application has left a part of the request unread."""
+    client = Client()
+    go = threading.Event()
+
+    class Waiting(Hooks):
+        def after(self, *args: Any) -> None:
+            passes(go)
+
+    async def main() -> None:
+        async with bridge(answer(iter([b"x"])), hooks=Waiting(), **INVALID) as made:
+            task = made.begin(client, post(None))
+            await client.sees(lambda: client.complete)
+            go.set()
+            await task
+
+    run(main())
+    assert client.asked == 0
+
+
 def test_hook_after_an_error() -> None:
     """post_request is called after errors, with what there is of a response."""
     hooks = Hooks()
