@@ -29,7 +29,7 @@ from .states import ConnectionState, ServerState
 
 STARTING, SERVING = ServerState.STARTING, ServerState.SERVING
 DRAINING, STOPPED = ServerState.DRAINING, ServerState.STOPPED
-IDLE, CLOSING = ConnectionState.IDLE, ConnectionState.CLOSING
+NEW, IDLE, CLOSING = ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.CLOSING
 
 #: Seconds between two looks at the connections while the worker leaves.
 DRAIN_TICK = 0.1
@@ -58,7 +58,7 @@ class Server:
 
     __slots__ = (
         "accepting", "alone", "backlog", "changed", "context", "deferral", "deferred", "fleet", "handshakes", "left_at",
-        "listeners", "loop", "paused_until", "ssl_context", "state",
+        "listeners", "loop", "paused_until", "size", "ssl_context", "state",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +86,7 @@ class Server:
         self.paused_until = 0.0  #: loop time until which accepting rests
         #: connections accepted that are not among those of the context yet, or have just become one
         self.handshakes: dict[asyncio.Task[Any], tuple[HTTPProtocol, socket.socket]] = {}
+        self.size = 0  #: connections, with those that are being made
         self.changed = asyncio.Event()  #: a connection or a request ended
         context.closed = self._closed
 
@@ -101,6 +102,8 @@ class Server:
         self.context.tick(now)
         for connection in list(self.context.connections):
             connection.tick(now)
+        if not self.handshakes:
+            self.size = len(self.context.connections)  # as it is anyway: an error in counting must not last
         if self.full and not self.accepting and self.state is SERVING and self.backlog.poll(0):
             self._make_room()  # a connection that was busy when they came may be idle by now
         self._go_on()
@@ -110,7 +113,7 @@ class Server:
     @property
     def full(self) -> bool:
         """Whether there are as many connections as ``worker_connections`` allows."""
-        return self._size() >= self.context.settings.worker_connections
+        return self.size >= self.context.settings.worker_connections
 
     @property
     def saturated(self) -> bool:
@@ -160,6 +163,7 @@ class Server:
                 return
             sock.setblocking(False)
             self._connect(sock)
+            self.size += 1
             self.context.slot[TAKEN] += 1
             self._count()
 
@@ -198,7 +202,8 @@ class Server:
         self.deferral.cancel()
         self.deferral = None
         waiting = bool(self.backlog.poll(0))
-        fleet.left_for(time.monotonic() - self.left_at, waiting)
+        # No more than it was meant to be: that the timer came late says as much of this worker as of the others.
+        fleet.left_for(min(DEFER, time.monotonic() - self.left_at), waiting)
         if not waiting:
             self.deferred = 0  # they were taken: the next to come is another one
 
@@ -215,32 +220,24 @@ class Server:
 
     def _connected(self, task: asyncio.Task[Any]) -> None:
         protocol, sock = self.handshakes.pop(task)
-        if protocol in self.context.connections:
-            return
-        # It is gone already, or never came to be. ssl.SSLError is an OSError.
-        self._closed()
         if not task.cancelled() and (exc := task.exception()) is not None:
+            # ssl.SSLError is an OSError; a handshake that failed or took too long harms nobody else.
+            level = self.context.log.debug if isinstance(exc, OSError) else self.context.log.error
+            level("Connection failed before it was established: %s", exc)
+        if protocol.state is NEW and protocol not in self.context.connections:  # it never was among them
             sock.close()
-            if not isinstance(exc, OSError):
-                raise exc  # the loop logs it
-            # A handshake that failed or took too long harms nobody else.
-            self.context.log.debug("Connection failed before it was established: %s", exc)
+            self._closed()
 
     def _closed(self) -> None:
         """A connection is gone: there may be room for another."""
         self.changed.set()
+        self.size -= 1
         self._count()
         self._go_on()
 
-    def _size(self) -> int:
-        """How many connections there are, each counted once."""
-        connections, handshakes = self.context.connections, self.handshakes
-        made = sum(protocol in connections for protocol, _ in handshakes.values()) if handshakes else 0
-        return len(connections) + len(handshakes) - made
-
     def _count(self) -> None:
         """Show the siblings how many connections there are."""
-        self.context.slot[CONNECTIONS] = self._size()
+        self.context.slot[CONNECTIONS] = self.size
 
     def _go_on(self) -> None:
         """Accept again, if nothing speaks against it."""

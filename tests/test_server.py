@@ -531,7 +531,7 @@ def test_nothing_but_the_timer_ends_the_wait_of_one_that_carries_more() -> None:
 
         def meanwhile() -> None:
             site.server.tick(site.loop.time())
-            site.context.closed()
+            site.server._go_on()  # as when a connection is gone
             seen.append(loop.calls[-1])
 
         loop = Watched(site, meanwhile)
@@ -564,6 +564,48 @@ def test_the_wait_is_over_when_the_share_is_fair() -> None:
         assert (site.server.deferral, site.server.deferred) == (None, 0)
 
     serve(test, siblings=1, keepalive=100)
+
+
+def test_an_error_in_counting_does_not_last() -> None:
+    """It would make the worker full, or unfair, for ever."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        await site.until(lambda: not site.server.handshakes)
+        site.server.size = 9
+        assert site.server.full
+        site.server.tick(site.loop.time())
+        assert site.server.size == 1
+
+    serve(test, worker_connections=9, keepalive=100)
+
+
+@pytest.mark.parametrize("siblings", [None, 1])
+def test_a_worker_is_full_with_as_many_connections_as_it_may_have(siblings: int | None) -> None:
+    """None is counted twice while it gets its protocol. Where a sibling has room nobody has to wait."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        seen: list[bool] = []
+        context, make = site.context, module.HTTPProtocol.connection_made
+
+        def connection_made(protocol: Any, transport: Any) -> None:
+            make(protocol, transport)
+            seen.append(site.server.full)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module.HTTPProtocol, "connection_made", connection_made)
+            for _ in range(3):
+                await site.get()
+        assert seen == [False, False, True]
+        assert (site.server.size, len(context.connections)) == (3, 3)
+        assert site.server.saturated is (siblings is None)
+        for sibling in site.siblings:
+            sibling[CONNECTIONS] = 3
+        assert site.server.saturated
+
+    serve(test, siblings=siblings, worker_connections=3, keepalive=100)
 
 
 def test_what_is_taken_is_counted() -> None:
@@ -605,7 +647,7 @@ def test_a_blocked_sibling_soon_delays_nobody() -> None:
     async def test(site: Site) -> None:
         site.server.start()
         await site.lead()
-        for _ in range(math.ceil(VAIN_MAX / DEFER / DEFER_MAX)):
+        for _ in range(4 * math.ceil(VAIN_MAX / DEFER / DEFER_MAX)):  # a timer may come early, by its resolution
             await site.get()
         loop = Watched(site)
         await site.get()
