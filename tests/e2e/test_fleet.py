@@ -175,6 +175,31 @@ def test_the_old_workers_serve_while_the_new_ones_import(gunicorn: Servers) -> N
     assert server.request("/pid").text in new
 
 
+def test_a_blocked_worker_that_is_told_to_go_relieves_nobody(gunicorn: Servers) -> None:
+    """It accepts, as far as anybody can see, but was told to go as well, and cannot say so."""
+    server = gunicorn("slow_import:app", *KEPT, "--timeout", "0", env=METRICS, workers=2)
+    wait_states(server, 2)
+    with one_of_each(server, 2) as connections:
+        older, younger = sorted(connections, key=int)
+        connections[younger].start("/block-loop/held")
+        server.wait_log("gate held reached")
+        server.open("slow")
+        server.signal(signal.SIGHUP)
+        server.wait_log("gate import reached", 2)
+        wait_metrics(server, lambda families: states(families)[older] == "retiring", "the older to be told")
+        name = "hybridworker_requests_total"
+        for _ in range(2):  # from one tick of the older to the next at least
+            before = value(ask(server), name, status="2xx")
+            for _ in range(20):
+                assert server.request("/pid").text == older
+            wait_metrics(server, lambda families, before=before: value(families, name, status="2xx") > before, "a tick")  # type: ignore[misc]
+        server.open("import")
+        server.wait_log("startup in", 4)
+        server.open("held")
+        assert connections[younger].response().text == "the loop was blocked"
+    assert not {older, younger} & set(wait_states(server, 2))
+
+
 def test_a_worker_that_is_told_to_go_while_it_imports_is_not_waited_for(gunicorn: Servers) -> None:
     """TERM to the whole group in the middle of a reload: the old workers leave, though the new ones never got ready."""
     server = gunicorn("slow_import:app", *KEPT, env=METRICS, workers=2)
