@@ -74,8 +74,8 @@ class Call(Protocol):
     def whole(self) -> bytes | None:
         """The body of a response that is complete; None where the call has to be awaited."""
 
-    def cancel(self) -> None:
-        """Nobody wants the response any more."""
+    def cancel(self) -> bool:
+        """Nobody wants the response any more. Returns whether the call was still queued, and so never runs."""
 
     def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> Awaitable[None]: ...
 

@@ -235,6 +235,8 @@ class ResponseWriter:
         block, _, _ = encode_fields(headers)
         # Not to HTTP/1.0 (RFC 9110 15.2), and after the head a hint is too late (checklist X15).
         if not self.http10 and self.state is not BODY:
+            if status == 100:
+                self.expect_continue = False  # the client has been told to go on
             self.flow.write(status_line(status) + block + b"\r\n")
 
     def send_trailers(self, message: Message) -> None:

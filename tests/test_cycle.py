@@ -513,6 +513,18 @@ def test_x13_an_early_hint_is_a_103_before_the_head() -> None:
     assert sent == early * 2 + b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
+def test_a_100_that_was_sent_is_not_waited_for() -> None:
+    """The client sends its body, and the connection goes on."""
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    head = start(200, (b"content-length", b"2"))
+    with wire(responder({"type": "http.response.informational", "status": 100}, head, body(b"ok"))) as w:
+        sent = w.feed(request)
+        assert sent.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+        assert b"onnection: close" not in sent
+        w.feed(b"12345")
+        assert w.feed(GET).count(b"HTTP/1.1 200 OK") == 2
+
+
 def test_gunicorns_informational_message_is_a_1xx() -> None:
     """What applications written for gunicorn's own worker send."""
     message = {"type": "http.response.informational", "status": 103, "headers": [(b"link", b"</a>")]}
