@@ -221,8 +221,8 @@ def test_a_claim_is_seen_in_no_state_that_misleads(dead: int) -> None:
     """Whoever reads in the middle of it finds a group that is short of a worker, and every counter that was used."""
     board = Board(3)
     slots = [take(board, age) for age in (1, 2, 3)]
-    for slot in slots[:2]:
-        stand(slot, Standing.RECYCLING)
+    for slot, standing in zip(slots, (Standing.DRAINING, Standing.RECYCLING), strict=False):
+        stand(slot, standing)
         slot[PID] = dead
     fleet = Fleet(board, slots[2], make_settings())
     now = wished(slots[2])
@@ -436,9 +436,10 @@ def test_a_blocked_sibling_gets_another_chance_at_the_next_tick() -> None:
     fleet, slots = blocked(Standing.READY, Standing.READY)
     slots[2][TAKEN] += 1  # it was in vain for once
     leave(fleet, VAIN_MAX / 10, takes=slots[2])
+    slots[2][CONNECTIONS] = 5
+    assert not fleet.crowded()
     fleet.tick()
     assert fleet.crowded()
-    slots[2][CONNECTIONS] = 5
     leave(fleet, VAIN_MAX / 8)
     assert not fleet.crowded()
     assert slots[2][AGE] not in fleet.vain
