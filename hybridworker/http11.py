@@ -282,19 +282,15 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         except httptools.HttpParserError as exc:
             self._refuse(ProtocolError(misdirected(self.head, context.settings) or str(exc)))
         else:
-            if self.waiting and self.cycle is not None and (self.request is DONE or not self.whole):
-                self._begin(self.cycle)
-
-    def _begin(self, cycle: RequestResponseCycle) -> None:
-        """
-        Call the application, now that the parser has had all there was: the response may be over before this is.
-
-        Not at once where more is pipelined: each request of a long row lets other connections go first.
-        """
-        self.waiting = False
-        if self.eof:
-            cycle.end_of_input()
-        cycle.start(at_once=not self.pending)
+            # The parser has had all there was, so the application may be called, and end its response, in here.
+            if self.waiting and (self.request is DONE or not self.whole):
+                cycle = self.cycle
+                assert cycle is not None
+                self.waiting = False
+                if self.eof:
+                    cycle.end_of_input()
+                # Not at once where more is pipelined: each request of a long row lets other connections go first.
+                cycle.start(not self.pending)
 
     def _scan_head(self, data: bytes) -> bytes:
         """Parse as much of one head as has come, line by line; returns the bytes behind it."""
@@ -373,15 +369,12 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             if context.served == context.max_requests:
                 context.recycle()
         self.waiting = True
-        self.whole = (
-            context.is_wsgi
-            and self.request is BODY
-            and not expect_continue
-            and self.chunks is None
-            and self.length <= WHOLE_BODY_MAX
-        )
-        if self.whole:
-            self.body_wanted()
+        if context.is_wsgi:
+            self.whole = (
+                self.request is BODY and not expect_continue and self.chunks is None and self.length <= WHOLE_BODY_MAX
+            )
+            if self.whole:
+                self.body_wanted()
 
     def on_body(self, body: bytes) -> None:
         if self.cycle is not None:

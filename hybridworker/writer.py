@@ -23,7 +23,6 @@ from .response import (
     LAST_CHUNK,
     SERVER,
     as_bytes,
-    bodiless,
     encode_fields,
     encode_trailers,
     field_list,
@@ -137,7 +136,7 @@ class ResponseWriter:
             # RFC 9110 10.1.1: without the 100 the client may or may not send its body.
             self.keep_alive = not self.expect_continue and self.owner.drainable()
         framing = b""
-        if bodiless(self.method, status):
+        if self.method == "HEAD" or status == 204 or status == 304:  # what `bodiless` says, without the call
             self.bodiless = True
         elif length is not None:
             self.remaining = length
