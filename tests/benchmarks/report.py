@@ -254,7 +254,11 @@ def insert(text: str, short: str) -> str:
 
 
 def chart(results: Mapping[str, Any], path: Path) -> bool:
-    """Throughput of the peers as a share of this worker's, scenario by scenario; False without matplotlib or data."""
+    """
+    Throughput of the peers as a share of this worker's, scenario by scenario, and how unfair each shares a burst.
+
+    False without matplotlib or data.
+    """
     try:
         import matplotlib
     except ImportError:
@@ -263,8 +267,12 @@ def chart(results: Mapping[str, Any], path: Path) -> bool:
     matplotlib.rcParams["svg.hashsalt"] = BASELINE  # the same results give the same file
     from matplotlib import pyplot
 
-    panels = [(interface, _shares(results, interface)) for interface in ("asgi", "wsgi")]
-    panels = [(interface, shares) for interface, shares in panels if shares]
+    panels = [
+        (f"{interface.upper()}: throughput, {BASELINE} = 1", _shares(results, interface))
+        for interface in ("asgi", "wsgi")
+    ]
+    panels.append(("Connections of the worker that got most, times its fair share", _bursts(results)))
+    panels = [(label, shares) for label, shares in panels if shares]
     if not panels:
         return False
     heights = [len(shares) for _, shares in panels]
@@ -272,7 +280,8 @@ def chart(results: Mapping[str, Any], path: Path) -> bool:
         len(panels), figsize=(9, 1 + 0.55 * sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
     )
     colors = {name: f"C{index}" for index, name in enumerate(name for name in SERVERS if name != BASELINE)}
-    for axes, (interface, shares) in zip(all_axes[:, 0], panels, strict=True):
+    colors[BASELINE] = "black"
+    for axes, (label, shares) in zip(all_axes[:, 0], panels, strict=True):
         peers = [name for name in colors if any(name in by_peer for _, by_peer in shares)]
         height = 0.8 / len(peers)
         for index, peer in enumerate(peers):
@@ -281,7 +290,7 @@ def chart(results: Mapping[str, Any], path: Path) -> bool:
         axes.set_yticks([row + 0.4 - height / 2 for row in range(len(shares))], [title for title, _ in shares])
         axes.invert_yaxis()
         axes.axvline(1.0, color="black", linewidth=1)
-        axes.set_xlabel(f"{interface.upper()}: throughput, {BASELINE} = 1")
+        axes.set_xlabel(label)
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
@@ -301,3 +310,13 @@ def _shares(results: Mapping[str, Any], interface: str) -> list[tuple[str, dict[
         if by_peer:
             shares.append((scenario.title, by_peer))
     return shares
+
+
+def _bursts(results: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
+    bursts = []
+    for scenario in SCENARIOS:
+        samples = results["scenarios"].get(scenario.name, {}).get("samples", {})
+        if scenario.measure is Measure.SHARE and samples:
+            found = {name: median(theirs) for name, theirs in samples.items()}
+            bursts.append((scenario.title, {name: value for name, value in found.items() if value is not None}))
+    return bursts
