@@ -59,7 +59,8 @@ def test_a_full_worker_closes_the_longest_idle_connection(gunicorn: Servers) -> 
     """``worker_connections``: the newcomer has its answer within about two seconds."""
     server = gunicorn("asgi:app", "--worker-connections", "2", "--keep-alive", "60")
     with server.connect() as oldest, server.connect() as other:
-        assert oldest.request("/pid").status == other.request("/pid").status == 200
+        for client in (oldest, *[other] * 50):  # so many that the loop's clock, of milliseconds, goes on
+            assert client.request("/pid").status == 200
         begun = time.monotonic()
         assert server.request("/pid").status == 200
         assert time.monotonic() - begun < 10  # and not the 60 s of the keep-alive
