@@ -424,7 +424,7 @@ class Watched:
         self.meanwhile = meanwhile
         self.calls: list[str] = []
         self.timers: list[float] = []
-        self.slowness = 1
+        self.slowness = 20  #: so that a machine that stalls for a moment does not let a timer come before `meanwhile`
         site.server.loop = self  # type: ignore[assignment]
 
     def add_reader(self, *args: Any) -> None:
