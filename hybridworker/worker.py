@@ -429,7 +429,9 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception that nobody awaited belongs into gunicorn's error log, not into asyncio's logger."""
-        self.log.error("%s", context.get("message"), exc_info=context.get("exception"))
+        exception = context.get("exception")
+        if self.exit_code is None or not isinstance(exception, SystemExit):  # that one is `_exit`'s, amid a callback
+            self.log.error("%s", context.get("message"), exc_info=exception)
 
 
 def setup() -> None:
