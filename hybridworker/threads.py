@@ -132,8 +132,8 @@ class ThreadPool:
         if self._blocking:
             for _ in range(min(len(self._queue), self.size)):
                 self._wake()
-        elif self._queue and len(self._idle) + len(self._blocked) >= len(self._workers):
-            self._wake()
+        else:
+            self._wake_if_blocked()
 
     def cancel(self, call: Call) -> bool:
         """Take ``call`` out of the queue, so that it never runs; False when a thread has taken it already."""
@@ -194,6 +194,11 @@ class ThreadPool:
                 report.append((call.label, now - started, frame))
         return report
 
+    def _wake_if_blocked(self) -> None:
+        """Wake a thread for the queue, if none that is awake can be counted upon."""
+        if self._queue and len(self._idle) + len(self._blocked) >= len(self._workers):
+            self._wake()
+
     def _wake(self) -> None:
         """Wake the thread that went idle last, or start one."""
         try:
@@ -243,8 +248,7 @@ class ThreadPool:
                 self._blocked.add(worker)
             else:
                 undecided = True
-        if self._queue and len(self._idle) + len(self._blocked) >= len(self._workers):
-            self._wake()
+        self._wake_if_blocked()
         if undecided or (self._queue and len(self._blocked) < self.size):
             self._check_later()
 

@@ -400,8 +400,8 @@ def warn_of_slow_calls(context: WorkerContext, pool: ThreadPool | None) -> None:
 
 def warn_of_size(context: WorkerContext) -> None:
     """For a worker that is about to serve: warn if it is as large by now as ``HYBRIDWORKER_MAX_RSS`` lets it become."""
-    limit, used = context.settings.max_rss, resident()
-    if limit and used > limit:
+    limit = context.settings.max_rss
+    if limit and (used := resident()) > limit:
         context.log.warning(
             "HYBRIDWORKER_MAX_RSS=%d is less than the %d MiB of a worker that has served nothing yet,"
             " so each will be replaced at once: raise it", limit, used,

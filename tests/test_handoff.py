@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import gc
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +18,7 @@ from hybridworker.asgi import Message
 from hybridworker.errors import ClientDisconnected, WSGIError
 from hybridworker.handoff import AHEAD_MAX, JOIN_MAX, READ, ROOM, Handoff
 from hybridworker.threads import ThreadPool
-from tests.wsgicall import DEADLINE, Client, passes, run, until
+from tests.wsgicall import DEADLINE, Client, passes, run, until, without_collector
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 
@@ -707,11 +706,8 @@ def test_call_leaves_nothing_to_the_garbage_collector() -> None:
             await asyncio.sleep(0)
             assert gone() is None
 
-    gc.disable()
-    try:
+    with without_collector():
         run(main())
-    finally:
-        gc.enable()
 
 
 def test_call_that_cannot_be_queued() -> None:

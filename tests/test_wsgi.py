@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import gc
 import gzip
 import io
 import logging
@@ -42,6 +41,7 @@ from tests.wsgicall import (
     run,
     serve,
     until,
+    without_collector,
 )
 
 HEADERS = [("Content-Type", "text/plain")]
@@ -1674,12 +1674,8 @@ def test_call_leaves_nothing_to_the_garbage_collector(monkeypatch: pytest.Monkey
                 await asyncio.sleep(0)
                 assert responders.pop()() is None
 
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         run(main())
-    finally:
-        gc.enable()
 
 
 def test_call_that_never_ran_leaves_nothing_to_the_garbage_collector() -> None:
@@ -1711,12 +1707,8 @@ def test_call_that_never_ran_leaves_nothing_to_the_garbage_collector() -> None:
             go.set()
             await first
 
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         run(main())
-    finally:
-        gc.enable()
 
 
 # -- all together

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import io
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from wsgiref.validate import validator
 
@@ -178,6 +179,17 @@ async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not condition():  # noqa: ASYNC110  # there is no event
             await asyncio.sleep(0.001)
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Whatever is not freed by its reference count stays."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:

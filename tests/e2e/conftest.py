@@ -1,7 +1,7 @@
 """
-The fixtures that start gunicorn: one server for a test, or one for a whole file.
+The fixtures that start gunicorn: one server for a test, or one for a whole file; and one for other programs.
 
-Both give a :class:`~tests.e2e.harness.Servers`; see there for what can be asked for.
+Those two give a :class:`~tests.e2e.harness.Servers`; see there for what can be asked for.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import Servers, servers
+from tests.e2e.programs import Programs
 
 
 @pytest.fixture
@@ -25,6 +26,16 @@ def gunicorn() -> Iterator[Servers]:
 def shared_gunicorn() -> Iterator[Servers]:
     """Starts servers that end with the last test of the file."""
     yield from _servers()
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    """Starts programs that end with the test."""
+    factory = Programs(tmp_path)
+    try:
+        yield factory
+    finally:
+        factory.close()
 
 
 def _servers() -> Iterator[Servers]:

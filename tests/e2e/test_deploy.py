@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +34,6 @@ CONFIG = DEPLOY / "gunicorn.conf.py"
 
 #: An application that shows its scope, with the configuration of the folder.
 SHOWING = ("-c", str(CONFIG), "--graceful-timeout", "20")
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    """Starts programs that end with the test."""
-    factory = Programs(tmp_path)
-    try:
-        yield factory
-    finally:
-        factory.close()
 
 
 def configured(name: str, **changes: str) -> str:

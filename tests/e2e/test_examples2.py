@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import urllib.request
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,16 +15,6 @@ from tests.e2e.programs import Programs, free_port
 from tests.e2e.test_examples import EXAMPLES, command
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    """Starts programs that end with the test."""
-    factory = Programs(tmp_path)
-    try:
-        yield factory
-    finally:
-        factory.close()
 
 
 def start(gunicorn: Servers, name: str, workers: int, env: dict[str, str]) -> Gunicorn:

@@ -150,14 +150,16 @@ class ClosingBadly(Closing):
         raise RuntimeError("raised in close()")
 
 
-def closes_badly(environ, start_response):
-    def items():
-        gate.say("streaming badly")
-        while True:
-            yield CHUNK
+def streaming(text):
+    """Chunks without end; ``text`` is printed when the first one is asked for."""
+    gate.say(text)
+    while True:
+        yield CHUNK
 
+
+def closes_badly(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return ClosingBadly(items())
+    return ClosingBadly(streaming("streaming badly"))
 
 
 def flood(environ, start_response):
@@ -174,13 +176,8 @@ def flood(environ, start_response):
 
 
 def endless(environ, start_response):
-    def items():
-        gate.say("streaming")
-        while True:
-            yield CHUNK
-
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return Closing(items())
+    return Closing(streaming("streaming"))
 
 
 def errors_around_gate(environ, start_response):
