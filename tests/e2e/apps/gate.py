@@ -34,8 +34,18 @@ def block(name: str) -> None:
 
 
 async def wait(name: str) -> None:
-    """Wait on the loop until the gate opens."""
-    say(f"gate {name} reached")
-    since = time.monotonic()
-    while _closed(name, since):  # noqa: ASYNC110 (what is waited for happens in another process)
-        await asyncio.sleep(0.01)
+    """Wait on the loop until the gate opens. The line comes when the caller waits, and it does not run before."""
+    loop, since = asyncio.get_running_loop(), time.monotonic()
+    opened = loop.create_future()
+
+    def look() -> None:
+        if opened.cancelled():
+            return
+        if _closed(name, since):
+            loop.call_later(0.01, look)
+        else:
+            opened.set_result(None)
+
+    loop.call_soon(say, f"gate {name} reached")
+    loop.call_soon(look)
+    await opened

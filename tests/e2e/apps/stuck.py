@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import threading
 import time
 
 import gate
@@ -12,6 +13,11 @@ kept = []
 
 def stuck_for_a_while(seconds):
     time.sleep(seconds)
+
+
+def block_when(event):
+    event.wait()
+    gate.block("stuck")
 
 
 async def waits_for_a_gate():
@@ -29,7 +35,9 @@ async def asgi(scope, receive, send):
     elif what == "grow":
         kept.append(b"x" * (int(argument) << 20))
     elif what == "executor":
-        await asyncio.get_running_loop().run_in_executor(None, gate.block, "stuck")
+        loop, waits = asyncio.get_running_loop(), threading.Event()
+        loop.call_soon(waits.set)  # when this coroutine waits, and no longer runs
+        await loop.run_in_executor(None, block_when, waits)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": describe().encode()})
 
