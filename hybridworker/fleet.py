@@ -197,6 +197,8 @@ class Fleet:
     def crowded(self) -> bool:
         """Whether a sibling carries less than this worker, and could take a connection."""
         least = self._load(self.slot) - LEAD
+        if least < 0:
+            return False  # the commonest case
         for sibling in self.siblings:
             if self._load(sibling) <= least and self._takes(sibling):
                 return True

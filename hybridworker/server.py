@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
-import select
 import socket
 import ssl
 import time
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
+from .backlog import Arrival, Backlog, Listener
 from .context import WorkerContext
 from .cycle import RequestResponseCycle
 from .fleet import CONNECTIONS, TAKEN, Fleet
@@ -34,7 +34,7 @@ NEW, IDLE, CLOSING = ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.
 #: Seconds between two looks at the connections while the worker leaves.
 DRAIN_TICK = 0.1
 
-#: Connections accepted in one turn of the loop by a worker that is alone. With siblings it is one.
+#: Connections accepted in one turn of the loop, at most.
 ACCEPT_BATCH = 16
 
 #: Seconds for which a worker that carries more than its share leaves a connection to its siblings, and how often.
@@ -45,19 +45,11 @@ DEFER, DEFER_MAX = 0.001, 3
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Listener(Protocol):
-    """What is needed of gunicorn's listening sockets."""
-
-    sock: socket.socket
-
-    def close(self) -> None: ...
-
-
 class Server:
     """Serves until :meth:`drain` is called."""
 
     __slots__ = (
-        "accepting", "alone", "backlog", "changed", "context", "deferral", "deferred", "fleet", "handshakes", "left_at",
+        "accepting", "alone", "arrivals", "backlogs", "changed", "context", "deferral", "deferred", "fleet", "left_at",
         "listeners", "loop", "paused_until", "size", "ssl_context", "state",
     )  # fmt: skip
 
@@ -77,7 +69,7 @@ class Server:
         self.alone = (
             fleet is not None or context.settings.reuse_port or context.settings.workers == 1
         )  #: as far as known
-        self.backlog = select.poll()
+        self.backlogs = [Backlog(listener.sock) for listener in self.listeners]
         self.deferred = 0  #: how often the connection at hand was left to others
         self.deferral: asyncio.TimerHandle | None = None  #: it is left to them now, until then at most
         self.left_at = 0.0  #: since when; not loop time, which stands still meanwhile
@@ -85,7 +77,7 @@ class Server:
         self.accepting = False
         self.paused_until = 0.0  #: loop time until which accepting rests
         #: connections accepted that are not among those of the context yet, or have just become one
-        self.handshakes: dict[asyncio.Task[Any], tuple[HTTPProtocol, socket.socket]] = {}
+        self.arrivals: dict[Arrival, tuple[HTTPProtocol, socket.socket]] = {}
         self.size = 0  #: connections, with those that are being made
         self.changed = asyncio.Event()  #: a connection or a request ended
         context.closed = self._closed
@@ -93,8 +85,6 @@ class Server:
     def start(self) -> None:
         """Begin to accept connections."""
         self.state = SERVING
-        for listener in self.listeners:
-            self.backlog.register(listener.sock.fileno(), select.POLLIN)
         self._resume_accepting()
 
     def tick(self, now: float) -> None:
@@ -102,9 +92,9 @@ class Server:
         self.context.tick(now)
         for connection in list(self.context.connections):
             connection.tick(now)
-        if not self.handshakes:
+        if not self.arrivals:
             self.size = len(self.context.connections)  # as it is anyway: an error in counting must not last
-        if self.full and not self.accepting and self.state is SERVING and self.backlog.poll(0):
+        if self.full and not self.accepting and self.state is SERVING and self._awaited():
             self._make_room()  # a connection that was busy when they came may be idle by now
         self._go_on()
 
@@ -125,35 +115,45 @@ class Server:
         """Whether it listens on anything but unix sockets."""
         return any(listener.sock.family != socket.AF_UNIX for listener in self.listeners)
 
+    def _awaited(self) -> bool:
+        """Whether somebody waits for being accepted."""
+        return any(backlog.waiting() for backlog in self.backlogs)
+
     def _resume_accepting(self) -> None:
         self.accepting = True
-        for listener in self.listeners:
-            self.loop.add_reader(listener.sock.fileno(), self._accept, listener.sock)
+        for backlog in self.backlogs:
+            self.loop.add_reader(backlog.sock.fileno(), self._accept, backlog)
 
     def _pause_accepting(self) -> None:
         if self.accepting:
             self.accepting = False
-            for listener in self.listeners:
-                self.loop.remove_reader(listener.sock.fileno())
+            for backlog in self.backlogs:
+                self.loop.remove_reader(backlog.sock.fileno())
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, backlog: Backlog) -> None:
+        """Somebody waits in ``backlog``, or did when the loop looked."""
         fleet = self.fleet
         if fleet is None or fleet.alone():
-            batch = ACCEPT_BATCH if self.alone else 1
+            fleet, alone = None, self.alone
         elif self._defer(fleet):
             return
         else:
-            batch = 1
-        for taken in range(batch):
+            alone = False
+        # Where there are siblings of whom nothing is known, they had better get some.
+        for taken in range(1 if fleet is None and not alone else ACCEPT_BATCH):
+            if taken and fleet is not None and fleet.crowded():
+                return  # the rest is for others
             if self.full:
                 if not taken:  # somebody waits for certain
                     self._pause_accepting()  # the backlog keeps them
                     self._make_room()
                 return
+            if (taken or not alone) and not backlog.waiting():
+                return  # a sibling was faster
             try:
-                sock, _ = listener.accept()
+                sock = backlog.take()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return  # a sibling was faster, or the peer gave up
+                return  # a sibling was faster still, or the peer gave up
             except OSError as exc:
                 if exc.errno not in _EXHAUSTED:
                     raise
@@ -161,11 +161,10 @@ class Server:
                 self._pause_accepting()
                 self.paused_until = self.loop.time() + 1
                 return
-            sock.setblocking(False)
-            self._connect(sock)
             self.size += 1
             self.context.slot[TAKEN] += 1
             self._count()
+            self._connect(sock)
 
     def _make_room(self) -> None:
         """Somebody waits, and ``worker_connections`` is reached: end the kept-alive connection that is idle longest."""
@@ -180,14 +179,15 @@ class Server:
 
     def _defer(self, fleet: Fleet) -> bool:
         """Whether the connection at hand is left to a sibling that carries less, for the moment."""
-        if self.deferred == DEFER_MAX or not fleet.crowded():
+        if self.deferred > DEFER_MAX or not fleet.crowded():
             self.deferred = 0
             return False
         self.deferred += 1
-        self._pause_accepting()
-        fleet.leave()
-        self.left_at = time.monotonic()
-        self.deferral = self.loop.call_later(DEFER, self._look_again)
+        if self.deferred > 1:  # the first moment is a turn of the loop: what came in the last may be served in this
+            self._pause_accepting()
+            fleet.leave()
+            self.left_at = time.monotonic()
+            self.deferral = self.loop.call_later(DEFER, self._look_again)
         return True
 
     def _look_again(self) -> None:
@@ -201,7 +201,7 @@ class Server:
         assert fleet is not None and self.deferral is not None
         self.deferral.cancel()
         self.deferral = None
-        waiting = bool(self.backlog.poll(0))
+        waiting = self._awaited()
         # No more than it was meant to be: that the timer came late says as much of this worker as of the others.
         fleet.left_for(min(DEFER, time.monotonic() - self.left_at), waiting)
         if not waiting:
@@ -212,15 +212,14 @@ class Server:
         timeout = self.context.settings.header_timeout
         limits = {} if self.ssl_context is None or timeout == math.inf else {"ssl_handshake_timeout": timeout}
         protocol = HTTPProtocol(self.context)
-        task = self.loop.create_task(
-            self.loop.connect_accepted_socket(lambda: protocol, sock, ssl=self.ssl_context, **limits)
-        )
-        self.handshakes[task] = protocol, sock
-        task.add_done_callback(self._connected)
+        connecting = self.loop.connect_accepted_socket(lambda: protocol, sock, ssl=self.ssl_context, **limits)
+        arrival = Arrival(connecting, self._connected)
+        self.arrivals[arrival] = protocol, sock
+        arrival.proceed()
 
-    def _connected(self, task: asyncio.Task[Any]) -> None:
-        protocol, sock = self.handshakes.pop(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
+    def _connected(self, arrival: Arrival, exc: BaseException | None) -> None:
+        protocol, sock = self.arrivals.pop(arrival)
+        if isinstance(exc, Exception):
             # ssl.SSLError is an OSError; a handshake that failed or took too long harms nobody else.
             level = self.context.log.debug if isinstance(exc, OSError) else self.context.log.error
             level("Connection failed before it was established: %s", exc)
@@ -254,18 +253,20 @@ class Server:
     def stop_accepting(self) -> None:
         """Close the listeners, in this process only."""
         self._pause_accepting()
+        if self.context.settings.reuse_port:
+            for backlog in self.backlogs:
+                self._empty(backlog)
         for listener in self.listeners:
-            if self.context.settings.reuse_port:
-                self._empty(listener.sock)
             listener.sock.close()
         self.listeners = []
+        self.backlogs = []
 
-    def _empty(self, listener: socket.socket) -> None:
-        """Take what is in the queue: with reuse_port it is this worker's own, and lost when the socket is closed."""
-        taken = -1
-        while taken != len(self.handshakes):
-            taken = len(self.handshakes)
-            self._accept(listener)
+    def _empty(self, backlog: Backlog) -> None:
+        """Take what is there: with reuse_port it is this worker's own, and lost when the socket is closed."""
+        slot, taken = self.context.slot, -1
+        while taken != slot[TAKEN]:
+            taken = slot[TAKEN]
+            self._accept(backlog)
 
     async def drain(self, deadline: float) -> int:
         """
@@ -279,7 +280,7 @@ class Server:
         context, now = self.context, self.loop.time()
         silent = min(deadline, now + context.settings.drain_window)
         seen: set[object] = set()
-        while (context.connections or context.cycles or self.handshakes or context.calls()) and (
+        while (context.connections or context.cycles or self.arrivals or context.calls()) and (
             now := self.loop.time()
         ) < deadline:
             for connection in context.connections - seen:
@@ -299,7 +300,8 @@ class Server:
 
     async def _cut(self) -> int:
         """Cancel and drop whatever is left."""
-        tasks = [*self.context.tasks(), *self.handshakes]
+        waiters = [arrival.waiter for arrival in self.arrivals if arrival.waiter is not None]
+        tasks: list[asyncio.Future[Any]] = [*self.context.tasks(), *waiters]
         cut = len(self.context.cycles)
         for task in tasks:
             task.cancel()

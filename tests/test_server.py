@@ -18,6 +18,7 @@ import uvloop
 
 from hybridworker import server as module
 from hybridworker.asgi import ASGIApp, Receive, Scope, Send
+from hybridworker.backlog import Backlog
 from hybridworker.context import WorkerContext
 from hybridworker.fleet import CONNECTIONS, IN_FLIGHT, LEAD, PID, TAKEN, VAIN_MAX, Board, Fleet, Slot, Standing, stand
 from hybridworker.server import DEFER, DEFER_MAX, Server
@@ -177,33 +178,22 @@ def test_connections_above_the_limit_wait_in_the_backlog(workers: int) -> None:
 
 def test_an_exhausted_process_pauses_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """EMFILE never spins: accepting rests until the tick after a second."""
+    calls = []
 
-    class Exhausted:
-        """A listening socket whose process has no descriptors left."""
-
-        def __init__(self, sock: socket.socket) -> None:
-            self.sock = sock
-            self.calls = 0
-
-        def accept(self) -> Any:
-            self.calls += 1
-            raise OSError(errno.EMFILE, "too many open files")
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.sock, name)
+    def exhausted(backlog: Backlog) -> socket.socket:
+        calls.append(backlog)
+        raise OSError(errno.EMFILE, "too many open files")
 
     async def test(site: Site) -> None:
-        real, exhausted = site.listener.sock, Exhausted(site.listener.sock)
-        site.server.listeners = [exhausted_listener := Listener.__new__(Listener)]
-        exhausted_listener.sock = exhausted  # type: ignore[assignment]
-        site.server.start()
-        getting = asyncio.create_task(site.get())
-        await site.until(lambda: exhausted.calls > 0)
-        for _ in range(50):
-            await asyncio.sleep(0)
-        assert exhausted.calls == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(Backlog, "take", exhausted)
+            site.server.start()
+            getting = asyncio.create_task(site.get())
+            await site.until(lambda: bool(calls))
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert len(calls) == 1
         assert len(site.log.at("error")) == 1
-        exhausted_listener.sock = real
         site.server.tick(site.loop.time())
         assert not site.server.accepting
         site.server.paused_until = 0
@@ -213,16 +203,16 @@ def test_an_exhausted_process_pauses_and_goes_on(monkeypatch: pytest.MonkeyPatch
     serve(test)
 
 
-def test_another_error_of_accept_is_not_hidden() -> None:
+def test_another_error_of_accept_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is known to pass is waited for."""
 
-    class Broken:
-        def accept(self) -> Any:
-            raise OSError(errno.EBADF, "bad descriptor")
+    def broken(backlog: Backlog) -> socket.socket:
+        raise OSError(errno.EBADF, "bad descriptor")
 
     async def test(site: Site) -> None:
+        monkeypatch.setattr(Backlog, "take", broken)
         with pytest.raises(OSError, match="bad descriptor"):
-            site.server._accept(Broken())  # type: ignore[arg-type]
+            site.server._accept(site.server.backlogs[0])
 
     serve(test)
 
@@ -289,12 +279,12 @@ def test_a_handshake_that_does_not_end_is_dropped() -> None:
         async def test(site: Site) -> None:
             site.server.start()
             reader, _ = await site.client()
-            await site.until(lambda: bool(site.server.handshakes))
+            await site.until(lambda: bool(site.server.arrivals))
             try:
                 assert await asyncio.wait_for(reader.read(), DEADLINE) == b""
             except ConnectionResetError:
                 pass
-            await site.until(lambda: not site.server.handshakes)
+            await site.until(lambda: not site.server.arrivals)
 
         serve(test, ssl_context=server, header_timeout=0.05)
 
@@ -399,7 +389,7 @@ def test_the_drain_looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
         async def test(site: Site) -> None:
             site.server.start()
             connecting = asyncio.create_task(site.client(ssl=client, server_hostname="localhost"))
-            await site.until(lambda: bool(site.server.handshakes))
+            await site.until(lambda: bool(site.server.arrivals))
             await asyncio.wait_for(site.server.drain(site.loop.time() + 1000), DEADLINE)
             assert not site.context.connections
             await asyncio.wait([connecting], timeout=DEADLINE)
@@ -442,9 +432,9 @@ class Watched:
         self.loop.call_soon(self.meanwhile)
         return timer
 
-    def create_task(self, coroutine: Any) -> asyncio.Task[Any]:
+    def connect_accepted_socket(self, *args: Any, **options: Any) -> Any:
         self.calls.append("accept")
-        return self.loop.create_task(coroutine)
+        return self.loop.connect_accepted_socket(*args, **options)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loop, name)
@@ -466,6 +456,36 @@ def test_a_connection_is_left_to_a_sibling_a_few_times_and_then_taken() -> None:
         assert loop.timers == [DEFER] * DEFER_MAX
 
     serve(test, siblings=1, keepalive=100)
+
+
+def test_the_first_moment_is_a_turn_of_the_loop() -> None:
+    """It costs nothing, and with short connections the share is fair again by then."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.lead()
+        loop = Watched(site)
+        with socket.create_connection(site.address):  # the loop does not turn meanwhile
+            site.server._accept(site.server.backlogs[0])
+            assert loop.calls == []
+            assert site.server.accepting
+            site.server._accept(site.server.backlogs[0])
+            assert loop.calls == LEFT[:2]
+
+    serve(test, siblings=1, keepalive=100)
+
+
+def test_what_a_sibling_took_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every connection wakes all workers, and one gets it: the others look before they try."""
+
+    def take(backlog: Backlog) -> socket.socket:
+        raise AssertionError("nobody is there")
+
+    async def test(site: Site) -> None:
+        monkeypatch.setattr(Backlog, "take", take)
+        site.server._accept(site.server.backlogs[0])
+
+    serve(test, siblings=1)
 
 
 @pytest.mark.parametrize("load", [1, 2, 5])
@@ -572,7 +592,7 @@ def test_an_error_in_counting_does_not_last() -> None:
     async def test(site: Site) -> None:
         site.server.start()
         await site.get()
-        await site.until(lambda: not site.server.handshakes)
+        await site.until(lambda: not site.server.arrivals)
         site.server.size = 9
         assert site.server.full
         site.server.tick(site.loop.time())
@@ -686,22 +706,31 @@ def test_with_reuse_port_nothing_is_left_to_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("siblings", "workers", "batch"), [(None, 1, True), (None, 2, False), (0, 1, True), (1, 2, False)]
+    ("siblings", "workers", "load", "batch"),
+    [
+        (None, 1, 0, 4),
+        (0, 1, 0, 4),
+        (None, 2, 0, 1),
+        (1, 2, 100, 4),
+        (1, 2, 1, LEAD + 1),
+        (1, 2, 0, LEAD),
+        (2, 3, 0, LEAD),
+    ],
 )
-def test_one_connection_at_a_time_is_taken_where_there_are_siblings(
-    siblings: int | None, workers: int, batch: bool
+def test_so_many_are_taken_at_once_as_siblings_do_not_lack(
+    siblings: int | None, workers: int, load: int, batch: int
 ) -> None:
-    """A worker that is alone takes what there is; one that does not know leaves something to the others."""
+    """A worker that is alone takes what there is; one that does not know takes one; the others keep the shares fair."""
 
     async def test(site: Site) -> None:
         for sibling in site.siblings:
-            sibling[CONNECTIONS] = 100
-        for _ in range(3):
+            sibling[CONNECTIONS] = load
+        for _ in range(4):
             await site.client()
         loop = Watched(site)
-        site.server._accept(site.listener.sock)
-        assert loop.calls.count("accept") == (3 if batch else 1)
-        await site.until(lambda: not site.server.handshakes)
+        site.server._accept(site.server.backlogs[0])
+        assert loop.calls == ["accept"] * batch
+        await site.until(lambda: not site.server.arrivals)
 
     serve(test, siblings=siblings, workers=workers)
 
@@ -716,7 +745,7 @@ def test_siblings_see_the_connections_and_the_requests() -> None:
         slot = site.context.slot
         _, writer = await site.client()
         await site.until(lambda: slot[CONNECTIONS] == 1)
-        await site.until(lambda: not site.server.handshakes)
+        await site.until(lambda: not site.server.arrivals)
         assert (slot[CONNECTIONS], slot[IN_FLIGHT]) == (1, 0)
         writer.write(GET)
         await site.until(lambda: slot[IN_FLIGHT] == 1)
@@ -736,7 +765,7 @@ def test_a_handshake_that_failed_makes_room() -> None:
         async def test(site: Site) -> None:
             site.server.start()
             reader, writer = await site.client()
-            await site.until(lambda: bool(site.server.handshakes))
+            await site.until(lambda: bool(site.server.arrivals))
             second = asyncio.create_task(site.client(ssl=client, server_hostname="localhost"))
             await site.until(lambda: not site.server.accepting)
             writer.write(GET)
