@@ -50,7 +50,7 @@ class Server:
 
     __slots__ = (
         "accepting", "alone", "arrivals", "backlogs", "changed", "context", "deferral", "deferred", "fleet", "left_at",
-        "listeners", "loop", "paused_until", "size", "ssl_context", "state",
+        "listeners", "loop", "paused_until", "size", "state", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -63,7 +63,11 @@ class Server:
         self.context = context
         self.loop = context.loop
         self.listeners = list(listeners)
-        self.ssl_context = ssl_context
+        self.tls: dict[str, Any] = {}  #: as the loop wants it
+        if ssl_context is not None:
+            self.tls["ssl"] = ssl_context
+            if context.settings.header_timeout < math.inf:
+                self.tls["ssl_handshake_timeout"] = context.settings.header_timeout
         # With reuse_port each worker has an accept queue of its own: a connection left there is nobody else's.
         self.fleet = None if context.settings.reuse_port else fleet
         self.alone = (
@@ -133,14 +137,13 @@ class Server:
     def _accept(self, backlog: Backlog) -> None:
         """Somebody waits in ``backlog``, or did when the loop looked."""
         fleet = self.fleet
-        if fleet is None or fleet.alone():
-            fleet, alone = None, self.alone
-        elif self._defer(fleet):
+        if fleet is not None and fleet.alone():
+            fleet = None
+        if fleet is not None and self._defer(fleet):
             return
-        else:
-            alone = False
+        alone = fleet is None and self.alone
         # Where there are siblings of whom nothing is known, they had better get some.
-        for taken in range(1 if fleet is None and not alone else ACCEPT_BATCH):
+        for taken in range(ACCEPT_BATCH if alone or fleet is not None else 1):
             if taken and fleet is not None and fleet.crowded():
                 return  # the rest is for others
             if self.full:
@@ -179,15 +182,14 @@ class Server:
 
     def _defer(self, fleet: Fleet) -> bool:
         """Whether the connection at hand is left to a sibling that carries less, for the moment."""
-        if self.deferred > DEFER_MAX or not fleet.crowded():
+        if self.deferred == DEFER_MAX or not fleet.crowded():
             self.deferred = 0
             return False
         self.deferred += 1
-        if self.deferred > 1:  # the first moment is a turn of the loop: what came in the last may be served in this
-            self._pause_accepting()
-            fleet.leave()
-            self.left_at = time.monotonic()
-            self.deferral = self.loop.call_later(DEFER, self._look_again)
+        self._pause_accepting()
+        fleet.leave()
+        self.left_at = time.monotonic()
+        self.deferral = self.loop.call_later(DEFER, self._look_again)
         return True
 
     def _look_again(self) -> None:
@@ -209,10 +211,8 @@ class Server:
 
     def _connect(self, sock: socket.socket) -> None:
         """Give an accepted socket its transport and protocol; under TLS, shake hands first."""
-        timeout = self.context.settings.header_timeout
-        limits = {} if self.ssl_context is None or timeout == math.inf else {"ssl_handshake_timeout": timeout}
         protocol = HTTPProtocol(self.context)
-        connecting = self.loop.connect_accepted_socket(lambda: protocol, sock, ssl=self.ssl_context, **limits)
+        connecting = self.loop.connect_accepted_socket(lambda: protocol, sock, **self.tls)
         arrival = Arrival(connecting, self._connected)
         self.arrivals[arrival] = protocol, sock
         arrival.proceed()

@@ -458,23 +458,6 @@ def test_a_connection_is_left_to_a_sibling_a_few_times_and_then_taken() -> None:
     serve(test, siblings=1, keepalive=100)
 
 
-def test_the_first_moment_is_a_turn_of_the_loop() -> None:
-    """It costs nothing, and with short connections the share is fair again by then."""
-
-    async def test(site: Site) -> None:
-        site.server.start()
-        await site.lead()
-        loop = Watched(site)
-        with socket.create_connection(site.address):  # the loop does not turn meanwhile
-            site.server._accept(site.server.backlogs[0])
-            assert loop.calls == []
-            assert site.server.accepting
-            site.server._accept(site.server.backlogs[0])
-            assert loop.calls == LEFT[:2]
-
-    serve(test, siblings=1, keepalive=100)
-
-
 def test_what_a_sibling_took_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every connection wakes all workers, and one gets it: the others look before they try."""
 

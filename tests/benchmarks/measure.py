@@ -113,7 +113,9 @@ def _load(scenario: Scenario, server: Server, running: Running, seconds: int) ->
         if scenario.beside:
             count = load.SLOW_CLIENTS if scenario.beside == "trickle" else 1
             stack.enter_context(load.beside(scenario.beside, running.port, count))
-        load.put_load(replace(scenario, client="fresh") if scenario.workers > 1 else scenario, running, WARM_UP)
+        # A warm-up must not block or reload the workers.
+        warm_up = replace(scenario, client="fresh") if scenario.client in ("held", "hup") else scenario
+        load.put_load(warm_up, running, WARM_UP)
         if scenario.client == "hup":  # the import of the new workers takes 3 s, and what comes behind it some more
             stack.callback((running.directory / "slow").unlink)
             (running.directory / "slow").touch()

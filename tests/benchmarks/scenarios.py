@@ -109,6 +109,7 @@ def _burst(count: int, workers: int) -> Scenario:
 
 
 _HELLO_BARS = {"uvicorn-worker": 1.5, "gunicorn-asgi": 1.8, "granian": 1.5, "bare": 0.7}
+_CLOSE = ("Connection: close",)
 _ECHO = {"method": "POST", "body": 10_240, "length": 10_240}
 _WS_BARS = {"uvicorn-worker": 1.2, "gunicorn-asgi": 1.0, "granian": 1.0}
 _WS = {"client": "echo", "measure": Measure.MESSAGES, "bars": _WS_BARS}
@@ -127,7 +128,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     _asgi("asgi-stream", "Stream of 100 chunks", "stream", length=10_000),
     _asgi("asgi-sleep", "10 ms sleep, 256 connections", "sleep", connections=256),
     _asgi("asgi-pipeline", "Pipeline, 16 deep", "hello", servers=ASGI, pipeline=16),
-    _asgi("asgi-close", "A connection per request", "hello", servers=ASGI, headers=("Connection: close",)),
+    _asgi("asgi-close", "A connection per request", "hello", servers=ASGI, headers=_CLOSE),
     _asgi("asgi-tls", "Hello over TLS", "hello", tls=True),
     _asgi("asgi-access-log", "Hello, access log", "hello", access_log=True,
           bars={"uvicorn-worker": 1.3, "gunicorn-asgi": 2.0}),
@@ -150,6 +151,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     _burst(64, 4),
     _burst(1_000, 2),
     _burst(1_000, 4),
+    _group("close", "A connection per request, 2 workers", headers=_CLOSE, bars={"uvicorn-worker": 1.0}),
     _group("held", "New connections, one of 2 workers blocked", client="held", measure=Measure.P99, connections=4),
     _group("hup", "Reload of 2 workers, import takes 3 s", client="hup", measure=Measure.MAX, connections=8),
     _asgi("startup", "Start to first answer", "hello", measure=Measure.STARTUP, bars={}),
