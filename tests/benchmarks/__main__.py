@@ -8,6 +8,7 @@ SIGTERM end every process that was started.
 from __future__ import annotations
 
 import argparse
+import compileall
 import datetime
 import json
 import os
@@ -25,7 +26,7 @@ from tests.benchmarks import report
 from tests.benchmarks.measure import measure, prepare, to_json
 from tests.benchmarks.profile import profile
 from tests.benchmarks.scenarios import SCENARIOS, Scenario, chosen
-from tests.benchmarks.servers import BASELINE, SERVERS, Server, ServerError, version
+from tests.benchmarks.servers import BASELINE, ROOT, SERVERS, Server, ServerError, version
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -56,6 +57,8 @@ def workplace(scenarios: Sequence[Scenario]) -> Iterator[tuple[Path, int, int]]:
     if os.getloadavg()[0] > 0.5:
         print("warning: something else is running on this machine; wait, or trust the ratios only", file=sys.stderr)
     os.sched_setaffinity(0, {cores[1]})
+    # As every package that pip installed is: no start is to be measured with the compiler.
+    compileall.compile_dir(ROOT / BASELINE, quiet=1)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         prepare(Path(directory), tls)
         yield Path(directory), cores[0], cores[1]
