@@ -194,23 +194,27 @@ class Fleet:
             self._look()
         return not self.siblings
 
-    def crowded(self) -> bool:
-        """Whether a sibling carries less than this worker, and could take a connection."""
-        least = self._load(self.slot) - LEAD
-        if least < 0:
+    def crowded(self, fresh: bool = False) -> bool:
+        """
+        Whether a sibling carries less than this worker, and could take a connection.
+
+        With ``fresh`` this worker has just taken some whose requests may not have come in
+        yet: beside those of a sibling they would look light, so the connections alone
+        count as well.
+        """
+        if self._load(self.slot) < LEAD:
             return False  # the commonest case
         for sibling in self.siblings:
-            if self._load(sibling) <= least and self._takes(sibling):
+            if self._lighter(sibling, fresh) and self._takes(sibling):
                 return True
         return False
 
-    def leave(self) -> None:
+    def leave(self, fresh: bool = False) -> None:
         """A connection is left to the siblings that carry less: keep who they are."""
-        least = self._load(self.slot) - LEAD
         self.left = [
             (sibling, sibling[TAKEN])
             for sibling in self.siblings
-            if self._load(sibling) <= least and self._takes(sibling)
+            if self._lighter(sibling, fresh) and self._takes(sibling)
         ]
 
     def left_for(self, seconds: float, in_vain: bool) -> None:
@@ -236,6 +240,11 @@ class Fleet:
 
     def _load(self, slot: Slot) -> int:
         return slot[CONNECTIONS] + slot[IN_FLIGHT]
+
+    def _lighter(self, sibling: Slot, fresh: bool) -> bool:
+        slot = self.slot
+        lead = slot[CONNECTIONS] - sibling[CONNECTIONS]
+        return lead + slot[IN_FLIGHT] - sibling[IN_FLIGHT] >= LEAD or (fresh and lead >= LEAD)
 
     def _accepts(self, sibling: Slot) -> bool:
         return sibling[STANDING] in ACCEPTING and sibling[CONNECTIONS] < self.settings.worker_connections

@@ -110,6 +110,11 @@ class Server:
         return self.size >= self.context.settings.worker_connections
 
     @property
+    def fresh(self) -> bool:
+        """Whether connections were taken whose requests may not have come in yet."""
+        return bool(self.arrivals)
+
+    @property
     def saturated(self) -> bool:
         """Whether a connection that comes now has to wait, whoever takes it."""
         return self.full and not (self.fleet is not None and self.fleet.has_room())
@@ -144,7 +149,7 @@ class Server:
         alone = fleet is None and self.alone
         # Where there are siblings of whom nothing is known, they had better get some.
         for taken in range(ACCEPT_BATCH if alone or fleet is not None else 1):
-            if taken and fleet is not None and fleet.crowded():
+            if taken and fleet is not None and fleet.crowded(fresh=True):
                 return  # the rest is for others
             if self.full:
                 if not taken:  # somebody waits for certain
@@ -182,12 +187,12 @@ class Server:
 
     def _defer(self, fleet: Fleet) -> bool:
         """Whether the connection at hand is left to a sibling that carries less, for the moment."""
-        if self.deferred == DEFER_MAX or not fleet.crowded():
+        if self.deferred == DEFER_MAX or not fleet.crowded(self.fresh):
             self.deferred = 0
             return False
         self.deferred += 1
         self._pause_accepting()
-        fleet.leave()
+        fleet.leave(self.fresh)
         self.left_at = time.monotonic()
         self.deferral = self.loop.call_later(DEFER, self._look_again)
         return True
@@ -243,7 +248,7 @@ class Server:
         if self.accepting or self.state is not SERVING or self.full or self.loop.time() < self.paused_until:
             return
         if self.deferral is not None:
-            if self.fleet is not None and self.fleet.crowded():
+            if self.fleet is not None and self.fleet.crowded(self.fresh):
                 return
             self._end_deferral()  # a connection has ended meanwhile: it would be a waste to wait for the timer
         self._resume_accepting()

@@ -18,11 +18,11 @@ import uvloop
 
 from hybridworker import server as module
 from hybridworker.asgi import ASGIApp, Receive, Scope, Send
-from hybridworker.backlog import Backlog
+from hybridworker.backlog import Arrival, Backlog
 from hybridworker.context import WorkerContext
 from hybridworker.fleet import CONNECTIONS, IN_FLIGHT, LEAD, PID, TAKEN, VAIN_MAX, Board, Fleet, Slot, Standing, stand
-from hybridworker.server import DEFER, DEFER_MAX, Server
-from hybridworker.states import ServerState
+from hybridworker.server import ACCEPT_BATCH, DEFER, DEFER_MAX, Server
+from hybridworker.states import ConnectionState, ServerState
 from tests.fakes import FakeLog
 from tests.harness import GET, HELLO, body, make_settings, start
 
@@ -289,6 +289,124 @@ def test_a_handshake_that_does_not_end_is_dropped() -> None:
         serve(test, ssl_context=server, header_timeout=0.05)
 
 
+def test_a_handshake_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The header timeout may be off."""
+    with certificates() as (server, client):
+
+        async def test(site: Site) -> None:
+            site.server.start()
+            reader, writer = await site.client(ssl=client, server_hostname="localhost")
+            writer.write(GET)
+            assert (await asyncio.wait_for(reader.readuntil(b"hello"), DEADLINE)).endswith(b"hello")
+
+        serve(test, ssl_context=server, header_timeout=math.inf)
+
+
+def test_handshakes_count_against_the_limit_at_the_tick() -> None:
+    """When what was counted is counted anew."""
+    with certificates() as (server, _):
+
+        async def test(site: Site) -> None:
+            site.server.start()
+            await site.client()
+            await site.until(lambda: bool(site.server.arrivals))
+            site.server.tick(site.loop.time())
+            assert site.server.full
+
+        serve(test, ssl_context=server, worker_connections=1)
+
+
+def test_a_handshake_is_cut_when_the_time_is_up() -> None:
+    """Which is nobody's error."""
+    with certificates() as (server, _):
+
+        async def test(site: Site) -> None:
+            site.server.start()
+            reader, _ = await site.client()
+            await site.until(lambda: bool(site.server.arrivals))
+            assert await site.server.drain(site.loop.time()) == 0
+            assert not site.server.arrivals
+            try:
+                assert await asyncio.wait_for(reader.read(), DEADLINE) == b""
+            except ConnectionResetError:
+                pass  # as good an end as any
+            assert site.log.at("error") == []
+
+        serve(test, ssl_context=server)
+
+
+def test_a_connection_that_cannot_be_made_is_given_up() -> None:
+    """Its descriptor too, and its place."""
+
+    socks: list[socket.socket] = []
+
+    class Unwilling(Watched):
+        async def connect_accepted_socket(self, factory: Any, sock: socket.socket) -> Any:
+            factory()
+            socks.append(sock)
+            raise ValueError("not that one")
+
+    async def test(site: Site) -> None:
+        Unwilling(site)
+        with socket.create_connection(site.address):
+            site.server._accept(site.server.backlogs[0])
+        (sock,) = socks
+        assert sock.fileno() == -1
+        assert (site.server.size, site.server.arrivals) == (0, {})
+        assert len(site.log.at("error")) == 1
+
+    serve(test)
+
+
+def test_a_connection_that_was_lost_at_once_is_counted_once() -> None:
+    """It was among those of the context, and has said itself that it is gone."""
+
+    async def test(site: Site) -> None:
+        coroutine = asyncio.sleep(0)
+        arrival = Arrival(coroutine, site.server._connected)
+        protocol = module.HTTPProtocol(site.context)
+        protocol.state = ConnectionState.CLOSED
+        site.server.size = 1  # another one
+        with socket.socket() as sock:
+            site.server.arrivals[arrival] = protocol, sock
+            site.server._connected(arrival, None)
+            assert site.server.size == 1
+        coroutine.close()
+
+    serve(test)
+
+
+def test_an_idle_connection_stays_while_nobody_waits() -> None:
+    """That the limit is reached is no reason to end it."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        await site.get()
+        assert site.server.full
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert len(site.context.connections) == 2
+
+    serve(test, worker_connections=2, keepalive=100)
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_who_waits_at_any_of_several_sockets_is_seen(waiting: int) -> None:
+    """The idle connection makes room for those of each."""
+
+    async def test(site: Site) -> None:
+        with Listener().sock as second:
+            second.listen()
+            site.server.backlogs.append(Backlog(second))
+            await asyncio.sleep(0)
+            assert not site.server._awaited()
+            with socket.create_connection(site.server.backlogs[waiting].sock.getsockname()):
+                assert site.server._awaited()
+
+    serve(test)
+
+
 def test_drain_finishes_what_was_begun() -> None:
     """A request in flight gets its answer, with ``Connection: close``; nobody new gets in."""
 
@@ -317,8 +435,8 @@ def test_drain_empties_a_queue_of_its_own() -> None:
     """With ``reuse_port`` nobody else would take the connections that wait."""
 
     async def test(site: Site) -> None:
-        getting = [asyncio.create_task(site.get()) for _ in range(5)]
-        await site.until(lambda: len(site.writers) == 5)
+        getting = [asyncio.create_task(site.get()) for _ in range(2 * ACCEPT_BATCH)]
+        await site.until(lambda: len(site.writers) == 2 * ACCEPT_BATCH)
         await asyncio.wait_for(site.server.drain(site.loop.time() + DEADLINE), DEADLINE)
         assert all(answer.endswith(b"hello") for answer in await asyncio.gather(*getting))
 
@@ -716,6 +834,25 @@ def test_so_many_are_taken_at_once_as_siblings_do_not_lack(
         await site.until(lambda: not site.server.arrivals)
 
     serve(test, siblings=siblings, workers=workers)
+
+
+def test_connections_without_a_request_yet_are_not_light() -> None:
+    """A sibling's that are served count twice; what is taken at once is no more than makes the shares of both fair."""
+
+    async def test(site: Site) -> None:
+        for _ in range(20):
+            await site.client()
+        (sibling,) = site.siblings
+        sibling[CONNECTIONS] = sibling[IN_FLIGHT] = 8
+        loop = Watched(site)
+        site.server._accept(site.server.backlogs[0])
+        assert loop.calls == ["accept"] * (8 + LEAD)
+        loop.calls.clear()
+        site.server._accept(site.server.backlogs[0])  # their requests have still not come
+        assert loop.calls == ["later"]
+        await site.until(lambda: not site.server.arrivals)
+
+    serve(test, siblings=1, keepalive=100)
 
 
 def test_siblings_see_the_connections_and_the_requests() -> None:
