@@ -30,7 +30,10 @@ from hypothesis import event, given
 from hybridworker.asgi import Headers
 from tests.corpus import Case, Seen, converse, corpus, running_loop
 from tests.mutations import mutants
+from tests.oracle import of_gunicorn_27
 from tests.test_fuzz import fuzzing
+
+pytestmark = of_gunicorn_27
 
 #: Settings of a case that gunicorn has as well, by the same name.
 SHARED = ("limit_request_line", "limit_request_fields", "limit_request_field_size", "header_map", "proxy_protocol")

@@ -18,6 +18,7 @@ import pytest
 
 from tests.e2e.client import Client, Response
 from tests.e2e.harness import DEADLINE, Gunicorn, Servers
+from tests.oracle import of_gunicorn_27
 
 pytestmark = pytest.mark.e2e
 
@@ -148,6 +149,7 @@ def differing(one: list[str], other: list[str]) -> dict[str, tuple[str, str]]:
 # -- equal to gthread
 
 
+@of_gunicorn_27
 @pytest.mark.parametrize("name", REQUESTS)
 def test_the_line_is_that_of_gthread(servers: dict[str, Lines], name: str) -> None:
     """The same atoms for the same request, but for the differences that are meant."""
