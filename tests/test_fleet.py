@@ -294,6 +294,21 @@ def test_the_load_is_connections_and_requests_in_flight() -> None:
     assert not fleet.crowded()
 
 
+def test_connections_count_by_themselves_while_their_requests_have_not_come() -> None:
+    """Each would look half as heavy as one that is served."""
+    fleet, slots = group(Standing.READY, Standing.READY)
+    slots[0][CONNECTIONS] = 5 + LEAD
+    slots[1][CONNECTIONS] = slots[1][IN_FLIGHT] = 5
+    assert not fleet.crowded()
+    assert fleet.crowded(fresh=True)
+    fleet.leave()
+    assert fleet.left == []
+    fleet.leave(fresh=True)
+    assert fleet.left == [(slots[1], 0)]
+    slots[1][CONNECTIONS] += 1
+    assert not fleet.crowded(fresh=True)
+
+
 @pytest.mark.parametrize(
     ("threads", "own", "other", "crowded"),
     [(4, 0, 4, True), (4, 0, 5, False), (4, 3, 5, False), (4, 4, 5, True), (4, 0, 0, True), (None, 0, 5, True)],
