@@ -173,6 +173,7 @@ def test_readable_is_false_where_nothing_can_be_asked(kind: str) -> None:
         assert not FlowControl(transport).readable()
 
 
+@pytest.mark.usefixtures("timeless")
 def test_writes_of_one_turn_are_joined() -> None:
     """The first goes out at once, the others together when the loop turns."""
     transport = FakeTransport()
@@ -190,6 +191,7 @@ def test_writes_of_one_turn_are_joined() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("timeless")
 def test_responses_of_one_turn_go_out_at_its_end() -> None:
     """One behind the other, so that the peer wakes once; the first at once, so that a lonely one does not wait."""
     turn = Turn()
@@ -233,6 +235,7 @@ def test_a_turn_that_takes_long_holds_nothing_back(monkeypatch: pytest.MonkeyPat
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("timeless")
 def test_a_large_response_is_not_held_back() -> None:
     """Memory is bounded: with many connections it would be a megabyte a turn."""
     turn = Turn()
@@ -246,6 +249,7 @@ def test_a_large_response_is_not_held_back() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("timeless")
 def test_what_is_held_back_is_bounded() -> None:
     """Above the bound it goes out before the loop turns."""
     transport = FakeTransport()
@@ -277,6 +281,7 @@ def test_a_stream_goes_on_while_the_loop_does_not_turn(monkeypatch: pytest.Monke
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("timeless")
 def test_what_is_held_back_for_a_lost_peer_is_dropped() -> None:
     """A closed transport takes nothing."""
     transport = FakeTransport()

@@ -63,6 +63,7 @@ def test_an_application_that_waits_for_nothing_costs_no_turn_of_the_loop() -> No
 
 
 @begins_at_once
+@pytest.mark.usefixtures("timeless")
 @pytest.mark.parametrize(
     ("event", "after"),
     [
