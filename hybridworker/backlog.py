@@ -57,8 +57,8 @@ class Arrival:
     """
     A connection that is being established: ``connect_accepted_socket()`` of the loop, without a task.
 
-    The coroutine waits for a future, once. A task would begin it a turn of the loop later,
-    and cost as much as the rest. ``done`` is called with this, and what went wrong if
+    Of what a coroutine may do this one waits for a future, once. A task would begin it a
+    turn of the loop later, and cost as much as the rest. ``done`` is called with this, and what went wrong if
     anything did.
     """
 
@@ -78,4 +78,7 @@ class Arrival:
         except (Exception, asyncio.CancelledError) as exc:
             self.done(self, exc)
         else:
-            waiter.add_done_callback(self.proceed)
+            if waiter is None:  # `sleep(0)`: a turn of the loop
+                asyncio.get_running_loop().call_soon(self.proceed)
+            else:
+                waiter.add_done_callback(self.proceed)

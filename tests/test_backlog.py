@@ -158,6 +158,7 @@ def test_an_arrival_may_wait_more_than_once() -> None:
                 waiter = loop.create_future()
                 loop.call_soon(waiter.set_result, number)
                 seen.append(await waiter)
+                await asyncio.sleep(0)
 
         ends = Ends()
         Arrival(connecting(), ends).proceed()
