@@ -205,7 +205,7 @@ class Fleet:
         if self._load(self.slot) < LEAD:
             return False  # the commonest case
         for sibling in self.siblings:
-            if self._lighter(sibling, fresh) and self._takes(sibling):
+            if self._lighter(sibling, fresh) and self._takes(sibling, fresh):
                 return True
         return False
 
@@ -214,7 +214,7 @@ class Fleet:
         self.left = [
             (sibling, sibling[TAKEN])
             for sibling in self.siblings
-            if self._lighter(sibling, fresh) and self._takes(sibling)
+            if self._lighter(sibling, fresh) and self._takes(sibling, fresh)
         ]
 
     def left_for(self, seconds: float, in_vain: bool) -> None:
@@ -249,12 +249,13 @@ class Fleet:
     def _accepts(self, sibling: Slot) -> bool:
         return sibling[STANDING] in ACCEPTING and sibling[CONNECTIONS] < self.settings.worker_connections
 
-    def _takes(self, sibling: Slot) -> bool:
+    def _takes(self, sibling: Slot, fresh: bool) -> bool:
         """Whether ``sibling`` would serve a connection as soon as this worker."""
         if self.vain.get(sibling[AGE]) == (sibling[TAKEN], VAIN_MAX) or not self._accepts(sibling):
             return False
-        # Idle connections cost no thread: one with few of them may have calls waiting all the same.
-        return self.threads is None or not self.slot[IN_FLIGHT] < self.threads < sibling[IN_FLIGHT]
+        # Idle connections cost no thread: one with few of them may have calls waiting all the same. But the threads
+        # that are free here may be for requests that have not come in yet.
+        return self.threads is None or fresh or not self.slot[IN_FLIGHT] < self.threads < sibling[IN_FLIGHT]
 
     # -- taking turns
 

@@ -305,6 +305,8 @@ def test_connections_count_by_themselves_while_their_requests_have_not_come() ->
     assert fleet.left == []
     fleet.leave(fresh=True)
     assert fleet.left == [(slots[1], 0)]
+    fleet.threads = 4  # all of its own seem free, and none of the sibling's
+    assert fleet.crowded(fresh=True)
     slots[1][CONNECTIONS] += 1
     assert not fleet.crowded(fresh=True)
 
