@@ -79,6 +79,8 @@ def test_the_file_of_a_unix_socket_outlives_a_worker(gunicorn: Servers, tmp_path
     path = tmp_path / "socket"
     server = gunicorn("asgi:app", "--bind", f"unix:{path}")
     inode = path.stat().st_ino
+    # A worker that has answered has its own signal handlers; until then TERM would be lost in those of the master.
+    assert server.request().status == 200
     for _ in range(2):
         (worker,) = server.worker_pids()
         server.signal(signal.SIGTERM, worker)
