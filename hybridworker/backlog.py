@@ -13,16 +13,10 @@ import asyncio
 import select
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 #: ``connect_accepted_socket()`` of a loop, called.
 Connecting = Coroutine[Any, Any, tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]
-
-
-class Listener(Protocol):
-    """What is needed of gunicorn's listening sockets."""
-
-    sock: socket.socket
 
 
 class Backlog:

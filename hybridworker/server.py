@@ -18,9 +18,9 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
-from .backlog import Arrival, Backlog, Listener
+from .backlog import Arrival, Backlog
 from .context import WorkerContext
 from .cycle import RequestResponseCycle
 from .fleet import CONNECTIONS, TAKEN, Fleet
@@ -43,6 +43,12 @@ DEFER, DEFER_MAX = 0.001, 3
 
 #: ``accept()`` failed for want of a descriptor or of memory: wait, others may give some back.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Listener(Protocol):
+    """What is needed of gunicorn's listening sockets."""
+
+    sock: socket.socket
 
 
 class Server:
