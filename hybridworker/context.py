@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .asgi import ASGIApp, Receive, Scope, Send
 from .fleet import CELLS, Slot
-from .flow import Turn
 from .response import default_fields
 from .settings import Settings
 
@@ -126,7 +125,6 @@ class WorkerContext:
         "slot",
         "small_head",
         "state",
-        "turn",
         "warned",
     )
 
@@ -185,7 +183,6 @@ class WorkerContext:
         self.slot: Slot = [0] * CELLS if slot is None else slot  #: what the siblings see of this worker
         self.endpoints: dict[str, ASGIApp] = {}  #: paths that are answered before the application
         self.warned: set[str] = set()
-        self.turn = Turn()  #: what the connections hold back for a moment
         self.closed: Callable[[], None] = lambda: None  #: called whenever a connection is gone
         self.fields = b""
         self.now = loop.time()

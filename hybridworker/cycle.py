@@ -302,7 +302,7 @@ class RequestResponseCycle(ResponseWriter):
             if not done:
                 if self.expect_continue and self.state is WAITING:
                     self.expect_continue = False
-                    self.flow.write(CONTINUE)
+                    self.transport.write(CONTINUE)
                 self.owner.body_wanted()
             if self.event is None:
                 self.event = asyncio.Event()
@@ -360,7 +360,6 @@ class RequestResponseCycle(ResponseWriter):
         if self.state is WAITING or self.state is STARTED:
             self.status, self.headers, self.reason, self.keep_alive = status, [], None, False
             page = error_response(status, self.context.fields, body=self.method != "HEAD")
-            self.flow.flush()
             self.transport.write(page)
             self.complete()
         elif self.state is ABORTED:  # nobody is there to be told

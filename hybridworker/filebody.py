@@ -138,7 +138,6 @@ async def _send(response: FileResponse, part: FilePart, more: bool, settings: Se
     flow = response.flow
     announced = part.count
     head, response.head = response.head, b""
-    flow.flush()
     if response.chunked:
         head += b"%x\r\n" % announced
     try:

@@ -76,7 +76,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         context = self.context
         self.transport = cast(asyncio.Transport, transport)
-        self.flow = FlowControl(self.transport, context.turn)
+        self.flow = FlowControl(self.transport)
         self.connect(self.transport)
         self.parser = httptools.HttpRequestParser(self)
         self.deadline = self.loop.time() + context.settings.header_timeout
@@ -96,7 +96,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self._parse(data)
 
     def eof_received(self) -> bool:
-        self.flow.flush()
         if self.cycle is None or self.waiting or self.tls is not None:
             return False  # the transport closes itself
         # A half-closed client and one that has gone look the same: what was begun goes on for a while.
@@ -143,7 +142,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                 self._expire(self.deadline)
 
     def abort(self) -> None:
-        self.flow.flush()
         self.transport.abort()
 
     # -- called by the cycle
@@ -205,7 +203,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             return
         self.state = CLOSING
         self.pending = b""
-        self.flow.flush()
         if linger and self.tls is None and not self.eof:
             self.deadline = self.loop.time() + LINGER
             self.transport.write_eof()
@@ -396,7 +393,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self._keep_framing()
             return rest
         context = self.context
-        self.flow.flush()
         protocol = websocket.WebSocketProtocol(context, self.flow, self.upgraded, self.parser.get_method())
         context.connections.discard(self)
         context.connections.add(protocol)
@@ -431,7 +427,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         cycle = self.cycle
         if cycle is None:
             body = not self.head.startswith(b"HEAD ")
-            self.flow.flush()
             self.transport.write(error_response(error.status, context.fields, body=body))
             context.responses[error.status // 100] += 1
             if context.access is not None and (scope := self.refused()) is not None:

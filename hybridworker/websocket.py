@@ -293,7 +293,6 @@ class WebSocketProtocol(asyncio.Protocol):
         head, payload = self.reader.encode(text, data)
         if len(payload) > JOIN_MAX:
             self.sent += len(head) + len(payload)
-            self.flow.flush()
             self.transport.writelines([head, payload])
         else:
             self._write(head + payload)
@@ -386,7 +385,6 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.state is OPEN:
             self.state = REMOTE_CLOSING
         self.close_by = self.context.loop.time() + CLOSE_TIMEOUT
-        self.flow.flush()
         self.transport.close()  # RFC 6455 7.1.1: the server closes first
 
     def _wake(self) -> None:
@@ -398,15 +396,8 @@ class WebSocketProtocol(asyncio.Protocol):
     # -- writing and ending
 
     def _write(self, data: bytes) -> None:
-        """Write ``data``, joined with the answers to messages that came together: each write is a system call."""
         self.sent += len(data)
-        flow = self.flow
-        if self.messages or flow.parts:
-            flow.write(data)
-            if not self.messages:
-                flow.flush()
-        else:
-            self.transport.write(data)
+        self.transport.write(data)
 
     def _tell(self, code: int, reason: str = "") -> None:
         """The connection has ended, for the application: it is told so when it has received everything else."""
@@ -434,7 +425,6 @@ class WebSocketProtocol(asyncio.Protocol):
         self.state = state
         self._tell(1006)
         self.reader.ignore()
-        self.flow.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self.flow.resume_reading()

@@ -169,7 +169,7 @@ class ResponseWriter:
         if whole and self.head and size <= JOIN_MAX:
             # A short body in one part, as most are: the same as below, in one step.
             self.remaining, self.sent = 0, size
-            self.flow.finish(self.head + body)
+            self.transport.write(self.head + body)
             self.complete()
             return
         last = b""  #: what frames the end
@@ -196,23 +196,20 @@ class ResponseWriter:
                 last += LAST_CHUNK
         else:
             self.sent += size
-        self._write(body, last, more)
+        self._write(body, last)
         self.body_sent(more)
 
-    def _write(self, body: bytes, last: bytes, more: bool) -> None:
+    def _write(self, body: bytes, last: bytes) -> None:
         """Write a part of the body between the head, where that is still held back, and its framing."""
-        head, flow = self.head, self.flow
+        head = self.head
         if head:
             self.head = b""
         if len(body) > JOIN_MAX:
-            flow.flush()
             self.transport.writelines([head, body, last])
             return
         data = head + body + last
-        if not more:
-            flow.finish(data)
-        elif data:
-            flow.write(data)
+        if data:
+            self.transport.write(data)
 
     def body_sent(self, more: bool) -> None:
         """A part of the body was written: on to the next state."""
@@ -236,7 +233,7 @@ class ResponseWriter:
         if not self.http10 and self.state is not BODY:
             if status == 100:
                 self.expect_continue = False  # the client has been told to go on
-            self.flow.write(status_line(status) + block + b"\r\n")
+            self.transport.write(status_line(status) + block + b"\r\n")
 
     def send_trailers(self, message: Message) -> None:
         block = encode_trailers(message.get("headers", ()))
@@ -245,7 +242,6 @@ class ResponseWriter:
         if message.get("more_trailers", False):
             return
         if self.chunked:
-            self.flow.flush()
             self.transport.write(b"0\r\n%b\r\n" % self.head)
         self.head = b""
         self.complete()

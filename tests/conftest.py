@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator
 
 import pytest
-
-from hybridworker import flow
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +16,3 @@ def no_thread_left() -> Iterator[None]:
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
         assert not thread.is_alive(), f"{thread.name} was left behind"
-
-
-@pytest.fixture
-def timeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A turn of the loop may take as long as it wants: what is held back until its end is, on a slow machine too."""
-    monkeypatch.setattr(flow, "CORK_TIME", math.inf)

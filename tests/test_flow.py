@@ -8,9 +8,8 @@ import socket
 
 import pytest
 
-from hybridworker import flow as module
 from hybridworker.errors import ClientDisconnected
-from hybridworker.flow import FlowControl, Turn
+from hybridworker.flow import FlowControl
 from tests.fakes import FakeTransport
 
 
@@ -171,130 +170,6 @@ def test_readable_is_false_where_nothing_can_be_asked(kind: str) -> None:
         closed.close()
         transport.info["socket"] = {"none": None, "closed": closed, "no socket": null}[kind]
         assert not FlowControl(transport).readable()
-
-
-@pytest.mark.usefixtures("timeless")
-def test_writes_of_one_turn_are_joined() -> None:
-    """The first goes out at once, the others together when the loop turns."""
-    transport = FakeTransport()
-
-    async def main() -> None:
-        flow = FlowControl(transport)
-        for part in (b"a", b"b", b"c"):
-            flow.write(part)
-        assert transport.writes == [b"a"]
-        await asyncio.sleep(0)
-        assert transport.writes == [b"a", b"bc"]
-        flow.write(b"d")
-        assert transport.writes[-1] == b"d"
-
-    asyncio.run(main())
-
-
-@pytest.mark.usefixtures("timeless")
-def test_responses_of_one_turn_go_out_at_its_end() -> None:
-    """One behind the other, so that the peer wakes once; the first at once, so that a lonely one does not wait."""
-    turn = Turn()
-    transports = [FakeTransport() for _ in range(4)]
-
-    async def main() -> None:
-        flows = [FlowControl(transport, turn) for transport in transports]
-        for flow in flows[:3]:
-            flow.finish(b"response")
-        flows[3].write(b"part")  # of a stream: its first part in this turn, which goes out
-        flows[3].finish(b" end")
-        flows[2].finish(b" and another")
-        assert [transport.sent for transport in transports] == [b"response", b"", b"", b"part"]
-        await asyncio.sleep(0)
-        assert [transport.sent for transport in transports] == [
-            b"response", b"response", b"response and another", b"part end",
-        ]  # fmt: skip
-        assert [len(transport.writes) for transport in transports] == [1, 1, 1, 2]
-        flows[1].finish(b" next")
-        assert transports[1].sent == b"response next"
-
-    asyncio.run(main())
-
-
-def test_a_turn_that_takes_long_holds_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one application computes, the others' responses do not wait for it."""
-    turn = Turn()
-    transports = [FakeTransport() for _ in range(3)]
-    now = [1.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-
-    async def main() -> None:
-        flows = [FlowControl(transport, turn) for transport in transports]
-        flows[0].finish(b"a")
-        flows[1].finish(b"b")
-        assert transports[1].sent == b""
-        now[0] += 1
-        flows[2].finish(b"c")
-        assert [transport.sent for transport in transports] == [b"a", b"b", b"c"]
-
-    asyncio.run(main())
-
-
-@pytest.mark.usefixtures("timeless")
-def test_a_large_response_is_not_held_back() -> None:
-    """Memory is bounded: with many connections it would be a megabyte a turn."""
-    turn = Turn()
-    large = FakeTransport()
-
-    async def main() -> None:
-        FlowControl(FakeTransport(), turn).finish(b"first")
-        FlowControl(large, turn).finish(b"x" * (module.CORK_MAX + 1))
-        assert large.sent
-
-    asyncio.run(main())
-
-
-@pytest.mark.usefixtures("timeless")
-def test_what_is_held_back_is_bounded() -> None:
-    """Above the bound it goes out before the loop turns."""
-    transport = FakeTransport()
-
-    async def main() -> None:
-        flow = FlowControl(transport)
-        flow.write(b"a")
-        flow.write(b"b" * (module.CORK_MAX + 1))
-        assert len(transport.writes) == 2
-
-    asyncio.run(main())
-
-
-def test_a_stream_goes_on_while_the_loop_does_not_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An application that computes between its writes is not held up by them."""
-    transport = FakeTransport()
-    now = [1.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-
-    async def main() -> None:
-        flow = FlowControl(transport)
-        flow.write(b"a")
-        flow.write(b"b")
-        assert transport.writes == [b"a"]
-        now[0] += 1
-        flow.write(b"c")
-        assert transport.writes == [b"a", b"bc"]
-
-    asyncio.run(main())
-
-
-@pytest.mark.usefixtures("timeless")
-def test_what_is_held_back_for_a_lost_peer_is_dropped() -> None:
-    """A closed transport takes nothing."""
-    transport = FakeTransport()
-
-    async def main() -> None:
-        flow = FlowControl(transport)
-        flow.write(b"a")
-        flow.write(b"b")
-        flow.lose()
-        await asyncio.sleep(0)
-        assert transport.writes == [b"a"]
-
-    asyncio.run(main())
 
 
 def test_a_cancelled_drain_leaves_no_waiter() -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from hybridworker.asgi import Receive, Scope, Send
-from hybridworker.flow import FlowControl
-from hybridworker.http11 import CLOSED, CLOSING, IDLE, NEW
+from hybridworker.http11 import CLOSED, CLOSING, IDLE, NEW, HTTPProtocol
 from tests.fakes import FakeTransport
 from tests.harness import GET, HELLO, Recorder, Wire, body, echo, responder, settle, start, wire
 
@@ -62,31 +61,33 @@ def test_an_application_that_waits_for_nothing_costs_no_turn_of_the_loop() -> No
         w.loop.run_until_complete(main(w))
 
 
+def test_all_of_a_response_is_out_when_send_returns() -> None:
+    """The application may block behind any of its ``send()`` calls."""
+    seen: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in (start(200), body(b"a", True), body(b"b", True), body(b"")):
+            before = len(w.sent)
+            await send(message)
+            seen.append(w.sent[before:])
+
+    with wire(app) as w:
+        w.feed(GET)
+        assert seen[0] == b""  # the head waits for the first part of the body
+        assert seen[1].endswith(b"\r\n\r\n1\r\na\r\n")
+        assert seen[2:] == [b"1\r\nb\r\n", b"0\r\n\r\n"]
+
+
 @begins_at_once
-@pytest.mark.usefixtures("timeless")
-@pytest.mark.parametrize(
-    ("event", "after"),
-    [
-        (lambda w: w.protocol.eof_received(), b""),
-        (lambda w: w.protocol.close(), b""),
-        (lambda w: w.protocol.abort(), b""),
-        (lambda w: w.protocol.data_received(b"no request\r\n\r\n"), b"HTTP/1.1 400 "),
-        (
-            lambda w: w.protocol.data_received(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")),
-            CLOSING_ANSWER,
-        ),
-    ],
-    ids=["eof", "close", "abort", "bad request", "last request"],
-)
-def test_what_is_held_back_goes_out_before_anything_else(event: Any, after: bytes) -> None:
-    """A response waits for the end of the turn, and is neither lost nor overtaken."""
+def test_a_response_does_not_wait_for_the_requests_of_others() -> None:
+    """What came in the same turn of the loop and is served next may block."""
 
     async def main(w: Wire) -> None:
-        FlowControl(FakeTransport(), w.context.turn).finish(b"of another connection")
+        other = HTTPProtocol(w.context)
+        other.connection_made(FakeTransport())
+        other.data_received(GET)
         w.protocol.data_received(GET)
-        assert w.sent == b""
-        event(w)
-        assert w.sent.startswith(ANSWER + after)
+        assert w.sent == ANSWER
 
     with wire(HELLO) as w:
         w.loop.run_until_complete(main(w))
