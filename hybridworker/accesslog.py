@@ -35,6 +35,7 @@ from gunicorn import SERVER_SOFTWARE, glogging
 
 from .asgi import Headers, Scope
 from .environ import request_environ
+from .errors import WorkerExit
 
 #: The key of a scope under which a WSGI call leaves its environ: what the application and its middleware wrote
 #: there shows in the log, as it does with gunicorn's own workers.
@@ -187,21 +188,23 @@ class RequestHooks:
             try:
                 self.pre(self.worker, view)
                 view.apply()
-            except Exception:
+            except BaseException:
                 self.after(view, {}, None)
                 raise
         return view
 
     def after(self, view: RequestView | None, environ: dict[str, Any] | None, response: Any) -> None:
         """
-        Call ``post_request``. Raises nothing.
+        Call ``post_request``. Raises nothing but :class:`~.errors.WorkerExit`.
 
         Without an environ one is made from the scope; without a view :meth:`before` has raised.
         """
         try:
             if self.post is not None and view is not None:
                 self.post(self.worker, view, _environ(view.scope) if environ is None else environ, response)
-        except Exception:
+        except WorkerExit:
+            raise
+        except BaseException:  # of any kind: the response is out, and the worker goes on
             self.log.exception("Exception in post_request hook")
 
 
@@ -229,7 +232,9 @@ def access_writer(log: Any, cfg: Any) -> Callable[[Exchange], None] | None:
             took = timedelta(microseconds=int((time.monotonic() - exchange.started_at) * 1e6))
             scope = exchange.scope
             log.access(ResponseView(exchange), RequestView(scope), _environ(scope), took)
-        except Exception:
+        except WorkerExit:
+            raise
+        except BaseException:  # of any kind: the connection has to go on
             log.exception("Exception in the access log")
 
     return write
@@ -321,14 +326,16 @@ class AccessLog:
         self.second = 0
 
     def __call__(self, exchange: Exchange) -> None:
-        """Write the line. Raises nothing."""
+        """Write the line. Raises nothing but :class:`~.errors.WorkerExit`."""
         try:
             if self.logger.isEnabledFor(logging.INFO):
                 now = time.time()
                 if int(now) != self.second:
                     self._tick(int(now))
                 self._emit(self.atoms(exchange, int((time.monotonic() - exchange.started_at) * 1e6)), now)
-        except Exception:
+        except WorkerExit:
+            raise
+        except BaseException:  # of any kind: the connection has to go on
             self.log.error(traceback.format_exc())
 
     def atoms(self, exchange: Exchange, took: int) -> Atoms:

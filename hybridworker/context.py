@@ -56,6 +56,9 @@ class Cycle(Protocol):
 
     task: asyncio.Task[None] | None
 
+    def cancel(self) -> None:
+        """End the call. Its task is cancelled once, however often this is called."""
+
 
 class Hooks(Protocol):
     """gunicorn's ``pre_request`` and ``post_request``; what ``before`` returns is given back to ``after``."""
@@ -103,7 +106,6 @@ class WorkerContext:
         "cycles",
         "draining",
         "endpoints",
-        "exiting",
         "fields",
         "hooks",
         "idle_time",
@@ -175,8 +177,6 @@ class WorkerContext:
         self.idle_time = settings.keepalive  #: how long an idle connection is kept, in seconds
         self.keep_alive = settings.keepalive > 0  #: connections may outlive a response
         self.draining = False
-        #: the process is being left by a SystemExit, which passes through whatever it interrupts
-        self.exiting = False
         self.served = 0
         #: how many responses there were of each status class, 0 for those that nobody waited for
         self.responses = [0] * 10

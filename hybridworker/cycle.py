@@ -23,7 +23,13 @@ import time
 from .accesslog import ResponseView
 from .asgi import ASGIApp, Headers, Message, Scope
 from .context import Call, WorkerContext
-from .errors import ClientDisconnected, UnexpectedMessage, caused_by_disconnect
+from .errors import (
+    ClientDisconnected,
+    UnexpectedMessage,
+    caused_by_cancellation,
+    caused_by_disconnect,
+    passes_through,
+)
 from .filebody import send_file
 from .fleet import IN_FLIGHT
 from .flow import FlowControl
@@ -48,6 +54,7 @@ class RequestResponseCycle(ResponseWriter):
         "app",
         "buffered",
         "call",
+        "cancelled",
         "chunks",
         "delivered",
         "disconnected",
@@ -91,6 +98,7 @@ class RequestResponseCycle(ResponseWriter):
         self.started_at = context.now if self.access is None else time.monotonic()
         self.task: asyncio.Task[None] | None = None
         self.call: Call | None = None  #: a WSGI call that runs without a task
+        self.cancelled = False  #: this worker has cancelled the task
         self.state = WAITING
         self.keep_alive = keep_alive
         self.head = b""
@@ -142,7 +150,7 @@ class RequestResponseCycle(ResponseWriter):
             self.state = ABORTED
         self.end_of_input()
         if self.call is not None:
-            self._cancel()
+            self.cancel()
 
     def give_up(self) -> None:
         """The grace period is over: end the application, unless it is answering a half-closed peer."""
@@ -150,7 +158,7 @@ class RequestResponseCycle(ResponseWriter):
         if state is not ABORTED and self.context.is_wsgi:
             return  # a thread cannot be cancelled: it may as well answer
         if state is ABORTED or state is WAITING or state is STARTED:
-            self._cancel()
+            self.cancel()
 
     def refuse(self, status: int) -> None:
         """The body of the request is malformed: the peer gets ``status``, the application loses its client."""
@@ -161,12 +169,19 @@ class RequestResponseCycle(ResponseWriter):
         self.state = ABORTED
         self.end_of_input()
         if self not in self.context.cycles:
-            self._cancel()  # the application has not begun, and never will
+            self.cancel()  # the application has not begun, and never will
 
-    def _cancel(self) -> None:
-        # A second cancellation would interrupt the application while it cleans up after the first.
+    def cancel(self) -> None:
+        """
+        End the call: nobody waits for its response, or the worker's time is up.
+
+        Invariant: the task is cancelled once. A second cancellation would interrupt the
+        application while it cleans up after the first. ``Task.cancelling()`` cannot tell: it
+        also counts cancellations of the application's own, and forgets what was taken back.
+        """
         if self.task is not None:
-            if not self.task.cancelling():
+            if not self.cancelled:
+                self.cancelled = True
                 self.task.cancel()
         elif self.call is not None:
             self.call.cancel()
@@ -241,6 +256,8 @@ class RequestResponseCycle(ResponseWriter):
                 pass
             elif self.disconnected:  # and the application saw it, and had nothing more to say
                 context.log.debug("Client disconnected: %s %s", self.method, self.scope["path"])
+            elif self.cancelled:  # and the application swallowed it, to end early
+                context.log.debug("Request cancelled: %s %s", self.method, self.scope["path"])
             else:
                 context.log.error(
                     "Application returned without completing its response: %s %s (state %s, expected %s)",
@@ -249,14 +266,8 @@ class RequestResponseCycle(ResponseWriter):
                     self.state.name,
                     expected(RESPONSE, self.state),
                 )
-        except asyncio.CancelledError:
-            if self.task is not None and self.task.cancelling():
-                # The client left and the grace period is over, or the worker is leaving and its time is up.
-                context.log.debug("Request cancelled: %s %s", self.method, self.scope["path"])
-            else:
-                context.log.exception("Error handling request %s %s", self.method, self.scope["path"])
-        except (Exception, SystemExit, KeyboardInterrupt) as exc:
-            if not context.exiting:
+        except BaseException as exc:  # of any kind: nobody else would log it with its request
+            if not passes_through(exc):
                 self._failed(exc)
             elif self.task is not None:
                 raise
@@ -267,8 +278,12 @@ class RequestResponseCycle(ResponseWriter):
                 hooks.after(view, None, ResponseView(self))
 
     def _failed(self, exc: BaseException) -> None:
+        """Log what the application has raised."""
         if self.disconnected and caused_by_disconnect(exc):
             self.context.log.debug("Client disconnected: %s %s", self.method, self.scope["path"])
+        elif self.cancelled and caused_by_cancellation(exc):
+            # The client left and the grace period is over, or the worker is leaving and its time is up.
+            self.context.log.debug("Request cancelled: %s %s", self.method, self.scope["path"])
         else:
             self.context.log.exception("Error handling request %s %s", self.method, self.scope["path"], exc_info=exc)
 

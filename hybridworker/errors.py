@@ -9,12 +9,14 @@ Every exception of the package.
 * :class:`ClientDisconnected` - the peer has gone; raised out of ``send()``
 * :class:`LifespanFailed` - the application said, or showed, that it cannot start
 * :class:`WSGIError` - the WSGI application broke a rule of PEP 3333
+* :class:`WorkerExit` - the process is left at once; the only one that is no Exception
 
 An exception that becomes an answer knows its status, so nobody needs to look at its type.
 """
 
 from __future__ import annotations
 
+import asyncio
 import enum
 
 
@@ -67,19 +69,61 @@ class WSGIError(RuntimeError):
     """The WSGI application broke PEP 3333; the message names the rule."""
 
 
+class WorkerExit(SystemExit):
+    """
+    The process is left at once: QUIT, INT or ABRT.
+
+    Raised by the signal handler, out of whatever it interrupts. It has a name of its own
+    because a SystemExit of the application's ends the request that raised it, and no more.
+    """
+
+
 def caused_by_disconnect(exc: BaseException | None) -> bool:
     """
     Whether ``exc`` is our own :class:`ClientDisconnected`, or says that it was raised because of it.
 
-    Frameworks wrap it: with ``raise ... from``, and task groups in a group. What was merely
-    raised while it was handled is an error of its own, a NameError in ``except OSError``
-    say, unless its very name tells: Starlette raises its ClientDisconnect, and its
-    WebSocketDisconnect, without ``from``.
+    What was merely raised while it was handled is an error of its own, a NameError in
+    ``except OSError`` say, unless its very name tells: Starlette raises its ClientDisconnect,
+    and its WebSocketDisconnect, without ``from``.
     """
-    while exc is not None:
-        if isinstance(exc, ClientDisconnected):
+    return _caused_by(exc, ClientDisconnected)
+
+
+def caused_by_cancellation(exc: BaseException | None) -> bool:
+    """
+    Whether ``exc`` is no more than the end of a call that this worker has cancelled.
+
+    To be asked about such a call only: one that cancels itself has failed. A task group may
+    hold disconnects beside the cancellations. A TimeoutError is an error of its own, although
+    it is made of a CancelledError: a timer of the application has expired, in its cleaning up
+    say. (``asyncio.timeout`` makes none of a cancellation that is not its own.)
+    """
+    return _caused_by(exc, asyncio.CancelledError, ClientDisconnected)
+
+
+def passes_through(exc: BaseException) -> bool:
+    """
+    Whether ``exc`` is raised in a call from outside and is no fault of the application.
+
+    The process is left, or the interpreter closes a coroutine whose loop has ended before
+    it. While the loop runs, a GeneratorExit is the application's own.
+    """
+    if isinstance(exc, GeneratorExit):
+        return asyncio._get_running_loop() is None
+    return _caused_by(exc, WorkerExit)
+
+
+def _caused_by(exc: BaseException | None, *kinds: type[BaseException]) -> bool:
+    """Frameworks wrap an exception: with ``raise ... from``, and task groups in a group."""
+    seen: set[int] = set()
+    while exc is not None and id(exc) not in seen:  # `raise exc from exc` is its own cause
+        if isinstance(exc, kinds):
             return True
         if isinstance(exc, BaseExceptionGroup):
-            return all(caused_by_disconnect(inner) for inner in exc.exceptions)
-        exc = exc.__cause__ or (exc.__context__ if "Disconnect" in type(exc).__name__ else None)
+            return all(_caused_by(inner, *kinds) for inner in exc.exceptions)
+        seen.add(id(exc))
+        cause = exc.__cause__ or (exc.__context__ if "Disconnect" in type(exc).__name__ else None)
+        if isinstance(exc, TimeoutError) and isinstance(cause, asyncio.CancelledError):
+            return False
+        exc = cause
     return False

@@ -18,7 +18,7 @@ import contextvars
 
 from .asgi import ASGI_VERSION, LIFESPAN_SPEC_VERSION, Message, Scope
 from .context import WorkerContext
-from .errors import InvalidMessage, LifespanFailed, UnexpectedMessage
+from .errors import InvalidMessage, LifespanFailed, UnexpectedMessage, caused_by_cancellation, passes_through
 from .states import LIFESPAN, LifespanState, expected
 
 NEW, STARTING, STARTED = LifespanState.NEW, LifespanState.STARTING, LifespanState.STARTED
@@ -37,7 +37,18 @@ class Lifespan:
     not know the scope is served all the same, with ``on`` that is a failure.
     """
 
-    __slots__ = ("answered", "asked", "context", "leaving", "message", "mode", "state", "task", "variables")
+    __slots__ = (
+        "abandoned",
+        "answered",
+        "asked",
+        "context",
+        "leaving",
+        "message",
+        "mode",
+        "state",
+        "task",
+        "variables",
+    )
 
     def __init__(self, context: WorkerContext, mode: str = "auto") -> None:
         self.context = context
@@ -45,6 +56,7 @@ class Lifespan:
         self.state = NEW
         self.message = ""  #: the application's reason for a failure
         self.asked = False  #: the application received ``lifespan.startup``
+        self.abandoned = False  #: this worker has cancelled the task
         self.answered = asyncio.Event()  #: set for the worker: the state changed, or the task ended
         self.leaving = asyncio.Event()  #: set for the application: ``lifespan.shutdown`` is due
         self.variables = contextvars.copy_context()
@@ -100,6 +112,7 @@ class Lifespan:
     async def abandon(self) -> None:
         """End the application's task, whatever it is doing. It gets no shutdown event."""
         if self.task is not None:
+            self.abandoned = True
             self.task.cancel()
             await asyncio.wait([self.task], timeout=1)
 
@@ -112,14 +125,11 @@ class Lifespan:
         try:
             await self.context.app(scope, self._receive, self._send)
             self._ended(None)
-        except (Exception, SystemExit, KeyboardInterrupt) as exc:
-            if self.context.exiting:
+        except BaseException as exc:  # of any kind: startup would wait for ever, and nobody else would log it
+            if passes_through(exc):
                 raise
-            self._ended(exc)
-        except asyncio.CancelledError as exc:
-            if self.task is not None and self.task.cancelling():
-                raise
-            self._ended(exc)
+            if not self.abandoned or not caused_by_cancellation(exc):
+                self._ended(exc)
         finally:
             self.answered.set()
 

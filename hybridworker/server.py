@@ -314,8 +314,11 @@ class Server:
         waiters = [arrival.waiter for arrival in self.arrivals if arrival.waiter is not None]
         tasks: list[asyncio.Future[Any]] = [*self.context.tasks(), *waiters]
         cut = len(self.context.cycles)
-        for task in tasks:
-            task.cancel()
+        for waiter in waiters:
+            waiter.cancel()
+        for cycle in list(self.context.cycles):
+            if cycle.task is not None:
+                cycle.cancel()
         for connection in list(self.context.connections):
             connection.abort()
         for cycle in list(self.context.cycles):

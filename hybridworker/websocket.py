@@ -23,7 +23,14 @@ from typing import Any
 from .accesslog import ResponseView
 from .asgi import Headers, Message, Scope
 from .context import WorkerContext
-from .errors import ClientDisconnected, ProtocolError, UnexpectedMessage, caused_by_disconnect
+from .errors import (
+    ClientDisconnected,
+    ProtocolError,
+    UnexpectedMessage,
+    caused_by_cancellation,
+    caused_by_disconnect,
+    passes_through,
+)
 from .fleet import IN_FLIGHT
 from .flow import LINGER, FlowControl
 from .handshake import Denial, accept_response, check_handshake, refusal, values
@@ -71,7 +78,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "early", "key", "method", "scope", "started_at",  # the request
         "denial", "extensions", "headers", "reason", "sent", "status",  # the response
         "behind", "messages", "reader", "waiters",  # what comes
-        "dismissed", "end", "task", "told",  # the application
+        "cancelled", "dismissed", "end", "task", "told",  # the application
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext, flow: FlowControl, scope: Scope, method: bytes) -> None:
@@ -85,6 +92,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.reason: bytes | None = None
         self.headers: Headers = []
         self.task: asyncio.Task[None] | None = None
+        self.cancelled = False  #: this worker has cancelled the task
         self.key = self.extensions = self.early = b""  # early: what comes before the application accepts
         self.denial: Denial | None = None
         self.reader = frames.MessageReader(context.settings.websocket_max_message_size)
@@ -149,7 +157,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.leaving.cancel()
         self.context.connections.discard(self)
         if self.task is not None and not self.task.done() and not self.dismissed:
-            self.context.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._give_up, self.task)
+            self.context.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._give_up)
         self.status = self.status or CLIENT_LEFT
         self.context.responses[self.status // 100] += 1
         if self.context.access is not None:
@@ -194,6 +202,12 @@ class WebSocketProtocol(asyncio.Protocol):
     def abort(self) -> None:
         self.transport.abort()
 
+    def cancel(self) -> None:
+        """End the application, which is told so once: see :meth:`~.cycle.RequestResponseCycle.cancel`."""
+        if self.task is not None and not self.cancelled:
+            self.cancelled = True
+            self.task.cancel()
+
     # -- the application's side
 
     async def run(self) -> None:
@@ -207,31 +221,34 @@ class WebSocketProtocol(asyncio.Protocol):
             if hooks is not None:
                 view = hooks.before(self.scope)
             await context.app(self.scope, self.receive, self.send)
-            if self.state is CONNECTING or self.state is REJECTING:
+            if self.state is not CONNECTING and self.state is not REJECTING:
+                pass
+            elif self.cancelled:  # and the application swallowed it, to end early
+                context.log.debug("WebSocket cancelled: %s", self.scope["path"])
+            else:
                 text = "Application returned without answering a WebSocket handshake: %s (state %s, expected %s)"
                 context.log.error(text, self.scope["path"], self.state.name, expected(WEBSOCKET, self.state))
         except BaseException as exc:  # of any kind: nobody else would tell the client, or log it
-            if context.exiting or isinstance(exc, GeneratorExit):  # the process, or the loop, is being left
+            if passes_through(exc):
                 raise
-            code = self._failed(exc)
+            code = 1011
+            self._failed(exc)
         finally:
             del context.cycles[self]
             context.slot[IN_FLIGHT] = len(context.cycles)
-            self._application_ended(code)
+            self._application_ended(1012 if self.cancelled and context.draining else code)
             if hooks is not None and view is not None:
                 hooks.after(view, None, ResponseView(self))
 
-    def _failed(self, exc: BaseException) -> int:
-        """Log what the application has raised; returns the code to close with."""
+    def _failed(self, exc: BaseException) -> None:
+        """Log what the application has raised."""
         context, path = self.context, self.scope["path"]
-        cancelled = isinstance(exc, asyncio.CancelledError)
-        if cancelled and self.task is not None and self.task.cancelling():
-            context.log.debug("WebSocket cancelled: %s", path)
-        elif self.end is not None and caused_by_disconnect(exc):
+        if self.end is not None and caused_by_disconnect(exc):
             context.log.debug("WebSocket client disconnected: %s", path)
+        elif self.cancelled and caused_by_cancellation(exc):
+            context.log.debug("WebSocket cancelled: %s", path)
         else:
             context.log.exception("Error handling WebSocket %s", path, exc_info=exc)
-        return 1012 if cancelled and context.draining else 1011
 
     async def receive(self) -> Message:
         """The next event (ASGI WebSocket 2.5). After the last, ``websocket.disconnect`` for ever."""
@@ -334,13 +351,13 @@ class WebSocketProtocol(asyncio.Protocol):
         elif self.state is OPEN:
             self._close(code)
 
-    def _give_up(self, task: asyncio.Task[None]) -> None:
-        """The client has been gone for the grace period, and the application goes on."""
-        if task.done() or task.cancelling():  # a second cancellation would interrupt its cleaning up
+    def _give_up(self) -> None:
+        """The client has been gone for the grace period, and the application may go on."""
+        if self.task is None or self.task.done() or self.cancelled:
             return
         if self.told:
             self.context.log.warning("WebSocket cancelled while it cleans up behind its client: %s", self.scope["path"])
-        task.cancel()
+        self.cancel()
 
     # -- reading
 

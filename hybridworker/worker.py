@@ -40,7 +40,7 @@ from .accesslog import RequestHooks, access_writer
 from .application import Decision, Interface, advice, detect, single_callable
 from .asgi import ASGIApp
 from .context import WorkerContext
-from .errors import ConfigurationError, LifespanFailed
+from .errors import ConfigurationError, LifespanFailed, WorkerExit
 from .fleet import AGE, PID, REASONS, RECYCLED, STARTED, Board, Fleet, Slot, Standing, stand
 from .leaving import leave_without_threads
 from .lifespan import Lifespan
@@ -402,13 +402,11 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _exit(self, code: int, frame: FrameType | None, handler: Callable[[], None], hook: str) -> None:
         """
-        Call gunicorn's ``handler`` and raise SystemExit, out of ``frame``, which was interrupted.
+        Call gunicorn's ``handler`` and raise WorkerExit, out of ``frame``, which was interrupted.
 
         Some swallow it, so the loop is stopped as well. A weak reference's callback also prints it: not raised there.
         """
         self.exit_code = code
-        if hasattr(self, "context"):
-            self.context.exiting = True
         if self.loop is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.loop.stop)
         try:
@@ -419,7 +417,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             self.log.exception("Exception in %s hook", hook)
             self.exit_code = 1
         if frame is None or self.loop is None or frame.f_globals.get("__name__") not in ("weakref", "_weakrefset"):
-            sys.exit(self.exit_code)
+            raise WorkerExit(self.exit_code)
 
     def _loop_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         """Handlers that may wait for the loop; QUIT, INT and ABRT stay with gunicorn's plain ones."""

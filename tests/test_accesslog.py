@@ -23,6 +23,7 @@ from gunicorn.instrument.statsd import Statsd
 
 from hybridworker import accesslog
 from hybridworker.accesslog import ENVIRON, AccessLog, Refused, RequestHooks, RequestView, ResponseView, access_writer
+from hybridworker.errors import WorkerExit
 from tests.fakes import FakeLog
 
 ATOMS = ["h", "l", "u", "t", "r", "s", "m", "U", "q", "H", "b", "B", "f", "a", "T", "D", "M", "L", "p"]
@@ -789,15 +790,77 @@ def test_an_exception_of_pre_request_goes_on_after_post_request(bench: Bench) ->
     assert calls == [({}, None)]
 
 
-def test_an_exception_of_post_request_is_logged(bench: Bench) -> None:
-    """It is swallowed: the response is out."""
+class Unusual(BaseException):
+    """No Exception."""
+
+
+#: Out of a hook or a logger all of them are errors of its own.
+OF_ANY_KIND = pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, Unusual])
+
+
+def raises(kind: type[BaseException]) -> Callable[..., Any]:
+    """A function, with the parameters that both hooks are called with, that raises."""
 
     def fail(worker: Any, req: Any) -> None:
-        raise ValueError("too late")
+        raise kind("too late")
 
-    hooks = hooks_of(bench, post_request=fail)
+    return fail
+
+
+@OF_ANY_KIND
+def test_an_exception_of_post_request_is_logged(bench: Bench, kind: type[BaseException]) -> None:
+    """It is swallowed: the response is out."""
+    hooks = hooks_of(bench, post_request=raises(kind))
     hooks.after(hooks.before(scope_of(REQUESTS["plain"])), {}, None)
     assert "Exception in post_request hook\nTraceback" in bench.errors.read_text()
+
+
+@OF_ANY_KIND
+def test_whatever_pre_request_raises_post_request_is_called(bench: Bench, kind: type[BaseException]) -> None:
+    """As under gunicorn's own workers."""
+    calls: list[Any] = []
+    hooks = hooks_of(bench, pre_request=raises(kind), post_request=lambda worker, req, env, resp: calls.append(resp))
+    with pytest.raises(kind):
+        hooks.before(scope_of(REQUESTS["plain"]))
+    assert calls == [None]
+
+
+def failing(bench: Bench, kind: type[BaseException], custom: bool) -> Callable[[Any], None]:
+    """A writer whose logger is of a class that raises, or has a filter that does."""
+
+    def fail(*args: Any) -> Any:
+        raise kind("too late")
+
+    if custom:
+        return bench.writer(type("Failing", (glogging.Logger,), {"access": fail}))
+    writer = bench.writer()
+    assert isinstance(writer, AccessLog)
+    writer.logger.addFilter(fail)
+    return writer
+
+
+@OF_ANY_KIND
+@pytest.mark.parametrize("custom", [False, True])
+def test_whatever_the_access_log_raises_is_logged(bench: Bench, kind: type[BaseException], custom: bool) -> None:
+    """By a filter, or by a logger of another class: the response is out, and the connection has to go on."""
+    write(failing(bench, kind, custom), Exchange(scope_of(REQUESTS["plain"])))
+    assert f"{kind.__name__}: too late" in bench.errors.read_text()
+
+
+def test_the_exit_of_the_process_passes_through_a_hook(bench: Bench) -> None:
+    """It interrupts whatever runs, and is no error of that."""
+    hooks = hooks_of(bench, post_request=raises(WorkerExit))
+    with pytest.raises(WorkerExit):
+        hooks.after(hooks.before(scope_of(REQUESTS["plain"])), {}, None)
+    assert bench.errors.read_text() == ""
+
+
+@pytest.mark.parametrize("custom", [False, True])
+def test_the_exit_of_the_process_passes_through_the_access_log(bench: Bench, custom: bool) -> None:
+    """The same."""
+    with pytest.raises(WorkerExit):
+        write(failing(bench, WorkerExit, custom), Exchange(scope_of(REQUESTS["plain"])))
+    assert bench.errors.read_text() == ""
 
 
 def change_everything(worker: Any, req: Any) -> None:

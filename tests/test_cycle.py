@@ -6,13 +6,16 @@ import asyncio
 import contextvars
 import enum
 import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import anyio
 import pytest
 
 from hybridworker.asgi import Message, Receive, Scope, Send
-from hybridworker.errors import ClientDisconnected, InvalidMessage, ResponseError, UnexpectedMessage
-from tests.harness import GET, HELLO, body, responder, start, wire
+from hybridworker.errors import ClientDisconnected, InvalidMessage, ResponseError, UnexpectedMessage, WorkerExit
+from tests.harness import GET, HELLO, Wire, body, responder, start, wire
 
 HTTP10 = b"GET / HTTP/1.0\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -740,31 +743,251 @@ def test_a_client_is_seen_to_leave_after_a_long_body() -> None:
         assert events[-1]["type"] == "http.disconnect"
 
 
-@pytest.mark.parametrize("error", [SystemExit(7), KeyboardInterrupt()])
-def test_c10_an_application_that_exits_ends_its_request_alone(error: BaseException) -> None:
-    """The worker goes on for all others."""
+class Unusual(BaseException):
+    """No Exception."""
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(
+    "error",
+    [
+        SystemExit(7),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        Unusual(),
+        asyncio.CancelledError(),
+        BaseExceptionGroup("", [asyncio.CancelledError()]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_c10_whatever_an_application_raises_ends_its_request_alone(error: BaseException, at_once: bool) -> None:
+    """One line with the request, at once; the task itself has nothing to complain of. The worker goes on."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if not at_once:
+            await asyncio.sleep(0)
         raise error
+
+    complaints: list[Any] = []
+    with wire(app) as w:
+        w.loop.set_exception_handler(lambda loop, context: complaints.append(context))
+        assert status(w.feed(GET)) == 500
+        assert w.log.lines == [("exception", "Error handling request GET /")]
+        assert not w.context.cycles
+    assert complaints == []
+
+
+def test_a_coroutine_that_is_thrown_away_is_not_logged() -> None:
+    """The interpreter closes those whose loop has ended before them."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await w.loop.create_future()
+
+    with wire(app) as w:
+        w.feed(GET)
+        cycle = w.protocol.cycle
+        thrown = cycle.run()
+        thrown.send(None)
+        thrown.close()
+        assert w.log.lines == []
+        w.context.cycles[cycle] = None  # there still is the other
+
+
+# -- cancellations
+
+
+async def cancel_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+def test_a_request_that_cancels_its_own_task_is_an_error() -> None:
+    """The task counts a cancellation, but it is not the server's."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await cancel_itself()
 
     with wire(app) as w:
         assert status(w.feed(GET)) == 500
-        assert len(w.log.at("exception")) == 1
+        assert w.log.lines == [("exception", "Error handling request GET /")]
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_one_that_has_cancelled_itself_before_is_given_up_all_the_same(gone: bool) -> None:
+    """After the grace period, whether the client has gone or has closed its side; once."""
+    events: list[str] = []
+    clean = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(asyncio.CancelledError):
+            await cancel_itself()
+        events.append("began")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            events.append("cancelled")
+            await clean.wait()
+            events.append("clean")
+
+    with wire(app, asgi_disconnect_grace_period=0) as w:
+        w.feed(GET)
+        assert events == ["began"]
+        cycle = w.protocol.cycle
+        if gone:
+            w.lose()
+        else:
+            w.eof()
+        until(w, lambda: len(events) == 2)
+        cycle.give_up()
+        cycle.cancel()
+        w.run()
+        assert events == ["began", "cancelled"]
+        clean.set()
+        w.run()
+        assert events == ["began", "cancelled", "clean"]
+        assert w.log.lines == [("debug", "Request cancelled: GET /")]
+
+
+def until(w: Wire, condition: Callable[[], bool]) -> None:
+    """Let time pass until ``condition`` holds."""
+    deadline = w.loop.time() + 10
+    while not condition():
+        assert w.loop.time() < deadline
+        w.loop.run_until_complete(asyncio.sleep(0.001))
+
+
+async def take_back(wait: Callable[[], Awaitable[Any]]) -> None:
+    try:
+        await wait()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        raise
+
+
+async def return_early(wait: Callable[[], Awaitable[Any]]) -> None:
+    with suppress(asyncio.CancelledError):
+        await wait()
+
+
+async def chain(wait: Callable[[], Awaitable[Any]]) -> None:
+    try:
+        await wait()
+    except asyncio.CancelledError as exc:
+        raise RuntimeError("the connection to the database is gone") from exc
+
+
+async def group(wait: Callable[[], Awaitable[Any]]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(chain(wait))
+
+
+async def fail(wait: Callable[[], Awaitable[Any]]) -> None:
+    try:
+        await wait()
+    finally:
+        raise ZeroDivisionError
+
+
+async def fail_in_group(wait: Callable[[], Awaitable[Any]]) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(fail(wait))
+        tasks.create_task(chain(wait))
+
+
+async def time_out(wait: Callable[[], Awaitable[Any]]) -> None:
+    try:
+        await wait()
+    finally:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("end", "excused"),
+    [
+        (take_back, True),
+        (return_early, True),
+        (chain, True),
+        (group, True),
+        (fail, False),
+        (fail_in_group, False),
+        (time_out, False),
+    ],
+)
+def test_what_an_application_makes_of_being_cancelled_is_no_error(end: Any, excused: bool) -> None:
+    """Unless it is an error of its own, in its cleaning up. The client is still there: it gets its 500."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await end(asyncio.Event().wait)
+
+    with wire(app) as w:
+        w.feed(GET)
+        w.protocol.cycle.cancel()
+        until(w, lambda: bool(w.sent))
+        assert status(w.sent) == 500
+        if excused:
+            assert w.log.lines == [("debug", "Request cancelled: GET /")]
+        else:
+            assert w.log.lines == [("exception", "Error handling request GET /")]
+
+
+@contextmanager
+def scope_of_anyio() -> Iterator[Callable[[], None]]:
+    with anyio.CancelScope() as scope:
+        yield scope.cancel
+
+
+@pytest.mark.parametrize("first", ["worker", "application"])
+@pytest.mark.parametrize("how", ["asyncio.timeout", "anyio", "itself"])
+def test_both_may_cancel_in_the_same_moment(how: str, first: str) -> None:
+    """A timer of the application's expires as the worker ends it: it does end, and is no error."""
+    expire: list[Callable[[], object]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if how == "asyncio.timeout":
+            async with asyncio.timeout(None) as timeout:
+                expire.append(lambda: timeout.reschedule(0))
+                await asyncio.Event().wait()
+        elif how == "anyio":
+            with scope_of_anyio() as cancel:
+                expire.append(cancel)
+                await asyncio.Event().wait()
+        else:
+            task = asyncio.current_task()
+            assert task is not None
+            expire.append(task.cancel)
+        await asyncio.Event().wait()
+
+    with wire(app) as w:
+        w.feed(GET)
+        acts = [w.protocol.cycle.cancel, *expire]
+
+        async def act() -> None:
+            for each in acts if first == "worker" else reversed(acts):
+                each()
+
+        w.loop.run_until_complete(act())
+        until(w, lambda: bool(w.sent))
+        assert w.log.lines == [("debug", "Request cancelled: GET /")]
 
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_the_exit_of_the_process_passes_through_a_request(at_once: bool) -> None:
     """QUIT, INT and ABRT are raised inside of whatever they interrupt; they stop the loop as well, and are no error."""
+    error = WorkerExit(0)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        raise SystemExit(0)
+        raise error
 
     with wire(app) as w:
-        w.context.exiting = True
         if at_once and sys.version_info >= (3, 12):  # nobody has the task: it would complain of an exception of its own
             w.feed(GET)
         else:
-            with pytest.raises(SystemExit):
+            with pytest.raises(WorkerExit):
                 w.feed(GET + GET)  # with more behind it, the first one waits for its turn
         assert w.log.lines == []
 

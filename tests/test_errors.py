@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -19,8 +19,11 @@ from hybridworker.errors import (
     ProtocolError,
     ResponseError,
     UnexpectedMessage,
+    WorkerExit,
     WSGIError,
+    caused_by_cancellation,
     caused_by_disconnect,
+    passes_through,
 )
 
 
@@ -61,8 +64,8 @@ def test_h44_errors_that_applications_catch_have_the_bases_they_expect(
 
 def test_every_exception_is_named_in_the_docstring() -> None:
     """The list at the top of the module is complete."""
-    names = [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert len(names) >= 8
+    names = [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, BaseException)]
+    assert len(names) >= 9
     assert [name for name in names if f":class:`{name}`" not in (errors.__doc__ or "")] == []
 
 
@@ -76,6 +79,7 @@ def raised(
 
 LEFT = ClientDisconnected("left")
 OTHER = ZeroDivisionError()
+CANCELLED = asyncio.CancelledError()
 
 
 @pytest.mark.parametrize(
@@ -104,6 +108,45 @@ OTHER = ZeroDivisionError()
 def test_h46_what_is_caused_by_a_disconnect(error: BaseException | None, expected: bool) -> None:
     """Frameworks wrap it, chain it and group it; a group with anything else in it, and a bug amid it, is an error."""
     assert caused_by_disconnect(error) is expected
+
+
+def test_an_exception_may_be_its_own_cause() -> None:
+    """``raise exc from exc`` is a mistake that is seen."""
+    error = RuntimeError()
+    assert not caused_by_disconnect(raised(error, cause=error))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OTHER, False),
+        (CANCELLED, True),
+        (BaseExceptionGroup("", [CANCELLED, LEFT]), True),
+        (BaseExceptionGroup("", [CANCELLED, OTHER]), False),
+        (raised(RuntimeError(), cause=CANCELLED), True),
+        (raised(RuntimeError(), context=CANCELLED), False),
+        (raised(TimeoutError(), cause=CANCELLED), False),
+        (raised(RuntimeError(), cause=raised(TimeoutError(), cause=CANCELLED)), False),
+        (raised(TimeoutError(), cause=LEFT), True),
+    ],
+)
+def test_what_is_caused_by_a_cancellation(error: BaseException, expected: bool) -> None:
+    """What passes it on, alone or beside disconnects; not the end of a timer, nor what fails while it cleans up."""
+    assert caused_by_cancellation(error) is expected
+
+
+@pytest.mark.parametrize("group", [lambda exc: exc, lambda exc: BaseExceptionGroup("", [exc])])
+def test_what_passes_through(group: Callable[[BaseException], BaseException]) -> None:
+    """The exit of the process, and the end of a coroutine whose loop has ended; no SystemExit of the application's."""
+
+    async def in_loop(exc: BaseException) -> bool:
+        return passes_through(exc)
+
+    assert passes_through(group(WorkerExit(0)))
+    assert asyncio.run(in_loop(group(WorkerExit(0))))
+    assert not passes_through(group(SystemExit(0)))
+    assert passes_through(GeneratorExit())
+    assert not asyncio.run(in_loop(GeneratorExit()))
 
 
 def test_h46_starlette_raises_without_a_cause() -> None:

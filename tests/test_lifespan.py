@@ -12,11 +12,15 @@ import pytest
 from hybridworker import lifespan as module
 from hybridworker.asgi import ASGIApp, Receive, Scope, Send
 from hybridworker.context import WorkerContext
-from hybridworker.errors import InvalidMessage, LifespanFailed, UnexpectedMessage
+from hybridworker.errors import InvalidMessage, LifespanFailed, UnexpectedMessage, WorkerExit
 from hybridworker.lifespan import Lifespan
 from hybridworker.states import LifespanState
 from tests.fakes import FakeLog
 from tests.harness import make_settings
+
+
+class Unusual(BaseException):
+    """No Exception."""
 
 
 def live(app: ASGIApp, test: Callable[[Lifespan, WorkerContext, Any], Awaitable[None]], mode: str = "auto") -> FakeLog:
@@ -336,6 +340,9 @@ def test_wrong_messages_raise(messages: list[dict[str, Any]], error: type[Except
         (SystemExit(5), LifespanState.FAILED),
         (KeyboardInterrupt(), LifespanState.FAILED),
         (asyncio.CancelledError(), LifespanState.UNSUPPORTED),
+        (GeneratorExit(), LifespanState.UNSUPPORTED),
+        (Unusual(), LifespanState.UNSUPPORTED),
+        (BaseExceptionGroup("", [Unusual()]), LifespanState.UNSUPPORTED),
     ],
 )
 def test_whatever_is_raised_in_startup_ends_it(error: BaseException, state: LifespanState) -> None:
@@ -356,15 +363,64 @@ def test_whatever_is_raised_in_startup_ends_it(error: BaseException, state: Life
     live(app, test)
 
 
+def test_a_lifespan_that_cancels_its_own_task_has_failed_as_well() -> None:
+    """In startup it is waited for no longer; later it is an error, at the time at which it happens."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if complete:
+            await send({"type": "lifespan.startup.complete"})
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.Event().wait()
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        await lifespan.startup()
+        assert lifespan.task is not None
+        await asyncio.wait([lifespan.task], timeout=10)
+        await lifespan.shutdown(5)
+
+    complete = False
+    warning = "Application raised in lifespan startup; serving it all the same"
+    assert live(app, test).lines == [("warning", warning)]
+    complete = True
+    assert live(app, test).lines == [("error", "Application raised in its lifespan")]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_the_worker_has_ended_is_no_error(fails: bool) -> None:
+    """What the application makes of its cancellation is its own matter, unless it fails while it cleans up."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        async with asyncio.TaskGroup() as group:
+            group.create_task(end())
+            await asyncio.Event().wait()
+
+    async def end() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as exc:
+            raise RuntimeError from None if fails else exc
+
+    async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        await lifespan.startup()
+        await lifespan.shutdown(0)
+
+    late = ("error", "Application shutdown was not complete after 0.0 s")
+    assert live(app, test).lines == [late, *[("error", "Application raised in its lifespan")] * fails]
+
+
 def test_the_exit_of_the_process_passes_through_startup() -> None:
     """QUIT and INT are raised inside of whatever they interrupt."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        raise SystemExit(0)
+        raise WorkerExit(0)
 
     async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
-        context.exiting = True
         await lifespan.startup()
 
-    with pytest.raises(SystemExit):
+    with pytest.raises(WorkerExit):
         live(app, test)

@@ -465,6 +465,32 @@ def test_drain_cuts_what_is_not_finished_in_time() -> None:
     serve(test, app=Gate())
 
 
+def test_what_cleans_up_is_not_interrupted_by_the_cut() -> None:
+    """A request that was given up before has a second for it, like the others."""
+    events: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            events.append("cancelled")
+            await asyncio.sleep(0.01)
+            events.append("clean")
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        _, writer = await site.client()
+        writer.write(GET)
+        await site.until(lambda: bool(site.context.cycles))
+        [cycle] = site.context.cycles
+        cycle.cancel()
+        await site.until(lambda: bool(events))
+        assert await site.server.drain(site.loop.time()) == 1
+        assert events == ["cancelled", "clean"]
+
+    serve(test, app=app)
+
+
 def test_drain_waits_for_background_work() -> None:
     """What an application does behind its response is work in flight."""
     done: list[bool] = []

@@ -23,7 +23,7 @@ import hybridworker
 from hybridworker import websocket
 from hybridworker.asgi import ASGIApp, Message, Receive, Scope, Send
 from hybridworker.context import WorkerContext
-from hybridworker.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage
+from hybridworker.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage, WorkerExit
 from hybridworker.flow import FlowControl
 from hybridworker.frames import DEFLATE_MIN, HIGH_WATER, OVERHEAD
 from hybridworker.states import WEBSOCKET, WebSocketState, expected
@@ -971,7 +971,15 @@ class Unusual(BaseException):
 
 @pytest.mark.parametrize(
     "exc",
-    [Unusual(), BaseExceptionGroup("", [Unusual(), ValueError()]), SystemExit(3), KeyboardInterrupt()],
+    [
+        Unusual(),
+        BaseExceptionGroup("", [Unusual(), ValueError()]),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        asyncio.CancelledError(),
+        BaseExceptionGroup("", [asyncio.CancelledError()]),
+    ],
     ids=lambda exc: type(exc).__name__,
 )
 def test_w21_so_is_an_exception_of_any_kind(exc: BaseException) -> None:
@@ -990,8 +998,7 @@ def test_the_exit_of_the_process_passes_through() -> None:
     """It is no fault of the application that it was interrupted."""
     app = App(listen=False)
     with peer(app) as there:
-        there.context.exiting = True
-        app.error = Unusual()
+        app.error = BaseExceptionGroup("", [WorkerExit(0)])
         app.leave.set()
         there.run()
         assert there.protocol.task is not None
@@ -1035,18 +1042,54 @@ def test_a_cancelled_application_is_no_error(draining: bool, code: int) -> None:
     app = App()
     with peer(app) as there:
         there.context.draining = draining
-        assert there.protocol.task is not None
-        there.protocol.task.cancel()
+        there.protocol.cancel()
         there.run()
         assert there.close_code == code
         assert there.log.lines == [("debug", "WebSocket cancelled: /path")]
 
 
-def test_an_application_that_raises_cancelled_error_is_one() -> None:
-    """Nobody cancelled it."""
-    with peer(_raise(asyncio.CancelledError(), ACCEPT)) as there:
+@pytest.mark.parametrize("draining", [False, True])
+def test_an_application_that_cancels_its_own_task_is_one(draining: bool) -> None:
+    """The task counts a cancellation, but it is not this worker's."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(ACCEPT)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await leave.wait()
+
+    leave = asyncio.Event()
+    with peer(app) as there:
+        there.context.draining = draining
+        there.run()
         assert there.close_code == 1011
-        assert there.log.at("exception") == ["Error handling WebSocket /path"]
+        assert there.log.lines == [("exception", "Error handling WebSocket /path")]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (None, ("debug", "WebSocket cancelled: /path")),
+        (BaseExceptionGroup("", [asyncio.CancelledError()]), ("debug", "WebSocket cancelled: /path")),
+        (RuntimeError("boom"), ("exception", "Error handling WebSocket /path")),
+    ],
+)
+def test_what_becomes_of_a_cancellation(error: BaseException | None, line: tuple[str, str]) -> None:
+    """What only passes it on, or swallows it, is no error; what fails while it cleans up is one."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if error is not None:
+                raise error from None
+
+    with peer(app) as there:
+        there.protocol.cancel()
+        there.run()
+        assert there.head.startswith(b"HTTP/1.1 500 ")
+        assert there.log.lines == [line]
 
 
 # -- signs of life
@@ -1398,7 +1441,7 @@ def test_an_application_that_does_not_notice_is_cancelled() -> None:
         there.lose()
         while not cancelled:
             there.run()
-        there.protocol._give_up(task)
+        there.protocol._give_up()
         there.run()
         assert not task.done()
         clean.set()
@@ -1406,6 +1449,30 @@ def test_an_application_that_does_not_notice_is_cancelled() -> None:
         assert task.done()
         assert cancelled == ["once"]
         assert there.log.lines == [("debug", "WebSocket cancelled: /path")]
+
+
+def test_one_that_has_cancelled_itself_before_is_cancelled_all_the_same() -> None:
+    """The task counts its own."""
+    cancelled: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(ACCEPT)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        for count in ("by itself", "by the worker"):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(count)
+
+    with peer(app, asgi_disconnect_grace_period=0.0) as there:
+        task = there.protocol.task
+        assert task is not None
+        there.lose()
+        there.loop.run_until_complete(asyncio.wait([task], timeout=10))
+        assert cancelled == ["by itself", "by the worker"]
+        assert there.log.lines == []
 
 
 def test_one_that_is_cancelled_while_it_cleans_up_is_shown() -> None:
@@ -1432,7 +1499,7 @@ def test_one_that_has_cleaned_up_in_time_is_not() -> None:
         assert task is not None
         there.lose()
         assert app.events[-1] == DISCONNECT_1006
-        there.protocol._give_up(task)
+        there.protocol._give_up()
         there.run()
         assert there.log.lines == []
 
