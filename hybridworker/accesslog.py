@@ -18,6 +18,7 @@ configuration replace handlers at any time.
 from __future__ import annotations
 
 import asyncio
+import dis
 import logging
 import os
 import re
@@ -322,6 +323,7 @@ class AccessLog:
         self.needs_environ = bool(self.environ_names) or not keys.isdisjoint("mUqH")
         #: "-" is shown for an atom that is missing, and for one that there is not
         self.constants: dict[str, Any] = dict.fromkeys(keys, "-") | {"p": f"<{os.getpid()}>"}
+        self.line = _line_of_call(glogging.Logger.access, "info")
         self.record: dict[str, Any] | None = None
         self.second = 0
 
@@ -398,7 +400,7 @@ class AccessLog:
 
     def _make_record(self, args: Any) -> logging.LogRecord:
         code = glogging.Logger.access.__code__
-        where = (code.co_filename, code.co_firstlineno)
+        where = (code.co_filename, self.line)
         return self.logger.makeRecord(self.logger.name, logging.INFO, *where, self.format, args, None, code.co_name)
 
     def _emit(self, atoms: Atoms, now: float) -> None:
@@ -445,6 +447,12 @@ def _escaped(value: Any) -> Any:
 
 def _text(value: bytes) -> str:
     return value.decode("latin-1")
+
+
+def _line_of_call(function: FunctionType, name: str) -> int:
+    """The line in which ``function`` calls the method ``name``: what a record made there shows as its own."""
+    found = (item.positions for item in dis.get_instructions(function) if item.argval == name)
+    return next((place.lineno for place in found if place and place.lineno), function.__code__.co_firstlineno)
 
 
 def _genuine(method: object, module: ModuleType) -> bool:

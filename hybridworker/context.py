@@ -4,7 +4,7 @@ WorkerContext: what all connections of a worker share.
 The application, the settings, the clock, the lifespan state, and the sets of
 connections and of requests in flight. Made once by :mod:`.worker`, in the
 worker's process; event loop side only. The rule one could break by accident: a
-request runs in a copy of :attr:`WorkerContext.base`, the context captured after
+request of ASGI runs in a copy of :attr:`WorkerContext.base`, the context captured after
 lifespan startup, never in the context of the callback that parsed it, or
 variables would leak from one request into the next.
 """
@@ -16,7 +16,7 @@ import contextvars
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .asgi import ASGIApp, Receive, Scope, Send
@@ -82,17 +82,16 @@ class Call(Protocol):
     def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> Awaitable[None]: ...
 
 
-Begin = Callable[[Scope, bytes, contextvars.Context, Callable[[], None]], Call]
+Begin = Callable[[Scope, bytes, Callable[[], None]], Call]
 
 
 class WorkerContext:
     """
     Shared by every connection of one worker.
 
-    ``server`` is the value of the Server field and ``server_cert`` the PEM of the TLS
-    certificate. ``max_requests`` is the number of requests after which ``recycle`` is called, once;
-    ``access`` writes a line for a finished request, and ``hooks`` are called around it;
-    each is None when nobody wants it.
+    ``server_cert`` is the PEM of the TLS certificate. ``max_requests`` is the number of
+    requests after which ``recycle`` is called, once; ``access`` writes a line for a finished
+    request, and ``hooks`` are called around it; each is None when nobody wants it.
     """
 
     __slots__ = (
@@ -119,7 +118,6 @@ class WorkerContext:
         "now",
         "recycle",
         "responses",
-        "server",
         "served",
         "short_head",
         "server_cert",
@@ -138,7 +136,6 @@ class WorkerContext:
         loop: asyncio.AbstractEventLoop,
         log: Log | None = None,
         is_wsgi: bool = False,
-        server: bytes = b"gunicorn",
         server_cert: str | None = None,
         access: Callable[[Any], None] | None = None,
         hooks: Hooks | None = None,
@@ -154,7 +151,6 @@ class WorkerContext:
         self.loop = loop
         self.log: Log = log if log is not None else logging.getLogger("hybridworker")
         self.is_wsgi = is_wsgi
-        self.server = server
         self.server_cert = server_cert
         self.access = access
         self.hooks = hooks
@@ -162,8 +158,8 @@ class WorkerContext:
         self.recycle = recycle
         #: lifespan state, copied shallowly into each scope
         self.state: dict[str, Any] = {}
-        #: the context that each request starts from
-        self.base = contextvars.copy_context()
+        #: the context that each request starts from; that of a WSGI call is its thread's
+        self.base = contextvars.Context() if is_wsgi else contextvars.copy_context()
         self.connections: set[Connection] = set()
         #: requests in flight, in order of arrival
         self.cycles: dict[Cycle, None] = {}
@@ -191,7 +187,7 @@ class WorkerContext:
     def tick(self, now: float) -> None:
         """Once a second: the clock, in loop time, and the Server and Date lines."""
         self.now = now
-        self.fields = default_fields(self.server, time.time())
+        self.fields = default_fields(self.settings.server, time.time())
 
     def count_request(self) -> None:
         """One more request begins; at ``max_requests`` the worker is asked to recycle."""
@@ -210,10 +206,6 @@ class WorkerContext:
         if message not in self.warned:
             self.warned.add(message)
             self.log.warning(message)
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``coroutine`` as a task in a fresh copy of the base context."""
-        return self.loop.create_task(coroutine, context=self.base.copy())
 
     def tasks(self) -> Iterator[asyncio.Task[None]]:
         """The tasks of the requests in flight."""

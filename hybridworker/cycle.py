@@ -34,7 +34,9 @@ from .filebody import send_file
 from .fleet import IN_FLIGHT
 from .flow import FlowControl
 from .response import CLIENT_LEFT, error_response
+from .scope import logged_target
 from .states import RESPONSE, RequestState, ResponseState, expected
+from .variables import variables_of
 from .writer import Owner, ResponseWriter
 
 WAITING, STARTED, BODY = ResponseState.WAITING, ResponseState.STARTED, ResponseState.BODY
@@ -62,6 +64,7 @@ class RequestResponseCycle(ResponseWriter):
         "scope",
         "started_at",
         "task",
+        "variables",
     )
 
     def __init__(
@@ -97,6 +100,7 @@ class RequestResponseCycle(ResponseWriter):
         # The clock of the last tick will do for a report; only the access log needs it exact.
         self.started_at = context.now if self.access is None else time.monotonic()
         self.task: asyncio.Task[None] | None = None
+        self.variables = context.base  #: the context of the task
         self.call: Call | None = None  #: a WSGI call that runs without a task
         self.cancelled = False  #: this worker has cancelled the task
         self.state = WAITING
@@ -207,15 +211,16 @@ class RequestResponseCycle(ResponseWriter):
         """
         context = self.context
         if context.begin is None or self.request is not RequestState.DONE or self.app is not context.app:
+            self.variables = variables = context.base.copy()
             if at_once and sys.version_info >= (3, 12):
-                self.task = asyncio.Task(self.run(), loop=context.loop, context=context.base.copy(), eager_start=True)
+                self.task = asyncio.Task(self.run(), loop=context.loop, context=variables, eager_start=True)
             else:
-                self.task = context.loop.create_task(self.run(), context=context.base.copy())
+                self.task = context.loop.create_task(self.run(), context=variables)
             return
         context.cycles[self] = None
         context.slot[IN_FLIGHT] = len(context.cycles)
         try:
-            self.call = context.begin(self.scope, self._take(), context.base.copy(), self._answered)
+            self.call = context.begin(self.scope, self._take(), self._answered)
         except RuntimeError as exc:  # no thread can be started
             self._failed(exc)
             self._over()
@@ -227,7 +232,7 @@ class RequestResponseCycle(ResponseWriter):
         body = call.whole()
         if body is None:
             self.app = call
-            self.task = self.context.loop.create_task(self.run(), context=self.context.base.copy())
+            self.task = self.context.loop.create_task(self.run())
             return
         try:
             if self.state is ABORTED:
@@ -255,14 +260,14 @@ class RequestResponseCycle(ResponseWriter):
             if self.state is COMPLETE or self.state is ABORTED:
                 pass
             elif self.disconnected:  # and the application saw it, and had nothing more to say
-                context.log.debug("Client disconnected: %s %s", self.method, self.scope["path"])
+                context.log.debug("Client disconnected: %s %s", self.method, logged_target(self.scope))
             elif self.cancelled:  # and the application swallowed it, to end early
-                context.log.debug("Request cancelled: %s %s", self.method, self.scope["path"])
+                context.log.debug("Request cancelled: %s %s", self.method, logged_target(self.scope))
             else:
                 context.log.error(
                     "Application returned without completing its response: %s %s (state %s, expected %s)",
                     self.method,
-                    self.scope["path"],
+                    logged_target(self.scope),
                     self.state.name,
                     expected(RESPONSE, self.state),
                 )
@@ -279,13 +284,15 @@ class RequestResponseCycle(ResponseWriter):
 
     def _failed(self, exc: BaseException) -> None:
         """Log what the application has raised."""
+        log, scope = self.context.log, self.scope
         if self.disconnected and caused_by_disconnect(exc):
-            self.context.log.debug("Client disconnected: %s %s", self.method, self.scope["path"])
+            log.debug("Client disconnected: %s %s", self.method, logged_target(scope))
         elif self.cancelled and caused_by_cancellation(exc):
             # The client left and the grace period is over, or the worker is leaving and its time is up.
-            self.context.log.debug("Request cancelled: %s %s", self.method, self.scope["path"])
+            log.debug("Request cancelled: %s %s", self.method, logged_target(scope))
         else:
-            self.context.log.exception("Error handling request %s %s", self.method, self.scope["path"], exc_info=exc)
+            run = variables_of(scope, self.variables).run
+            run(log.exception, "Error handling request %s %s", self.method, logged_target(scope), exc_info=exc)
 
     def _over(self) -> None:
         """The application is done with the request: the response ends, well or badly."""
@@ -386,7 +393,7 @@ class RequestResponseCycle(ResponseWriter):
             self._log()
 
     def _log(self) -> None:
-        """Write the access line, once."""
+        """Write the access line, once, in the variables of the call."""
         access, self.access = self.access, None
         if access is not None:
-            access(self)
+            variables_of(self.scope, self.variables).run(access, self)

@@ -213,7 +213,7 @@ class MessageReader:
         try:
             answer, extensions = self.core.process_extensions(headers)
         except InvalidHandshake as exc:
-            raise errors.ProtocolError(f"Sec-WebSocket-Extensions is malformed (RFC 6455 9.1): {exc}") from exc
+            raise errors.ProtocolError(f"Sec-WebSocket-Extensions is malformed (RFC 6455 9.1): {str(exc)!a}") from exc
         except ValueError:  # zlib has no window of 8 bits; websockets 17 and later decline the offer themselves
             return b""
         if answer is None:

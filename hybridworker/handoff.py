@@ -20,6 +20,7 @@ break by accident: the thread fills ``outbox`` before it sets ``final``, and tha
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -74,6 +75,7 @@ class Handoff:
         "sent",
         "start",
         "started",
+        "variables",
         # written by the loop
         "begun",
         "expects",
@@ -101,6 +103,7 @@ class Handoff:
     sent: int  #: bytes of body that were handed over
     start: Message | None  #: the head; set before anything is in the outbox
     started: bool  #: the head can no longer be changed
+    variables: contextvars.Context | None  #: of a call that has failed: those that are to be seen where that is logged
     begun: bool  #: the pool has, or has had, the call
     expects: bool  #: the client waits for a 100, or for a response, before it sends its body
     future: asyncio.Future[None] | None  #: what deliver() waits for
@@ -119,7 +122,7 @@ class Handoff:
         self.outbox = []
         self.sent = self.taken = 0
         self.start = self.length = self.error = self.hints = self.file = self.asked = self.inbox = None
-        self.future = self.ready = None
+        self.future = self.ready = self.variables = None
         self.begun = self.bodiless = self.ended = self.final = self.started = self.gone = self.missed = False
         self.posted = self.expects = self.unread = False
 
@@ -276,7 +279,7 @@ class Handoff:
         self.inbox.put(answer)
 
     def _fail(self) -> None:
-        error, self.error = self.error, None
+        error, self.error, self.variables = self.error, None, None
         try:
             if isinstance(error, Exception):
                 raise error
@@ -294,10 +297,10 @@ class Handoff:
         if self.file is not None:
             self.file["file"].close()
         error, self.error = self.error, None
+        variables, self.variables = self.variables or contextvars.Context(), None
         if error is not None and not caused_by_disconnect(error):
-            self.pool.loop.call_exception_handler(
-                {"message": f"Error handling request {self.label}, whose client has gone", "exception": error}
-            )
+            message = f"Error handling request {self.label}, whose client has gone"
+            variables.run(self.pool.loop.call_exception_handler, {"message": message, "exception": error})
 
     # -- thread side
 

@@ -422,15 +422,16 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         """Answer a request that cannot be served, log why, and close."""
         context = self.context
         peer = self.peer[0] if isinstance(self.peer, tuple) else "unix socket"
+        apart = context.base.copy()  # here may be the task of the request before it
         if not error.logged:
-            context.log.warning("Invalid request from ip=%s: %s", peer, error)
+            apart.run(context.log.warning, "Invalid request from ip=%s: %s", peer, error)
         cycle = self.cycle
         if cycle is None:
             body = not self.head.startswith(b"HEAD ")
             self.transport.write(error_response(error.status, context.fields, body=body))
             context.responses[error.status // 100] += 1
             if context.access is not None and (scope := self.refused()) is not None:
-                context.access(Refused(scope, error.status, context.now))
+                apart.run(context.access, Refused(scope, error.status, context.now))
             self.close(linger=True)
         else:  # the body is at fault
             self.waiting = False

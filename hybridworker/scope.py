@@ -9,6 +9,7 @@ of ``state`` are shared, as the specification wants.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -38,6 +39,8 @@ _HTTP: dict[str, Any] = dict.fromkeys(
     )
 )
 _HTTP["type"] = "http"
+
+_UNPRINTABLE = re.compile(rb"[^ -~]")
 
 
 def split_target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
@@ -81,6 +84,16 @@ def decode_path(raw_path: bytes) -> str:
     return unquote_to_bytes(raw_path).decode("utf-8", "replace")
 
 
+def logged_target(scope: Scope) -> str:
+    """
+    Return the request target as received, for a line of a log.
+
+    What is not printable ASCII is escaped. A decoded path may hold line breaks, which would forge lines.
+    """
+    target: bytes = scope["hybridworker.target"]
+    return _UNPRINTABLE.sub(lambda match: b"\\x%02x" % ord(match[0]), target).decode("ascii")
+
+
 def normal_address(address: object, server: bool = False) -> Address:
     """
     A socket address as scopes show it.
@@ -121,7 +134,7 @@ def http_scope(
     headers: Headers,
     state: dict[str, Any],
 ) -> Scope:
-    """The scope of one HTTP request on the connection of ``template``. ``target`` is for the access log."""
+    """The scope of one HTTP request on the connection of ``template``. ``target`` is for the logs."""
     scope = template.copy()
     scope["asgi"] = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
     scope["http_version"] = http_version

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import gunicorn
+
 from .errors import ConfigurationError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -81,6 +83,7 @@ class Settings:
     # Mount point, and who is believed about what
     root_path: str  #: for ASGI
     script_name: str  #: for WSGI: SCRIPT_NAME of the environment
+    server: bytes  #: value of the Server field: gunicorn.SERVER
     forwarded_networks: tuple[Network, ...] | None  #: forwarded_allow_ips; None = any
     proxy_networks: tuple[Network, ...] | None  #: proxy_allow_ips; None = any
     proxy_protocol: str  #: off, v1, v2 or auto
@@ -137,6 +140,7 @@ class Settings:
             max_head_size=line + 2 + field_section_size(fields, field_size),
             root_path=cfg.root_path,
             script_name=environ.get("SCRIPT_NAME", ""),
+            server=server_field(gunicorn.SERVER),
             forwarded_networks=networks(cfg.forwarded_allow_ips),
             proxy_networks=networks(cfg.proxy_allow_ips),
             proxy_protocol=cfg.proxy_protocol,
@@ -208,6 +212,14 @@ def scheme_headers(headers: Mapping[str, str]) -> Mapping[bytes, bytes]:
         message = f"secure_scheme_headers={headers!r} must map names of headers to values, all of them strings"
         raise ConfigurationError(message) from None
     return MappingProxyType(table)
+
+
+def server_field(name: object) -> bytes:
+    """``gunicorn.SERVER``, which a configuration file may set. gunicorn would send line breaks with it."""
+    text = str(name)
+    if not re.fullmatch(r"[\t -~\xa0-\xff]*", text):
+        raise ConfigurationError(f"gunicorn.SERVER={name!r} must be text without line breaks, in latin-1")
+    return text.encode("latin-1")
 
 
 def header_names(names: Iterable[str]) -> frozenset[bytes]:

@@ -2,7 +2,7 @@
 ThreadPool: the threads that run WSGI calls.
 
     loop side      submit: queue; _wake_for_queue            _collect: call.wake()
-    thread side    _work: call.context.run(call.run) -> ready, announced to the loop
+    thread side    _work: call.run() -> ready, announced to the loop
 
 ``size`` calls run at once, in daemon threads that are started when they are needed and
 never joined. They are woken once in a turn of the loop, for all the calls that came in
@@ -14,6 +14,11 @@ threads run them; a further one is woken when those that run are blocked, which
 to block, each gets its thread at once. The thread that went idle last is woken first: its
 caches are warm, and surplus threads stay asleep. :mod:`.handoff` is the other half of the
 crossing; nothing here knows HTTP.
+
+A thread has one context (``contextvars``) for its whole life, empty at first, as under
+gunicorn's threaded worker: nothing that was set at import, by another thread or by the
+loop is seen in a call, and what a call leaves set is seen by the next one of its thread.
+Invariant: a variable of this package's own that is set for a call is reset with it.
 
 No lock guards the data: ``append``, ``pop`` and ``remove`` of lists, deques and sets are
 atomic. The rule one could break by accident: each side first says what it does and then
@@ -47,15 +52,14 @@ WAITS = len(WAIT_BOUNDS) + 2  #: these buckets, and the sum
 class Call(Protocol):
     """What a thread runs."""
 
-    context: contextvars.Context
     queued_at: float  #: ``time.monotonic()``; the pool's own
 
     @property
     def label(self) -> str:
         """What the call serves, for reports: "GET /path"."""
 
-    def run(self) -> None:
-        """Thread side, in ``context``. Raises nothing."""
+    def run(self, variables: contextvars.Context) -> None:
+        """Thread side, in ``variables``, the context of the thread. Raises nothing."""
 
     def wake(self) -> None:
         """Loop side: the call was posted, or has ended."""
@@ -73,7 +77,10 @@ class _Worker(threading.Thread):
     """One thread and what it does."""
 
     def __init__(self, pool: ThreadPool, number: int) -> None:
-        super().__init__(target=pool._work, args=(self,), name=f"hybridworker-wsgi-{number}", daemon=True)
+        # Otherwise the thread inherits the context of the one that starts it, from Python 3.14 on.
+        self.variables = contextvars.Context()
+        name = f"hybridworker-wsgi-{number}"
+        super().__init__(target=self.variables.run, args=(pool._work, self), name=name, daemon=True)
         #: Guards no data: an idle thread waits for it, and whoever wakes the thread releases it.
         self.sleep = threading.Lock()
         self.sleep.acquire()
@@ -95,6 +102,8 @@ class ThreadPool:
         self.size = size
         self.timed = timed
         self.loop = asyncio.get_running_loop() if loop is None else loop
+        #: In which the loop collects results: not in the context of the thread that announces them.
+        self._variables = contextvars.Context()
         # Both sides
         self._queue: deque[Call] = deque()
         self._idle: list[_Worker] = []
@@ -271,13 +280,13 @@ class ThreadPool:
     def _announce(self) -> None:
         self._announced = True
         try:
-            self.loop.call_soon_threadsafe(self._collect)
+            self.loop.call_soon_threadsafe(self._collect, context=self._variables)
         except RuntimeError:  # the loop is closed: the process is leaving, and nobody listens any more
             pass
 
     def _work(self, worker: _Worker) -> None:
         """Take calls from the queue and run them; sleep while there are none."""
-        queue, blocked, monotonic = self._queue, self._blocked, time.monotonic
+        queue, blocked, monotonic, variables = self._queue, self._blocked, time.monotonic, worker.variables
         now = monotonic()
         while True:
             try:
@@ -294,7 +303,7 @@ class ThreadPool:
                 wait = max(0.0, now - call.queued_at)  # it may have come after the last one ended
                 worker.waits[bisect_left(WAIT_BOUNDS, wait)] += 1  # each thread its own, so that none is lost
                 worker.waits[-1] += int(wait * 1e6)
-            call.context.run(call.run)
+            call.run(variables)
             worker.call = None
             now = monotonic()
             self._ready.append(call)

@@ -33,6 +33,7 @@ from typing import Any, Protocol, cast
 
 from .asgi import Scope
 from .context import Log, WorkerContext
+from .scope import logged_target
 from .threads import RunningCall, ThreadPool
 
 #: Seconds between two looks at the loop, at least; a quarter of ``HYBRIDWORKER_SLOW_LOOP`` where that is more.
@@ -85,9 +86,9 @@ def in_flight(context: WorkerContext, pool: ThreadPool | None, now: float) -> li
             where = "in the loop, running"
         else:
             where = "in the loop"
-        lines.append(f"{_printable(label)}, {now - request.started_at:.1f} s, {where}")
+        lines.append(f"{label}, {now - request.started_at:.1f} s, {where}")
     lines.extend(
-        f"{_printable(call.label)}, {now - call.started:.1f} s, in thread {names.get(call.thread)}, without its client"
+        f"{call.label}, {now - call.started:.1f} s, in thread {names.get(call.thread)}, without its client"
         for call in itertools.chain.from_iterable(calls.values())
     )
     return lines
@@ -104,11 +105,11 @@ def _requests(context: WorkerContext) -> list[Request]:
 
 def _label(request: Request) -> str:
     """As the calls in the pool's threads are called."""
-    return f"{request.scope.get('method', 'WebSocket')} {request.scope['path']}"
+    return f"{request.scope.get('method', 'WebSocket')} {logged_target(request.scope)}"
 
 
 def _printable(text: str) -> str:
-    """A decoded path may hold line breaks, which would forge lines of the log."""
+    """The name of a task may hold line breaks, which would forge lines of the log."""
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
@@ -118,7 +119,7 @@ def _holder(context: WorkerContext | None) -> str:
     if context is not None and running is not None:
         for request in _requests(context):
             if _runs(request, running):
-                return _printable(_label(request))
+                return _label(request)
     return ""
 
 
@@ -165,7 +166,7 @@ def _thread_names() -> dict[int | None, str]:
 def _thread_stacks(pool: ThreadPool | None) -> Iterator[str]:
     """The other threads: neither the main one, nor this one, nor those of ours that serve nothing."""
     names = _thread_names()
-    labels = {call.thread: _printable(call.label) for call in pool.snapshot()} if pool is not None else {}
+    labels = {call.thread: call.label for call in pool.snapshot()} if pool is not None else {}
     skipped = (threading.main_thread().ident, threading.get_ident())
     for ident, frame in sys._current_frames().items():
         name, label = names.get(ident, str(ident)), labels.get(ident, "")
@@ -179,7 +180,7 @@ def _task_stacks(context: WorkerContext) -> Iterator[str]:
     for request in _requests(context)[:MOST_REQUESTS]:
         task = request.task
         if task is not None and task is not running and (stack := format_task(task)):
-            yield f"Task of {_printable(_label(request))}\n{stack}"
+            yield f"Task of {_label(request)}\n{stack}"
 
 
 def _background_stacks(context: WorkerContext) -> Iterator[str]:

@@ -36,6 +36,7 @@ from .flow import LINGER, FlowControl
 from .handshake import Denial, accept_response, check_handshake, refusal, values
 from .liveness import Liveness, Verdict
 from .response import CLIENT_LEFT
+from .scope import logged_target
 from .states import WEBSOCKET, WebSocketState, expected
 
 try:
@@ -78,7 +79,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "early", "key", "method", "scope", "started_at",  # the request
         "denial", "extensions", "headers", "reason", "sent", "status",  # the response
         "behind", "messages", "reader", "waiters",  # what comes
-        "cancelled", "dismissed", "end", "task", "told",  # the application
+        "cancelled", "dismissed", "end", "task", "told", "variables",  # the application
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext, flow: FlowControl, scope: Scope, method: bytes) -> None:
@@ -93,6 +94,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.headers: Headers = []
         self.task: asyncio.Task[None] | None = None
         self.cancelled = False  #: this worker has cancelled the task
+        self.variables = context.base.copy()  #: the context of the task
         self.key = self.extensions = self.early = b""  # early: what comes before the application accepts
         self.denial: Denial | None = None
         self.reader = frames.MessageReader(context.settings.websocket_max_message_size)
@@ -115,11 +117,11 @@ class WebSocketProtocol(asyncio.Protocol):
                 self.extensions = self.reader.negotiate(values(scope, b"sec-websocket-extensions"))
         except ProtocolError as exc:
             peer = scope["client"][0] if scope["client"] else "unix socket"
-            context.log.warning("Invalid request from ip=%s: %s", peer, exc)
+            self.variables.copy().run(context.log.warning, "Invalid request from ip=%s: %s", peer, exc)
             self._refuse(exc.status)
             return
         self.messages.append({"type": "websocket.connect"})
-        self.task = context.spawn(self.run())
+        self.task = context.loop.create_task(self.run(), context=self.variables)
 
     # -- called by the transport
 
@@ -161,7 +163,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.status = self.status or CLIENT_LEFT
         self.context.responses[self.status // 100] += 1
         if self.context.access is not None:
-            self.context.access(self)
+            self.variables.copy().run(self.context.access, self)
         self.context.closed()
 
     def pause_writing(self) -> None:
@@ -224,10 +226,10 @@ class WebSocketProtocol(asyncio.Protocol):
             if self.state is not CONNECTING and self.state is not REJECTING:
                 pass
             elif self.cancelled:  # and the application swallowed it, to end early
-                context.log.debug("WebSocket cancelled: %s", self.scope["path"])
+                context.log.debug("WebSocket cancelled: %s", logged_target(self.scope))
             else:
                 text = "Application returned without answering a WebSocket handshake: %s (state %s, expected %s)"
-                context.log.error(text, self.scope["path"], self.state.name, expected(WEBSOCKET, self.state))
+                context.log.error(text, logged_target(self.scope), self.state.name, expected(WEBSOCKET, self.state))
         except BaseException as exc:  # of any kind: nobody else would tell the client, or log it
             if passes_through(exc):
                 raise
@@ -242,13 +244,13 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _failed(self, exc: BaseException) -> None:
         """Log what the application has raised."""
-        context, path = self.context, self.scope["path"]
+        context, target = self.context, logged_target(self.scope)
         if self.end is not None and caused_by_disconnect(exc):
-            context.log.debug("WebSocket client disconnected: %s", path)
+            context.log.debug("WebSocket client disconnected: %s", target)
         elif self.cancelled and caused_by_cancellation(exc):
-            context.log.debug("WebSocket cancelled: %s", path)
+            context.log.debug("WebSocket cancelled: %s", target)
         else:
-            context.log.exception("Error handling WebSocket %s", path, exc_info=exc)
+            context.log.exception("Error handling WebSocket %s", target, exc_info=exc)
 
     async def receive(self) -> Message:
         """The next event (ASGI WebSocket 2.5). After the last, ``websocket.disconnect`` for ever."""
@@ -356,7 +358,8 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.task is None or self.task.done() or self.cancelled:
             return
         if self.told:
-            self.context.log.warning("WebSocket cancelled while it cleans up behind its client: %s", self.scope["path"])
+            text = "WebSocket cancelled while it cleans up behind its client: %s"
+            self.variables.copy().run(self.context.log.warning, text, logged_target(self.scope))
         self.cancel()
 
     # -- reading

@@ -41,8 +41,10 @@ from .pep3333 import (
     iterate,
     length_field,
 )
+from .scope import logged_target
 from .settings import Settings
 from .threads import ThreadPool
+from .variables import VARIABLES
 
 #: A request body of at most this many bytes is complete before the application is called.
 WHOLE_BODY_MAX = 65536
@@ -50,7 +52,7 @@ WHOLE_BODY_MAX = 65536
 _BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 
 #: Takes the place of a scope that nobody needs any more.
-_NO_SCOPE: Scope = {"method": "-", "path": "-"}
+_NO_SCOPE: Scope = {"method": "-", "hybridworker.target": b"-"}
 
 #: The keys that each environ has: a copy of a dictionary that knows them need not grow.
 _COMMON_KEYS = (
@@ -62,7 +64,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 class RequestHooks(Protocol):
-    """gunicorn's ``pre_request`` and ``post_request``; called in the thread, in the context of the call."""
+    """gunicorn's ``pre_request`` and ``post_request``; called in the thread of the call, in its context."""
 
     def before(self, scope: Scope) -> Any:
         """Before anything is made of ``scope``. An exception is a 500; :meth:`after` is not called then."""
@@ -89,7 +91,7 @@ class ResponseView:
     def __init__(self, responder: WSGIResponder, req: Any) -> None:
         start, scope = responder.start, responder.scope
         self.req = req
-        self.version = str(responder.middleware.environ["SERVER_SOFTWARE"]).partition("/")[0]
+        self.version = responder.middleware.server
         self.status = responder.status
         self.status_code: int | None = start["status"] if start is not None else None
         fields = (
@@ -149,6 +151,7 @@ class WSGIMiddleware(WsgiToAsgi):
         self.calls = pool.calls
         self.hooks = hooks
         self.script_name = settings.script_name
+        self.server = settings.server.decode("latin-1")
         #: Not under TLS: there the bytes have to be encrypted on their way.
         self.sendfile = settings.sendfile and not settings.is_ssl
         self.environ: dict[str, Any] = {
@@ -166,9 +169,7 @@ class WSGIMiddleware(WsgiToAsgi):
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         return WSGIResponder(self)(scope, receive, send)
 
-    def begin(
-        self, scope: Scope, body: bytes, context: contextvars.Context, ready: Callable[[], None]
-    ) -> WSGIResponder:
+    def begin(self, scope: Scope, body: bytes, ready: Callable[[], None]) -> WSGIResponder:
         """
         Have the application called for a request that is complete, before anybody awaits the response.
 
@@ -179,7 +180,6 @@ class WSGIMiddleware(WsgiToAsgi):
         responder = WSGIResponder(self)
         responder.scope = scope
         responder.body = io.BytesIO(body)
-        responder.context = context
         responder.begin(ready)
         return responder
 
@@ -203,10 +203,9 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
     a thread that did so as well would corrupt it.
     """
 
-    __slots__ = ("body", "context", "middleware", "scope", "status")
+    __slots__ = ("body", "middleware", "scope", "status")
 
     body: io.BytesIO | io.BufferedReader
-    context: contextvars.Context
     scope: Scope
     status: str | None  #: as the application gave it
 
@@ -217,8 +216,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
 
     @property
     def label(self) -> str:
-        """Method and path, for reports."""
-        return f"{self.scope['method']} {self.scope['path']}"
+        """Method and target, for reports."""
+        return f"{self.scope['method']} {logged_target(self.scope)}"
 
     # -- loop side
 
@@ -229,7 +228,6 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         if scope["type"] != "http":
             raise ValueError(f"a WSGI application serves http, not {scope['type']}")
         self.scope = scope
-        self.context = contextvars.copy_context()
         for name, _ in scope["headers"]:
             if name in _BODY_FIELDS:
                 return self._call_with_body(receive, send)
@@ -255,23 +253,26 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         """As :meth:`Handoff.cancel`, and a call that never runs refers to itself no more."""
         queued = super().cancel()
         if queued:
-            del self.context, self.body
+            del self.body
         return queued
 
     # -- thread side
 
-    def run(self) -> None:
+    def run(self, variables: contextvars.Context) -> None:
         """Call the application and hand over what it produces. Raises nothing."""
         scope, body, hooks = self.scope, self.body, self.middleware.hooks
-        del self.context, self.body  # body and, if the application wills, context refer to this call
+        del self.body  # it refers to this call
+        scope[VARIABLES] = variables
         try:
             if hooks is None:
                 self._serve(self.build_environ(scope, body))
             else:
                 self._serve_hooked(hooks, scope, body)
         except BaseException as exc:
-            self.error = exc
-            self.scope = {"method": scope["method"], "path": scope["path"]}
+            if scope[VARIABLES] is variables:
+                scope[VARIABLES] = variables.copy()
+            self.error, self.variables = exc, scope[VARIABLES]
+            self.scope = {name: scope[name] for name in ("method", "hybridworker.target")}
         else:
             self.scope = _NO_SCOPE  # it has the environ, which refers to this call
         self.ended = True
@@ -325,6 +326,7 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             self._finish(None if self.started else 0)
             self.post()
         except BaseException:
+            self._keep_variables()
             if close is not None:
                 try:
                     close()
@@ -394,7 +396,12 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             raise WSGIError(f"start_response() was never called ({START_RESPONSE})")
         if size is not None and self.length is None and not self.bodiless:
             start["headers"].append(length_field(size))
+        self._keep_variables()
         self.started = self.final = True
+
+    def _keep_variables(self) -> None:
+        """Keep for the log what close(), ``post_request`` and the next call of the thread will change."""
+        self.scope[VARIABLES] = contextvars.copy_context()
 
     def _hand_over(self, filelike: Any) -> bool:
         """Let the loop send the rest of a real file; False where the file has to be read."""

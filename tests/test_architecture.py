@@ -22,7 +22,7 @@ PACKAGE = Path(hybridworker.__file__).parent
 #: The modules of each rank, lowest first. ``__init__`` only re-exports, from the top.
 LEVELS: tuple[set[str], ...] = (
     # words, states, and machines that know nothing of the rest
-    {"asgi", "backlog", "environ", "errors", "leaving", "liveness", "states", "threads", "tls"},
+    {"asgi", "backlog", "environ", "errors", "leaving", "liveness", "states", "threads", "tls", "variables"},
     # values in, values out
     {"accesslog", "application", "flow", "handoff", "pep3333", "response", "scope", "settings"},
     # what needs the settings, or several of these

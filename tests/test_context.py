@@ -26,7 +26,7 @@ class Call:
 
 def run(check: Callable[[WorkerContext], Any], **options: Any) -> None:
     """Call ``check`` with a context on a running loop."""
-    arguments = {name: options.pop(name) for name in ("log", "max_requests", "recycle", "server") if name in options}
+    arguments = {name: options.pop(name) for name in ("log", "max_requests", "recycle") if name in options}
 
     async def main() -> None:
         context = WorkerContext(
@@ -119,32 +119,24 @@ def test_a_warning_is_logged_once() -> None:
     assert log.lines == [("warning", "a"), ("warning", "b")]
 
 
-def test_l14_tasks_start_from_the_base_context() -> None:
-    """What was set before is seen, and nothing leaks from one task into the next, or from the caller."""
+@pytest.mark.parametrize(("is_wsgi", "seen"), [(False, "import"), (True, "unset")])
+def test_what_was_set_at_import_is_for_asgi(is_wsgi: bool, seen: str) -> None:
+    """A WSGI call has the context of its thread, and nothing that the loop does for it has another one's."""
 
-    async def check(context: WorkerContext) -> None:
-        variable.set("startup")
-        context.base = contextvars.copy_context()
-        variable.set("callback")
-        seen = []
+    async def main() -> None:
+        variable.set("import")
+        loop, settings = asyncio.get_running_loop(), make_settings()
+        context = WorkerContext(app=HELLO, settings=settings, loop=loop, is_wsgi=is_wsgi)
+        assert context.base.run(variable.get) == seen
 
-        async def request() -> None:
-            seen.append(variable.get())
-            variable.set("request")
-
-        await context.spawn(request())
-        await context.spawn(request())
-        assert seen == ["startup", "startup"]
-        assert variable.get() == "callback"
-
-    run(check)
+    asyncio.run(main())
 
 
 def test_tasks_are_those_of_the_requests_in_flight() -> None:
     """In order; a call whose task was not made yet has none. The list may change while it is walked."""
 
     async def check(context: WorkerContext) -> None:
-        tasks = [context.spawn(asyncio.sleep(0)) for _ in range(2)]
+        tasks = [context.loop.create_task(asyncio.sleep(0)) for _ in range(2)]
         calls = [Call(tasks[0]), Call(None), Call(tasks[1])]
         context.cycles.update(dict.fromkeys(calls))
         found = []

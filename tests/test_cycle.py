@@ -1001,7 +1001,7 @@ class Call:
     def __init__(self) -> None:
         self.cancelled = 0
 
-    def begin(self, scope: Scope, body: bytes, context: Any, ready: Any) -> Call:
+    def begin(self, scope: Scope, body: bytes, ready: Any) -> Call:
         return self
 
     def cancel(self) -> None:

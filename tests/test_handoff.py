@@ -29,16 +29,15 @@ class Call(Handoff):
     def __init__(self, pool: ThreadPool, script: Callable[[Call], None]) -> None:
         super().__init__(pool)
         self.script = script
-        self.context = contextvars.copy_context()
         self.over = threading.Event()
 
     label = "GET /script"
 
-    def run(self) -> None:
+    def run(self, variables: contextvars.Context) -> None:
         try:
             self.script(self)
         except BaseException as exc:
-            self.error = exc
+            self.error, self.variables = exc, variables.copy()
         self.ended = True
         self.over.set()
 

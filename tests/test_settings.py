@@ -84,6 +84,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "max_head_size": 4094 + 2 + 100 * 8192 + 4,
         "root_path": "",
         "script_name": "",
+        "server": b"gunicorn",
         "forwarded_networks": local,
         "proxy_networks": local,
         "proxy_protocol": "off",

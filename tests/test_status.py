@@ -189,11 +189,10 @@ class Call:
     label = "GET /"
 
     def __init__(self) -> None:
-        self.context = contextvars.copy_context()
         self.begun = threading.Event()
         self.open = threading.Event()
 
-    def run(self) -> None:
+    def run(self, variables: contextvars.Context) -> None:
         self.begun.set()
         self.open.wait(DEADLINE)
 

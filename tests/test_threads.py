@@ -26,14 +26,15 @@ class Job:
         self.work = work
         self.label = label
         self.queued_at = 0.0
-        self.context = contextvars.copy_context()
         self.thread: threading.Thread | None = None
+        self.variables: contextvars.Context | None = None
         self.running = threading.Event()
         self.done = asyncio.Event()
         self.wakes = 0
         self.result: Any = None
 
-    def run(self) -> None:
+    def run(self, variables: contextvars.Context) -> None:
+        self.variables = variables
         self.thread = threading.current_thread()
         self.running.set()
         self.result = self.work()
@@ -70,35 +71,82 @@ async def started(*jobs: Job) -> None:
     await until(lambda: all(job.running.is_set() for job in jobs))
 
 
-def test_call_runs_in_a_daemon_thread_in_its_context() -> None:
-    """A call runs in a thread that does not hold the process, and sees the variables of its context only."""
-    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+def test_call_runs_in_a_daemon_thread() -> None:
+    """A thread of the pool does not hold the process."""
 
     async def main() -> None:
         async with pool_of(1) as pool:
-            variable.set("mine")
-
-            def work() -> str:
-                seen = variable.get()
-                variable.set("changed")
-                return seen
-
-            job = Job(work)
-            variable.set("later")
+            job = Job(lambda: "done")
             pool.submit(job)
             await ended(job)
-            assert job.result == "mine"
-            assert variable.get() == "later"
+            assert job.result == "done"
             assert job.thread is not None
             assert job.thread is not threading.current_thread()
             assert job.thread.daemon
-            other = Job(lambda: variable.get("unset"))
-            other.context = contextvars.Context()
-            pool.submit(other)
-            await ended(other)
-            assert other.result == "unset"
 
     run(main())
+
+
+def test_a_thread_has_one_context_for_its_life_empty_at_first() -> None:
+    """A call sees what the one before has left set in its thread, and nothing of the loop or of another thread."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    both = threading.Barrier(2)
+
+    def work(name: str, meets: bool) -> tuple[str, int]:
+        seen = variable.get("unset"), len(contextvars.copy_context())
+        variable.set(name)
+        if meets:
+            both.wait(DEADLINE)
+        return seen
+
+    async def main() -> None:
+        variable.set("import")
+        async with pool_of(2) as pool:
+            jobs = [Job(lambda name=name: work(name, True)) for name in "ab"]  # type: ignore[misc]
+            for job in jobs:
+                pool.submit(job)
+            await ended(*jobs)
+            assert [job.result for job in jobs] == [("unset", 0)] * 2
+            assert jobs[0].thread is not jobs[1].thread
+            next_one = Job(lambda: work("c", False))
+            pool.submit(next_one)
+            await ended(next_one)
+            before = next(job for job in jobs if job.thread is next_one.thread)
+            assert next_one.result == ("a" if before is jobs[0] else "b", 1)
+            assert next_one.variables is before.variables
+            assert next_one.variables is not None
+            assert next_one.variables[variable] == "c"
+            assert variable.get() == "import"
+
+    run(main())
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["ended", "posted"])
+def test_the_loop_is_told_outside_of_the_context_of_a_call(asked: bool) -> None:
+    """What the loop does about one call must not see the variables of another one that has told it."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    seen: list[str] = []
+
+    class Telling(Job):
+        def wake(self) -> None:
+            seen.append(variable.get("unset"))
+            super().wake()
+
+    async def main() -> None:
+        async with pool_of(1) as pool:
+            job: Telling
+
+            def work() -> None:
+                variable.set("mine")
+                if asked:
+                    pool.post(job)
+
+            job = Telling(work)
+            pool.submit(job)
+            await ended(job)
+
+    run(main())
+    assert set(seen) == {"unset"}
 
 
 def test_no_thread_before_the_first_call() -> None:
@@ -276,9 +324,9 @@ def test_results_share_an_announcement() -> None:
             def __getattr__(self, name: str) -> Any:
                 return getattr(loop, name)
 
-            def call_soon_threadsafe(self, callback: Any, *args: Any) -> Any:
+            def call_soon_threadsafe(self, callback: Any, **options: Any) -> Any:
                 announced.append(callback)
-                return loop.call_soon_threadsafe(callback, *args)
+                return loop.call_soon_threadsafe(callback, **options)
 
         pool = ThreadPool(1, Loop())  # type: ignore[arg-type]
         jobs = [Job() for _ in range(3)]

@@ -86,7 +86,7 @@ class Running:
     """What stands in ``context.cycles``. Without a task or a call it has begun at once."""
 
     def __init__(self, path: str, started_at: float = 0.0, task: Any = None, **scope: Any) -> None:
-        self.scope = {"method": "GET", **scope, "path": path}
+        self.scope = {"method": "GET", **scope, "hybridworker.target": path.encode()}
         self.started_at = started_at
         self.task = task
         self.call = object() if task is None else None
@@ -106,11 +106,10 @@ class Held:
     """A call for the pool that waits to be let go."""
 
     def __init__(self, label: str) -> None:
-        self.context = contextvars.copy_context()
         self.label = label
         self.began, self.release, self.woken = threading.Event(), threading.Event(), False
 
-    def run(self) -> None:
+    def run(self, variables: contextvars.Context) -> None:
         self.began.set()
         assert self.release.wait(DEADLINE)
 
@@ -172,14 +171,14 @@ def test_a_call_in_a_thread_is_named_and_the_oldest_comes_first() -> None:
     run(main)
 
 
-def test_a_path_cannot_forge_a_line_of_the_log() -> None:
-    """A decoded path holds whatever its client wanted."""
+def test_a_target_cannot_forge_a_line_of_the_log() -> None:
+    """It is shown as received, escaped."""
 
     async def main(context: WorkerContext) -> None:
-        context.cycles = requests(Running("/ü"), Running("/a\n[1] [INFO] b"))
+        context.cycles = requests(Running("/ü"), Running("/a%0a\n[1] [INFO] b?c"))
         assert in_flight(context, None, 0.0) == [
-            "GET /ü, 0.0 s, in the loop",
-            "GET /a\\n[1] [INFO] b, 0.0 s, in the loop",
+            "GET /\\xc3\\xbc, 0.0 s, in the loop",
+            "GET /a%0a\\x0a[1] [INFO] b?c, 0.0 s, in the loop",
         ]
 
     run(main)
