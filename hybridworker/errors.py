@@ -105,24 +105,30 @@ def passes_through(exc: BaseException) -> bool:
     """
     Whether ``exc`` is raised in a call from outside and is no fault of the application.
 
-    The process is left, or the interpreter closes a coroutine whose loop has ended before
-    it. While the loop runs, a GeneratorExit is the application's own.
+    The process is left, and what was raised while that was handled is no news either; or the
+    interpreter closes a coroutine whose loop has ended before it. While the loop runs, a
+    GeneratorExit is the application's own.
     """
     if isinstance(exc, GeneratorExit):
         return asyncio._get_running_loop() is None
-    return _caused_by(exc, WorkerExit)
+    return _caused_by(exc, WorkerExit, implicit=True)
 
 
-def _caused_by(exc: BaseException | None, *kinds: type[BaseException]) -> bool:
-    """Frameworks wrap an exception: with ``raise ... from``, and task groups in a group."""
+def _caused_by(exc: BaseException | None, *kinds: type[BaseException], implicit: bool = False) -> bool:
+    """
+    Whether ``exc`` is of one of the ``kinds``, or was raised because of one.
+
+    Frameworks wrap an exception: with ``raise ... from``, and task groups in a group. With
+    ``implicit``, what was raised while one was handled counts as well.
+    """
     seen: set[int] = set()
     while exc is not None and id(exc) not in seen:  # `raise exc from exc` is its own cause
         if isinstance(exc, kinds):
             return True
         if isinstance(exc, BaseExceptionGroup):
-            return all(_caused_by(inner, *kinds) for inner in exc.exceptions)
+            return all(_caused_by(inner, *kinds, implicit=implicit) for inner in exc.exceptions)
         seen.add(id(exc))
-        cause = exc.__cause__ or (exc.__context__ if "Disconnect" in type(exc).__name__ else None)
+        cause = exc.__cause__ or (exc.__context__ if implicit or "Disconnect" in type(exc).__name__ else None)
         if isinstance(exc, TimeoutError) and isinstance(cause, asyncio.CancelledError):
             return False
         exc = cause

@@ -45,7 +45,7 @@ LEAD = 2
 VAIN_MAX, PROBE = 0.008, 0.0005
 
 #: Why workers were replaced.
-REASONS = ("term", "reload", "max_requests", "max_rss")
+REASONS = ("term", "reload", "max_requests", "max_rss", "hook")
 
 
 class Standing(enum.IntEnum):

@@ -9,10 +9,9 @@ hooks run. One periodic task, :meth:`Worker._beat`, is the heartbeat and the clo
 everything below. The rule one could break by accident: ``__init__`` and
 ``check_config`` run in the master, where there must be no loop, thread or signal handler.
 
-Signals: TERM is graceful and may come again; QUIT and INT leave at once; USR1 reopens
-the logs; ABRT comes from the arbiter when the heartbeat stopped. QUIT, INT and ABRT are
-plain handlers, which also run while the loop is blocked, as is that of USR2, which
-writes a report of what the worker does.
+What each signal does stands here, in the ``handle_...`` methods: TERM is graceful and may come
+again; QUIT and INT leave at once; USR1 reopens the logs; USR2 writes a report of what the worker
+does; ABRT comes from the arbiter when the heartbeat stopped. When they run is said in :mod:`.signals`.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ import os
 import signal
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -41,15 +41,18 @@ from .application import Decision, Interface, advice, detect, single_callable
 from .asgi import ASGIApp
 from .context import WorkerContext
 from .errors import ConfigurationError, LifespanFailed, WorkerExit
+from .exitcode import exit_code
 from .fleet import AGE, PID, REASONS, RECYCLED, STARTED, Board, Fleet, Slot, Standing, stand
+from .foreignloops import ForeignLoops
 from .leaving import leave_without_threads
 from .lifespan import Lifespan
 from .pep3333 import ErrorLog
 from .server import Server
 from .settings import Settings, check
+from .signals import Signals
 from .states import ServerState
 from .status import Status, counted, versions
-from .threads import ThreadPool
+from .threads import ThreadPool, patched
 from .tls import explain, read_certificate
 from .watchdog import Watchdog, beat, resident, warn_of_size, warn_of_slow_calls
 from .wsgi import WSGIMiddleware
@@ -62,6 +65,9 @@ SHUTDOWN_SHARE, SHUTDOWN_MAX = 0.2, 5.0
 #: The same for leaving the process: the arbiter began to count before this worker did.
 EXIT_SHARE, EXIT_MAX = 0.1, 0.5
 
+#: File descriptors that an event loop needs, at least.
+LOOP_FDS = 12
+
 
 class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     """
@@ -70,12 +76,15 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     Serves whatever application gunicorn loaded, ASGI 3, ASGI 2 or WSGI. May be subclassed.
     """
 
-    alive: bool
     settings: Settings
     decision: Decision
     context: WorkerContext
     server: Server
+    signals: Signals
     slot: Slot | None = None  #: our row of the board
+    reason = "term"  #: why the worker leaves
+    accepting = False  #: the worker has begun to accept, so that its boot can no longer fail
+    _alive = True
     loop: asyncio.AbstractEventLoop | None = None
     exit_code: int | None = None  #: set by QUIT, INT and ABRT: the loop is left without awaiting anything
 
@@ -88,6 +97,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     def check_config(cls, cfg: Any, log: Any) -> None:
         """Called by the arbiter: refuse what cannot work, and warn once of what is not obeyed."""
         try:
+            if (line := patched("threading", "queue")) is not None:
+                raise ConfigurationError(line)
             warnings = check(cfg)
         except ConfigurationError as exc:
             log.error("%s", exc)
@@ -114,33 +125,54 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.slot is not None and isinstance(pid, int):
             self.slot[PID] = pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the worker has not begun to leave. Set to False, by a hook or a thread, it leaves gracefully."""
+        return self._alive
+
+    @alive.setter
+    def alive(self, alive: bool) -> None:
+        if alive or not self._alive:
+            return  # gunicorn sets it to True when it makes the worker; one that leaves cannot be kept
+        self._alive = False
+        if self.exit_code is not None:
+            return  # QUIT, INT or ABRT: nothing is graceful
+        self.reason = "reload" if threading.current_thread() is self.reloader else "hook"
+        if hasattr(self, "context"):
+            self.context.leave()  # with the response at hand
+            self.signals.call(self.shut_down, self.reason)
+
     # -- from fork to run
 
     def init_process(self) -> None:
         """Called after the fork; returns, or raises SystemExit, when the worker is done."""
-        code: object = 0
+        code = 0
+        self._refuse_patches()  # of a hook
         self.watchdog = Watchdog(self.log)
         self.watchdog.start()
         try:
             super().init_process()
-        except SystemExit as exc:
-            code = exc.code
-            raise
         except AppImportError:
             code = Arbiter.APP_LOAD_ERROR
             raise
-        except BaseException:
-            code = 255 if self.booted else Arbiter.WORKER_BOOT_ERROR
-            raise
+        except BaseException as exc:
+            booting = not self.accepting and self.alive and self.exit_code is None
+            code, logged = exit_code(exc, self.log, booted=self.booted, booting=booting, told=self.exit_code)
+            if not logged:
+                raise
+            raise SystemExit(code) from None
         finally:
             self.watchdog.stop()
-            leave_without_threads(code if isinstance(code, int) else 1 if code else 0)
+            leave_without_threads(code)
 
     def load_wsgi(self) -> None:
         """Load the application, decide what it is, and prepare whatever may fail: errors here stop the arbiter."""
         uri = getattr(self.app, "app_uri", None)
         try:
             super().load_wsgi()
+        except RuntimeError:
+            self._refuse_patches()  # the locks of the import itself may have been exchanged
+            raise
         except (ImportError, AppImportError) as exc:
             if (line := advice(uri, exc)) is None:
                 raise  # something inside of the application: its traceback tells
@@ -163,6 +195,13 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self.log.error("%s", line)
         sys.exit(code)
 
+    def _refuse_patches(self) -> None:
+        """End the boot if gevent or eventlet has taken the threads away."""
+        if (line := patched("threading")) is not None:
+            self._fail(line)
+        if (line := patched("queue")) is not None:  # some applications can do without it
+            self.log.warning("%s", line)
+
     def _ssl_context(self) -> ssl.SSLContext:
         try:
             context: ssl.SSLContext = ssl_context(self.cfg)
@@ -177,14 +216,18 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def run(self) -> None:
         """Serve until told to stop. Raises SystemExit with gunicorn's code for a failed boot."""
+        self._refuse_patches()  # of the application
         new_loop: Callable[[], asyncio.AbstractEventLoop] = (
             asyncio.new_event_loop if self.settings.asgi_loop == "asyncio" else uvloop.new_event_loop
         )
+        # Where there are too few, uvloop does not raise: it aborts.
+        for fd in [os.dup(self.PIPE[0]) for _ in range(LOOP_FDS)]:
+            os.close(fd)
+        self.foreign = ForeignLoops()
         self.loop = loop = new_loop()
         asyncio.set_event_loop(loop)
         loop.set_exception_handler(self._loop_error)
         self.stop = asyncio.Event()
-        self.reason = "term"  #: why the worker leaves
         self.wish: str | None = None  #: why it would like to be replaced
         try:
             loop.run_until_complete(self._main(loop))
@@ -200,6 +243,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             sys.exit(self.exit_code)
         asyncio.set_event_loop(None)
         loop.close()
+        self.signals.keep_term()
 
     async def _main(self, loop: asyncio.AbstractEventLoop) -> None:
         self.context = self._new_context(loop)
@@ -207,7 +251,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self.server = Server(self.context, self.sockets, self.tls, self.fleet)
         self.status = Status(self.context, self.fleet, self.pool, lambda: self.server.saturated)
         self.context.endpoints = self.status.endpoints()
-        self._loop_signals(loop)
+        self._attach(loop)
         beating = loop.create_task(self._beat(loop))
         lifespan: Lifespan | None = None
         try:
@@ -215,13 +259,16 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             if self.alive and is_asgi and self.settings.asgi_lifespan != "off":  # not if told to go while it imported
                 lifespan = Lifespan(self.context, self.settings.asgi_lifespan)
                 await lifespan.start(self.stop)
+                self.signals.keep_term()
             # What the application made while loading stays: no collection need ever look at it again.
             gc.collect()
             gc.freeze()
+            loop.call_later(TICK, self.foreign.warn, self.log)
             warn_of_size(self.context)
             self.watchdog.watch(self.context, self.pool)
             if self.alive:
                 self.server.start()
+                self.accepting = True
                 stand(self.context.slot, Standing.READY)
                 await self.stop.wait()
             await self._leave(loop, lifespan)
@@ -291,6 +338,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def _tick(self, now: float, late: float) -> None:
         """Once a second. ``late`` is how late the loop was since the last time, at most, in seconds."""
+        self.signals.keep_term()
         self.server.tick(now)
         warn_of_slow_calls(self.context, self.pool)
         limit, used = self.settings.max_rss, resident()
@@ -343,7 +391,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             stand(self.context.slot, Standing.RETIRING if reason == "term" else Standing.RECYCLING)
         if reason != "term":
             self.context.leave()  # with the response at hand
-        self.alive = False
+        self._alive = False
         self.stop.set()
 
     def _recycle(self, reason: str) -> None:
@@ -363,12 +411,6 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             self.wish = reason
             stand(self.context.slot, Standing.WISHING)
 
-    def _reloader_spoke(self) -> None:
-        """The reloader, a thread, wrote to the pipe after it had set ``alive``."""
-        os.read(self.PIPE[0], 4096)
-        if not self.alive:
-            self.shut_down("reload")
-
     # -- signals
 
     def init_signals(self) -> None:
@@ -376,6 +418,10 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         super().init_signals()
         signal.signal(signal.SIGUSR2, self.handle_usr2)
         signal.siginterrupt(signal.SIGUSR2, False)
+        self.signals = Signals(self.log, self.PIPE[1])
+        self.signals.defer(signal.SIGTERM, self.handle_exit)
+        self.signals.defer(signal.SIGUSR1, self.handle_usr1)
+        self.signals.settle()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """TERM: leave gracefully. Before there is a loop, the siblings are told not to wait for this worker."""
@@ -383,6 +429,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             self.shut_down()
             return
         super().handle_exit(sig, frame)
+        self.reason = "term"
         if self.slot is not None:
             stand(self.slot, Standing.DRAINING)
 
@@ -419,11 +466,13 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if frame is None or self.loop is None or frame.f_globals.get("__name__") not in ("weakref", "_weakrefset"):
             raise WorkerExit(self.exit_code)
 
-    def _loop_signals(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Handlers that may wait for the loop; QUIT, INT and ABRT stay with gunicorn's plain ones."""
-        loop.add_signal_handler(signal.SIGTERM, self.handle_exit, signal.SIGTERM, None)
-        loop.add_signal_handler(signal.SIGUSR1, self.handle_usr1, signal.SIGUSR1, None)
-        loop.add_reader(self.PIPE[0], self._reloader_spoke)
+    def _attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the loop know of signals, and of a hook that came before there was one."""
+        self.signals.attach(loop)
+        # What is written to the pipe wakes the loop up: Python does it for each signal, gunicorn's reloader once.
+        loop.add_reader(self.PIPE[0], os.read, self.PIPE[0], 4096)
+        if not self.alive and self.reason != "term":
+            self.shut_down(self.reason)
 
     def _loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception that nobody awaited belongs into gunicorn's error log, not into asyncio's logger."""

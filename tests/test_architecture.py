@@ -21,6 +21,8 @@ PACKAGE = Path(hybridworker.__file__).parent
 
 #: The modules of each rank, lowest first. ``__init__`` only re-exports, from the top.
 LEVELS: tuple[set[str], ...] = (
+    # the process: its signals, its end, and what it was given
+    {"exitcode", "foreignloops", "signals"},
     # words, states, and machines that know nothing of the rest
     {"asgi", "backlog", "environ", "errors", "leaving", "liveness", "states", "threads", "tls", "variables"},
     # values in, values out

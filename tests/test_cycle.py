@@ -630,6 +630,45 @@ def test_requests_start_from_the_base_context() -> None:
         assert seen == [7, 7]
 
 
+@pytest.mark.parametrize("ending", ["answers", "fails", "leaves"])
+def test_the_access_log_is_written_in_a_copy_of_the_context_of_the_task(ending: str) -> None:
+    """Also from outside of the task, and by another one; it leaves nothing in there."""
+    seen: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        variable.set(7)
+        if ending == "answers":
+            await asyncio.get_running_loop().create_task(HELLO(scope, receive, send), context=contextvars.Context())
+        elif ending == "leaves":
+            await asyncio.Event().wait()
+        seen.append(variable.get())
+
+    def access(exchange: Any) -> None:
+        seen.append(variable.get())
+        variable.set(8)
+
+    with wire(app, access=access, asgi_disconnect_grace_period=0) as w:
+        w.feed(GET)
+        if ending == "leaves":
+            w.lose()
+            w.end()
+    assert seen == ([7] if ending == "leaves" else [7, 7])
+
+
+def test_what_is_refused_behind_a_request_is_logged_outside_of_its_context() -> None:
+    """It is parsed when the response before it is complete, which is amid the other's call."""
+    seen: list[tuple[int, int]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        variable.set(7)
+        await asyncio.sleep(0)
+        await HELLO(scope, receive, send)
+
+    with wire(app, access=lambda exchange: seen.append((exchange.status, variable.get()))) as w:
+        w.feed(GET + b"GET / HTTP/1.1\r\n\r\n")
+    assert seen == [(200, 7), (400, 0)]
+
+
 def test_c14_h19_scopes_are_not_shared_and_state_is_a_shallow_copy() -> None:
     """A mutation by one request is invisible to the next; the objects in ``state`` are the same."""
     scopes: list[Scope] = []
@@ -987,6 +1026,7 @@ def test_the_exit_of_the_process_passes_through_a_request(at_once: bool) -> None
         if at_once and sys.version_info >= (3, 12):  # nobody has the task: it would complain of an exception of its own
             w.feed(GET)
         else:
+            w.loop.set_exception_handler(lambda loop, context: None)  # as the worker does: it is nobody's news
             with pytest.raises(WorkerExit):
                 w.feed(GET + GET)  # with more behind it, the first one waits for its turn
         assert w.log.lines == []

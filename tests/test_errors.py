@@ -144,6 +144,7 @@ def test_what_passes_through(group: Callable[[BaseException], BaseException]) ->
 
     assert passes_through(group(WorkerExit(0)))
     assert asyncio.run(in_loop(group(WorkerExit(0))))
+    assert passes_through(group(raised(RuntimeError(), context=WorkerExit(0))))
     assert not passes_through(group(SystemExit(0)))
     assert passes_through(GeneratorExit())
     assert not asyncio.run(in_loop(GeneratorExit()))

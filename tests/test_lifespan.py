@@ -420,6 +420,7 @@ def test_the_exit_of_the_process_passes_through_startup() -> None:
         raise WorkerExit(0)
 
     async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
+        context.loop.set_exception_handler(lambda loop, context: None)  # as the worker does: it is nobody's news
         await lifespan.startup()
 
     with pytest.raises(WorkerExit):

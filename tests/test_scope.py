@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from hybridworker.errors import ProtocolError
-from hybridworker.scope import decode_path, http_scope, http_template, normal_address, split_target, websocket_scope
+from hybridworker.scope import (
+    decode_path,
+    http_scope,
+    http_template,
+    logged_target,
+    normal_address,
+    split_target,
+    websocket_scope,
+)
 
 
 @pytest.mark.parametrize(
@@ -121,3 +129,15 @@ def test_w1_w3_a_websocket_scope() -> None:
     assert made["scheme"] == "wss"
     assert made["extensions"] == {"websocket.http.response": {}, "tls": {"server_cert": None}}
     assert made["subprotocols"] == []
+
+
+def test_a_log_shows_the_target_as_received() -> None:
+    """What is not printable ASCII is escaped: a hook of the user's may have put it there."""
+    every = bytes(range(256))
+    printable = bytes(range(32, 127)).decode()
+    shown = logged_target({"hybridworker.target": b"/caf%C3%A9%0A?x=1%0d" + every})
+    assert shown.startswith("/caf%C3%A9%0A?x=1%0d\\x00\\x01")
+    assert printable in shown
+    assert shown.isprintable()
+    assert shown.isascii()
+    assert len(shown.splitlines()) == 1

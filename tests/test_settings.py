@@ -272,6 +272,21 @@ def test_script_name_is_of_the_environment() -> None:
     assert read({"SCRIPT_NAME": "/prefix"}).script_name == "/prefix"
 
 
+def test_the_server_field_is_that_of_gunicorn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``gunicorn.SERVER``, which a configuration file may set, empty and in latin-1 as well."""
+    for name, value in (("mine/1.0", b"mine/1.0"), ("", b""), ("caf\xe9 \t", b"caf\xe9 \t"), (None, b"None")):
+        monkeypatch.setattr("gunicorn.SERVER", name)
+        assert read().server == value
+
+
+@pytest.mark.parametrize("name", ["a\r\nX: y", "a\n", "\r", "\0", "\x1b[31m", "\x7f", "\x85", "\u2603"])
+def test_a_server_field_that_cannot_be_sent_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would split the head of each response, or none could be encoded."""
+    monkeypatch.setattr("gunicorn.SERVER", name)
+    with pytest.raises(ConfigurationError, match=r"^gunicorn\.SERVER=.* must be text without line breaks, in latin-1$"):
+        read()
+
+
 def test_environment_is_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an explicit one, and read at the call, because raw_env changes it."""
     monkeypatch.setenv("SCRIPT_NAME", "/here")

@@ -1602,6 +1602,27 @@ def test_the_application_runs_in_a_copy_of_the_base_context() -> None:
     assert seen == ["unset", "unset"]
 
 
+def test_what_is_logged_of_a_connection_sees_the_variables_of_its_task() -> None:
+    """In a copy of its context: the line of the access log comes from outside, and leaves nothing in there."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        variable.set("mine")
+        await send(ACCEPT)
+        await receive()
+        await receive()
+        seen.append(variable.get())
+
+    def access(exchange: Any) -> None:
+        seen.append(variable.get())
+        variable.set("of the log")
+
+    with peer(app, access=access) as there:
+        there.lose()
+    assert seen == ["mine", "mine"]
+
+
 def test_without_the_extra_the_module_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """``available()`` says that it is missing."""
     assert websocket.available()

@@ -7,6 +7,7 @@ request, for a WSGI application in the thread of the call, in its context.
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -53,14 +54,21 @@ def test_the_hooks_print_what_they_print_under_gthread(gunicorn: Servers) -> Non
 
 @BOTH
 def test_the_hooks_run_in_the_context_of_the_request(gunicorn: Servers, app: str) -> None:
-    """What pre_request sets the application sees, and what that sets post_request; nothing is left for the next."""
+    """
+    What pre_request sets the application sees, and what that sets post_request.
+
+    For ASGI nothing is left for the next request; for WSGI the next one of the thread sees it, as under gthread.
+    """
     server = hooked(gunicorn, app, "--keep-alive", "30")
     place = "loop" if app == "asgi" else "thread"
     with server.connect() as client:
         for number in (1, 2, 3):
             assert client.request("/").text == "pre -"
             server.wait_log(f"^where {place} application$", number)
-    assert server.log().count(f"True True {place} nothing\n") == 3
+    found = re.findall(rf"True True {place} (\w+)$", server.log(), re.MULTILINE)
+    threads = found.count("nothing")
+    assert threads == 3 if app == "asgi" else 1 <= threads <= 2
+    assert found.count("application") == 3 - threads
 
 
 @BOTH
