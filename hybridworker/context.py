@@ -59,6 +59,13 @@ class Cycle(Protocol):
     def cancel(self) -> None:
         """End the call. Its task is cancelled once, however often this is called."""
 
+    @property
+    def streaming(self) -> bool:
+        """Whether a response has begun whose end is not known."""
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+
 
 class Hooks(Protocol):
     """gunicorn's ``pre_request`` and ``post_request``; what ``before`` returns is given back to ``after``."""

@@ -164,6 +164,17 @@ class RequestResponseCycle(ResponseWriter):
         if state is ABORTED or state is WAITING or state is STARTED:
             self.cancel()
 
+    @property
+    def streaming(self) -> bool:
+        """Whether the response has begun without saying how long it will be. A file has an end."""
+        state = self.state
+        begun = state is BODY or state is TRAILERS or (state is STARTED and not self.bodiless)
+        return begun and self.remaining is None
+
+    def abort(self) -> None:
+        """Cut the connection: the worker has no more time for the request."""
+        self.owner.abort()
+
     def refuse(self, status: int) -> None:
         """The body of the request is malformed: the peer gets ``status``, the application loses its client."""
         if self.state is WAITING or self.state is STARTED:

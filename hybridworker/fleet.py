@@ -297,13 +297,14 @@ class Fleet:
         Whether this worker, which wishes to be replaced, may go; ``now`` is ``time.monotonic()``.
 
         One goes at a time, the oldest that wishes first. The others wait until its
-        replacement is ready, or for ``graceful_timeout``, whatever has become of either.
+        replacement is ready, or for as long as it may take to leave and that may take to
+        come, whatever has become of either.
         """
         waited = now - self.slot[SINCE] / 1e6
         if waited <= WISH:
             return False
         self._look()
-        if waited > self.settings.graceful_timeout * (1 + len(self.siblings)):
+        if waited > self._turn * (1 + len(self.siblings)):
             return True  # an older one wishes and never goes: it is blocked
         older = (slot for slot in self.siblings if slot[AGE] < self.slot[AGE])
         return not any(slot[STANDING] == Standing.WISHING for slot in older) and not any(
@@ -323,7 +324,13 @@ class Fleet:
         # The slot of one that is dead stays as it is until the master claims one for the replacement. When it died is
         # not known, so what counts is how long this worker has waited.
         since = slot[SINCE] if there or standing == Standing.RECYCLING else self.slot[SINCE]
-        return now - since / 1e6 <= self.settings.graceful_timeout
+        patience = self._turn if standing == Standing.RECYCLING else self.settings.graceful_timeout
+        return now - since / 1e6 <= patience
+
+    @property
+    def _turn(self) -> float:
+        """Seconds for which a worker that leaves by itself may finish its requests, where there is an end to that."""
+        return self.settings.graceful_timeout + self.settings.timeout
 
 
 def stand(slot: Slot, standing: Standing) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from .backlog import Arrival, Backlog
-from .context import WorkerContext
+from .context import Cycle, WorkerContext
 from .cycle import RequestResponseCycle
 from .fleet import CONNECTIONS, TAKEN, Fleet
 from .http11 import HTTPProtocol
@@ -55,8 +55,8 @@ class Server:
     """Serves until :meth:`drain` is called."""
 
     __slots__ = (
-        "accepting", "alone", "arrivals", "backlogs", "changed", "context", "deferral", "deferred", "fleet", "left_at",
-        "listeners", "loop", "paused_until", "size", "state", "tls",
+        "accepting", "alone", "arrivals", "backlogs", "changed", "context", "deadline", "deferral", "deferred", "fleet",
+        "left_at", "listeners", "loop", "paused_until", "size", "state", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +90,7 @@ class Server:
         self.arrivals: dict[Arrival, tuple[HTTPProtocol, socket.socket]] = {}
         self.size = 0  #: connections, with those that are being made
         self.changed = asyncio.Event()  #: a connection or a request ended
+        self.deadline = math.inf  #: loop time at which a drain ends
         context.closed = self._closed
 
     def start(self) -> None:
@@ -279,35 +280,56 @@ class Server:
             taken = slot[TAKEN]
             self._accept(backlog)
 
-    async def drain(self, deadline: float) -> int:
+    def hurry(self, deadline: float) -> None:
+        """A drain, be it under way or still to come, ends at ``deadline`` (loop time), unless it ends earlier."""
+        self.deadline = min(self.deadline, deadline)
+        self.changed.set()
+
+    async def drain(self, deadline: float, stream: float = math.inf) -> int:
         """
         Stop accepting, let what was begun finish, and cut what is not finished at ``deadline`` (loop time).
 
-        Returns the number of requests that were cut.
+        A response whose end is not known goes on for ``stream`` seconds, from now or from its
+        own beginning. Returns the number of requests that were cut.
         """
         self.state = DRAINING
+        self.hurry(deadline)
         self.stop_accepting()
         self.context.leave()
         context, now = self.context, self.loop.time()
         silent = min(deadline, now + context.settings.drain_window)
         seen: set[object] = set()
+        streams: dict[Cycle, float] = {}  #: since when each was seen to be one
+        cut = 0
         while (context.connections or context.cycles or self.arrivals or context.calls()) and (
             now := self.loop.time()
-        ) < deadline:
+        ) < self.deadline:
             for connection in context.connections - seen:
                 connection.drain(silent)
                 seen.add(connection)
             for connection in list(context.connections):
                 connection.tick(now)
+            if stream < math.inf:
+                streams = {cycle: streams.get(cycle, now) for cycle in context.cycles if cycle.streaming}
+                late = [cycle for cycle, since in streams.items() if now >= since + stream]
+                self._cancel(late)
+                cut += len(late)
             self.changed.clear()
             try:
                 async with asyncio.timeout(DRAIN_TICK):
                     await self.changed.wait()
             except TimeoutError:
                 pass  # the time between two looks
-        cut = await self._cut()
+        cut += await self._cut()
         self.state = STOPPED
         return cut
+
+    def _cancel(self, cycles: Iterable[Cycle]) -> None:
+        """Cancel calls of the application, and drop their connections."""
+        for cycle in cycles:
+            if cycle.task is not None:
+                cycle.cancel()
+            cycle.abort()
 
     async def _cut(self) -> int:
         """Cancel and drop whatever is left."""

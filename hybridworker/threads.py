@@ -109,6 +109,16 @@ class _Worker(threading.Thread):
         self.reported = 0.0  #: ``started`` of the last call that was reported as slow
         self.waits = [0] * WAITS  #: how many of its calls had waited for how long, and microseconds in all
 
+    @property
+    def daemon(self) -> bool:  # type: ignore[override]
+        """
+        Whether it is no obstacle to the end of the process: it is none, but not while a call asks.
+
+        A thread inherits this from the one that makes it. What a call starts is to be
+        waited for, as under gthread, unless the application says otherwise.
+        """
+        return self.call is None
+
 
 class ThreadPool:
     """

@@ -32,6 +32,7 @@ from types import FrameType
 from typing import Any, Protocol, cast
 
 from .asgi import Scope
+from .background import own_tasks
 from .context import Log, WorkerContext
 from .scope import logged_target
 from .threads import RunningCall, ThreadPool
@@ -185,18 +186,12 @@ def _task_stacks(context: WorkerContext) -> Iterator[str]:
 
 def _background_stacks(context: WorkerContext) -> Iterator[str]:
     """What the application's own tasks wait for, those that no request and no other part of the worker is."""
-    running = asyncio.current_task(context.loop)
-    tasks = [task for task in asyncio.all_tasks(context.loop) if task is not running and not _is_ours(task)]
+    tasks = own_tasks(context.loop)
     for task in sorted(tasks, key=lambda task: task.get_name())[:MOST_TASKS]:
         if stack := format_task(task):
             yield f"Task {_printable(task.get_name())}\n{stack}"
     if len(tasks) > MOST_TASKS:
         yield f"and {len(tasks) - MOST_TASKS} more tasks\n"
-
-
-def _is_ours(task: asyncio.Task[Any]) -> bool:
-    frame = getattr(task.get_coro(), "cr_frame", None)
-    return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__
 
 
 # -- reports

@@ -210,6 +210,11 @@ class WebSocketProtocol(asyncio.Protocol):
             self.cancelled = True
             self.task.cancel()
 
+    @property
+    def streaming(self) -> bool:
+        """Whether it was accepted: nobody knows how long the application will go on."""
+        return self.state is not CONNECTING and self.state is not CLOSED
+
     # -- the application's side
 
     async def run(self) -> None:

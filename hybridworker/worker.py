@@ -39,11 +39,13 @@ from gunicorn.workers.base import Worker as BaseWorker
 from .accesslog import RequestHooks, access_writer
 from .application import Decision, Interface, advice, detect, single_callable
 from .asgi import ASGIApp
+from .background import describe, end_tasks, sentence, wait_for_jobs
 from .context import WorkerContext
 from .errors import ConfigurationError, LifespanFailed, WorkerExit
 from .exitcode import exit_code
 from .fleet import AGE, PID, REASONS, RECYCLED, STARTED, Board, Fleet, Slot, Standing, stand
 from .foreignloops import ForeignLoops
+from .grace import Grace
 from .leaving import leave_without_threads
 from .lifespan import Lifespan
 from .pep3333 import ErrorLog
@@ -59,11 +61,6 @@ from .wsgi import WSGIMiddleware
 
 #: Seconds between two looks at every timeout, and at whether a younger worker is ready.
 TICK, HAND_OVER_TICK = 1.0, 0.05
-
-#: Of the graceful timeout, what is kept for the application's shutdown: a part, and seconds at most.
-SHUTDOWN_SHARE, SHUTDOWN_MAX = 0.2, 5.0
-#: The same for leaving the process: the arbiter began to count before this worker did.
-EXIT_SHARE, EXIT_MAX = 0.1, 0.5
 
 #: File descriptors that an event loop needs, at least.
 LOOP_FDS = 12
@@ -229,9 +226,9 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         loop.set_exception_handler(self._loop_error)
         self.stop = asyncio.Event()
         self.wish: str | None = None  #: why it would like to be replaced
+        self.grace = Grace(self.settings.graceful_timeout, self.settings.timeout, self.settings.reload)
         try:
             loop.run_until_complete(self._main(loop))
-            loop.run_until_complete(loop.shutdown_asyncgens())
         except LifespanFailed as exc:
             self.log.error("Application startup failed: %s", exc)
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
@@ -350,21 +347,25 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             self.shut_down(self.wish)
 
     async def _leave(self, loop: asyncio.AbstractEventLoop, lifespan: Lifespan | None) -> None:
-        """Finish what was begun within the graceful timeout, then let the application shut down."""
-        context, grace = self.context, self.settings.graceful_timeout
-        kept = 0.0 if lifespan is None else min(SHUTDOWN_MAX, grace * SHUTDOWN_SHARE)
-        margin = min(EXIT_MAX, grace * EXIT_SHARE)
+        """Finish what was begun, let the application shut down, and wait for what it does in the background."""
+        context, grace = self.context, self.grace
+        await asyncio.sleep(0)  # the request that was the reason begins in this turn, and is one in flight
         begun, before = loop.time(), context.served - len(context.cycles)
-        end = begun + grace - margin
+        grace.begin(begun, self.reason)
+        if lifespan is not None:
+            grace.keep_for_shutdown()
         if self.reason == "term" and self.server.state is ServerState.SERVING and not self.settings.reload:
             await self._hand_over(loop)
         handed_over = loop.time()
-        cut = await self.server.drain(end - kept)
+        cut = await self.server.drain(grace.requests, grace.stream)
         drained = loop.time()
         if cut:
             self.log.warning("%s", counted("Graceful timeout: %d requests were not finished", cut))
         if lifespan is not None:
-            await lifespan.shutdown(max(0.1, end - drained))
+            await lifespan.shutdown(max(0.1, grace.end(drained) - drained))
+        until = grace.background(drained)
+        if left := await end_tasks(loop, until) + await wait_for_jobs(loop, until):
+            self.log.warning("Background work was cut: %s", sentence(left))
         finished = max(0, context.served - before - cut)
         line = counted("Served %d requests: %d finished while leaving, %d cut;", context.served, finished, cut)
         took = (handed_over - begun, drained - handed_over, loop.time() - drained)
@@ -392,6 +393,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if reason != "term":
             self.context.leave()  # with the response at hand
         self._alive = False
+        self.grace.begin(self.context.loop.time(), reason)
+        self.server.hurry(self.grace.requests)
         self.stop.set()
 
     def _recycle(self, reason: str) -> None:
@@ -478,7 +481,9 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         """An exception that nobody awaited belongs into gunicorn's error log, not into asyncio's logger."""
         exception = context.get("exception")
         if self.exit_code is None or not isinstance(exception, SystemExit):  # that one is `_exit`'s, amid a callback
-            self.log.error("%s", context.get("message"), exc_info=exception)
+            task = context.get("task") or context.get("future")
+            which = f" ({describe(task)})" if isinstance(task, asyncio.Task) else ""
+            self.log.error("%s%s", context.get("message"), which, exc_info=exception)
 
 
 def setup() -> None:

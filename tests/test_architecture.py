@@ -24,7 +24,20 @@ LEVELS: tuple[set[str], ...] = (
     # the process: its signals, its end, and what it was given
     {"exitcode", "foreignloops", "signals"},
     # words, states, and machines that know nothing of the rest
-    {"asgi", "backlog", "environ", "errors", "leaving", "liveness", "states", "threads", "tls", "variables"},
+    {
+        "asgi",
+        "background",
+        "backlog",
+        "environ",
+        "errors",
+        "grace",
+        "leaving",
+        "liveness",
+        "states",
+        "threads",
+        "tls",
+        "variables",
+    },
     # values in, values out
     {"accesslog", "application", "flow", "handoff", "pep3333", "response", "scope", "settings"},
     # what needs the settings, or several of these

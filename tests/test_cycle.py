@@ -1091,3 +1091,32 @@ def test_hints_go_out_before_an_error_page() -> None:
     hint = {"type": "http.response.early_hint", "links": [b"</a>"]}
     sent = answer(GET, hint, hint, hint)
     assert [part.split(b" ")[0] for part in sent.split(b"HTTP/1.1 ")[1:]] == [b"103", b"103", b"103", b"500"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "head", "streams"),
+    [
+        (GET, start(), [True, True]),
+        (HTTP10, start(), [True, True]),
+        (GET, start(200, (b"content-length", b"5")), [False, False]),
+        (HEAD, start(), [False, True]),
+        (GET, start(304), [False, True]),
+    ],
+    ids=["chunked", "HTTP/1.0", "length", "HEAD", "304"],
+)
+def test_a_response_that_has_begun_without_a_length_is_a_stream(
+    request_: bytes, head: Message, streams: list[bool]
+) -> None:
+    """From its head on, which is held back, to its end. What has no body is one when the application makes one."""
+    seen: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        (cycle,) = w.context.cycles
+        seen.append(cycle.streaming)
+        for message in (head, body(b"he", more=True), body(b"llo")):
+            await send(message)
+            seen.append(cycle.streaming)
+
+    with wire(app) as w:
+        w.feed(request_)
+        assert seen == [False, *streams, False]

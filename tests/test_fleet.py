@@ -562,13 +562,14 @@ def test_the_oldest_that_wishes_goes_first() -> None:
     "standing", [Standing.BOOTING, Standing.RETIRING, Standing.DRAINING, Standing.RECYCLING], ids=lambda s: s.name
 )
 def test_nobody_goes_while_another_is_away(standing: Standing) -> None:
-    """A turn lasts until the replacement is ready, but no longer than ``graceful_timeout``."""
-    fleet, slots = group(Standing.READY, Standing.READY, graceful_timeout=30.0)
+    """A turn lasts until the replacement is ready, but no longer than a worker may take to leave, or to come."""
+    fleet, slots = group(Standing.READY, Standing.READY, graceful_timeout=30.0, timeout=20.0)
     stand(slots[1], standing)
     now = wished(slots[0])
+    patience = 50 if standing is Standing.RECYCLING else 30
     assert not fleet.may_go(now)
-    assert not fleet.may_go(now + 28)
-    assert fleet.may_go(now + 30)
+    assert not fleet.may_go(now + patience - 2)
+    assert fleet.may_go(now + patience)
     stand(slots[1], Standing.READY)
     assert fleet.may_go(now)
 
@@ -624,10 +625,10 @@ def test_a_worker_is_single_when_nobody_is_there_or_to_come(dead: int) -> None:
 
 
 def test_an_older_one_that_never_goes_does_not_hold_the_others_up_for_ever() -> None:
-    """It is blocked; every turn takes ``graceful_timeout`` at most."""
+    """It is blocked; every turn takes ``graceful_timeout`` and ``timeout`` at most."""
     board = Board(4)
     older, slot = take(board, 1), take(board, 2)
-    fleet = Fleet(board, slot, make_settings(graceful_timeout=30.0))
+    fleet = Fleet(board, slot, make_settings(graceful_timeout=20.0, timeout=10.0))
     wished(older)
     now = wished(slot)
     assert not fleet.may_go(now + 58)

@@ -515,6 +515,59 @@ def test_drain_waits_for_background_work() -> None:
     serve(test, app=app, drain_window=0)
 
 
+def test_a_stream_is_cut_before_the_rest() -> None:
+    """What has begun without a length has a time of its own; what has not begun goes on."""
+    gate = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/stream":
+            await send(start(200))
+            await send(body(b"first", more=True))
+        await gate.wait()
+        await HELLO(scope, receive, send)
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        reader, writer = await site.client()
+        endless, asker = await site.client()
+        writer.write(GET)
+        asker.write(GET.replace(b" / ", b" /stream "))
+        await asyncio.wait_for(endless.readuntil(b"first"), DEADLINE)
+        await site.until(lambda: len(site.context.cycles) == 2)
+        draining = asyncio.create_task(site.server.drain(math.inf, 0.01))
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(endless.readuntil(b"0\r\n\r\n"), DEADLINE)
+        assert not draining.done()
+        gate.set()
+        assert (await asyncio.wait_for(reader.read(), DEADLINE)).endswith(b"hello")
+        assert await draining == 1
+
+    serve(test, app=app)
+
+
+@pytest.mark.parametrize("under_way", [False, True])
+def test_a_drain_may_be_hurried(under_way: bool) -> None:
+    """Before it begins and while it is under way; and nothing gives it more time than it has."""
+
+    async def test(site: Site) -> None:
+        gate = site.context.app
+        assert isinstance(gate, Gate)
+        site.server.start()
+        _, writer = await site.client()
+        writer.write(GET)
+        await site.until(lambda: gate.running == 1)
+        if not under_way:
+            site.server.hurry(site.loop.time())
+        draining = asyncio.create_task(site.server.drain(math.inf))
+        await asyncio.sleep(0)
+        if under_way:
+            site.server.hurry(site.loop.time())
+        site.server.hurry(math.inf)
+        assert await asyncio.wait_for(draining, DEADLINE) == 1
+
+    serve(test, app=Gate())
+
+
 def test_the_drain_looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that arrive through a handshake during the drain are drained as well."""
     monkeypatch.setattr(module, "DRAIN_TICK", 0.001)

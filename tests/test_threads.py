@@ -643,3 +643,19 @@ def test_nothing_is_counted_where_nobody_asks() -> None:
             assert sum(pool.take_waits()) == 0
 
     run(main())
+
+
+@pytest.mark.parametrize("daemon", [None, True])
+def test_a_thread_that_a_call_starts_is_no_daemon_unless_it_says_so(daemon: bool | None) -> None:
+    """As under gthread; the thread of the pool itself keeps nobody from leaving."""
+
+    async def main() -> None:
+        async with pool_of(1) as pool:
+            job = Job(lambda: threading.Thread(target=int, daemon=daemon).daemon)
+            pool.submit(job)
+            await asyncio.wait_for(job.done.wait(), DEADLINE)
+            assert job.result is bool(daemon)
+            assert job.thread is not None
+            assert job.thread.daemon
+
+    run(main())
