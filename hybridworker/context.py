@@ -45,7 +45,11 @@ class Connection(Protocol):
         """Look at every timeout of the connection; called once a second with the loop time."""
 
     def drain(self, deadline: float) -> None:
-        """The worker is leaving: close, when idle and silent until ``deadline`` (loop time)."""
+        """
+        The worker is leaving: close, when no request is complete until ``deadline`` (loop time).
+
+        That is the time of a first request; one that has had its answer may have less.
+        """
 
     def abort(self) -> None:
         """Drop the connection at once."""

@@ -45,6 +45,9 @@ TRAILERS, COMPLETE, ABORTED = ResponseState.TRAILERS, ResponseState.COMPLETE, Re
 #: Bytes of request body held for an application that does not ask for them; above, reading pauses.
 BODY_BUFFER = 65536
 
+#: :attr:`RequestResponseCycle.progress` before anything is written.
+NOTHING = -1
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -156,13 +159,28 @@ class RequestResponseCycle(ResponseWriter):
         if self.call is not None:
             self.cancel()
 
-    def give_up(self) -> None:
-        """The grace period is over: end the application, unless it is answering a half-closed peer."""
+    @property
+    def progress(self) -> int:
+        """How far the response has come: bytes of body that were written, or :data:`NOTHING`."""
+        return NOTHING if self.state is WAITING or self.state is STARTED else self.sent
+
+    def give_up(self, before: int = NOTHING) -> None:
+        """
+        The grace period is over: end the application, unless it is answering a half-closed peer.
+
+        ``before`` is the progress that there was when the peer ended its side. A response that
+        has made none since waits for something to say, perhaps for ever, and perhaps to nobody;
+        one that is on its way finds out by itself whether there is anybody.
+        """
         state = self.state
-        if state is not ABORTED and self.context.is_wsgi:
-            return  # a thread cannot be cancelled: it may as well answer
-        if state is ABORTED or state is WAITING or state is STARTED:
+        if state is ABORTED:
             self.cancel()
+        elif state is WAITING or state is STARTED:
+            if not self.context.is_wsgi:  # a thread cannot be cancelled: it may as well answer
+                self.cancel()
+        elif (state is BODY or state is TRAILERS) and self.progress == before and not self.flow.unsent():
+            self.cancel()
+            self.abort()
 
     @property
     def streaming(self) -> bool:

@@ -152,7 +152,7 @@ async def _send(response: FileResponse, part: FilePart, more: bool, settings: Se
             write(flow, b"\r\n" if more or response.trailers else b"\r\n" + LAST_CHUNK)
     except ClientDisconnected:
         # Found out here: the transport need not notice by itself, or ever.
-        flow.transport.abort()
+        flow.abort()
         response.disconnect()
         raise
     if response.remaining is not None:

@@ -24,12 +24,12 @@ from typing import Any, cast
 
 import httptools
 
-from . import websocket
+from . import kernel, websocket
 from .accesslog import Refused
 from .context import WorkerContext
-from .cycle import BODY_BUFFER, RequestResponseCycle
+from .cycle import BODY_BUFFER, NOTHING, RequestResponseCycle
 from .errors import ProtocolError
-from .flow import LINGER, FlowControl
+from .flow import DEAF, LINGER, FlowControl
 from .head import MORE, UPGRADE, RequestHead
 from .limits import HeadScanner, misdirected
 from .response import error_response
@@ -96,13 +96,18 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self._parse(data)
 
     def eof_received(self) -> bool:
-        if self.cycle is None or self.waiting or self.tls is not None:
+        flow, cycle = self.flow, self.cycle
+        if cycle is None or self.waiting or self.tls is not None or kernel.hung_up(flow.fileno()):
+            if cycle is not None:
+                cycle.keep_alive = False  # nothing follows
+            self._closing()
             return False  # the transport closes itself
-        # A half-closed client and one that has gone look the same: what was begun goes on for a while.
+        # On TCP a half-closed client and one that has gone look the same: what was begun goes on for a while.
         self.eof = True
         self.deadline = NEVER
-        self.cycle.end_of_input()
-        self.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._grace_over)
+        cycle.end_of_input()
+        grace = self.context.settings.asgi_disconnect_grace_period
+        self.loop.call_later(grace, self._grace_over, cycle, cycle.progress)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -127,22 +132,35 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
     # -- called by the server
 
     def tick(self, now: float) -> None:
-        cycle = self.cycle
-        settings = self.context.settings
-        if self.flow.stalled(now, settings.write_timeout, 0 if cycle is None else cycle.sent):
-            self.context.log.debug("Peer %s takes no bytes, connection dropped", self.peer)
-            self.transport.abort()
+        cycle, context = self.cycle, self.context
+        timeout = context.settings.write_timeout
+        if context.draining and (cycle is None or self.state is CLOSING):
+            timeout = min(timeout, DEAF)  # its response is complete, and it holds up the worker
+        if self.flow.stalled(now, timeout, 0 if cycle is None else cycle.sent):
+            context.log.debug("Peer %s takes no bytes, connection dropped", self.peer)
+            self.abort()
         elif now >= self.deadline:
             self._expire(now)
+        elif self.eof and kernel.hung_up(self.flow.fileno()):
+            self.abort()  # it had only half gone before, or what it was sent since has shown it
 
     def drain(self, deadline: float) -> None:
-        if self.state is IDLE or self.state is NEW:
-            self.deadline = min(self.deadline, deadline)
-            if self.deadline <= self.loop.time():
-                self._expire(self.deadline)
+        self.flow.progress = None  # a client that takes no bytes has its time from now on
+        state, now = self.state, self.loop.time()
+        if state is IDLE:
+            deadline = min(deadline, now + self.context.idle_time)
+        elif state is ACTIVE:
+            if self.cycle is not None:
+                return  # a request in flight
+        elif state is not NEW:
+            return
+        # Also half a head, and the rest of a body that is dropped: a client that is slow must not hold up the worker.
+        self.deadline = min(self.deadline, deadline)
+        if self.deadline <= now:
+            self._expire(now)
 
     def abort(self) -> None:
-        self.transport.abort()
+        self.flow.abort()
 
     # -- called by the cycle
 
@@ -179,6 +197,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self.parser = httptools.HttpRequestParser(self)
         if self.flow.read_paused:
             self.flow.resume_reading()
+        self.deadline = self.loop.time() + self.context.idle_time
         data = self.pending
         if data:
             self.pending = b""
@@ -189,7 +208,6 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self.close()
         else:
             self.head, self.headers = b"", []  # an idle connection keeps nothing of its last request alive
-            self.deadline = self.loop.time() + self.context.idle_time
 
     def close(self, linger: bool = False) -> None:
         """
@@ -201,38 +219,48 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         """
         if self.state is CLOSED or self.state is CLOSING:
             return
-        self.state = CLOSING
-        self.pending = b""
+        self._closing()
         if linger and self.tls is None and not self.eof:
-            self.deadline = self.loop.time() + LINGER
             self.transport.write_eof()
             self.flow.resume_reading()
         else:
-            self.deadline = NEVER
-            self.transport.close()
+            self.flow.close()
+
+    def _closing(self) -> None:
+        """The transport is being closed. A peer that does not close as well is left when everything has been sent."""
+        self.state = CLOSING
+        self.pending = b""
+        self.deadline = self.loop.time() + LINGER
+        self.flow.ending()
 
     def _expire(self, now: float) -> None:
         """``deadline`` has passed. What that means depends on what was waited for."""
         if self.state is CLOSING:
-            if self.transport.get_write_buffer_size():  # a slow reader has its time: see `stalled`
+            if self.flow.unsent():  # a slow reader has its time: see `stalled`
                 self.deadline = now + LINGER
             else:
-                self.transport.abort()
+                self.abort()
         elif self.state is IDLE or self.state is NEW:
             if not self.flow.readable():  # bytes that have arrived are a request that deserves its answer
                 self.close(linger=self.state is IDLE)
         elif self.request is HEADERS:
-            self._refuse(ProtocolError("the request head took longer than HYBRIDWORKER_HEADER_TIMEOUT", 408))
-        elif self.cycle is None or self.waiting:
-            self.transport.abort()  # the rest of a body that is dropped, or that no application waits for
+            if not self.context.draining:
+                self._refuse(ProtocolError("the request head took longer than HYBRIDWORKER_HEADER_TIMEOUT", 408))
+            elif not self.flow.readable():
+                self._refuse(ProtocolError("the request head was not complete when the worker left", 408))
+        elif self.cycle is None:
+            self.close(linger=True)  # the rest of a body that is dropped
+        elif self.waiting:
+            self.abort()  # the rest of a body that no application waits for
         elif self.request is BODY and not self.flow.read_paused and not self.cycle.expect_continue:
             self.deadline = NEVER
             self.cycle.end_of_input()
 
-    def _grace_over(self) -> None:
+    def _grace_over(self, cycle: RequestResponseCycle, before: int) -> None:
+        """The grace period has ended; ``cycle`` had come to ``before`` when the input ended."""
         self.pending = b""
         if self.cycle is not None:
-            self.cycle.give_up()
+            self.cycle.give_up(before if self.cycle is cycle else NOTHING)
 
     # -- cutting bytes into messages
 
@@ -292,13 +320,19 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
     def _scan_head(self, data: bytes) -> bytes:
         """Parse as much of one head as has come, line by line; returns the bytes behind it."""
         scanner = self.scanner
+        begun = scanner is not None and not scanner.blank
         if scanner is None:
             self.scanner = scanner = HeadScanner(self.context.settings)
             self.begin(b"")
-            self.deadline = self.loop.time() + self.context.settings.header_timeout
         lines, rest = scanner.feed(data)
         if scanner.complete:
             self.scanner = None
+        elif scanner.blank and scanner.error is None:
+            self.state = IDLE  # as before, until the same deadline: an empty line is no request (RFC 9112 2.2)
+        elif not begun:
+            deadline = self.loop.time() + self.context.settings.header_timeout
+            # While the worker leaves, a head has no more time than the connection had for a first byte.
+            self.deadline = min(self.deadline, deadline) if self.context.draining else deadline
         if lines:
             self.head += lines
             try:

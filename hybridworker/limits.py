@@ -94,6 +94,11 @@ class HeadScanner(LineScanner):
         self.complete = False
         self.skipped = False  #: one empty line before the request line was dropped
 
+    @property
+    def blank(self) -> bool:
+        """Whether nothing has come but the one empty line that is ignored, or the beginning of it."""
+        return not self.lines and bytes(self.data) == (b"" if self.skipped else b"\r")
+
     def feed(self, segment: bytes) -> tuple[bytes, bytes]:
         """Take ``segment``; returns its complete lines, with what was held back, and the bytes behind the head."""
         data = self.data

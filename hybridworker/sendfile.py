@@ -20,19 +20,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import math
 import os
 import queue
 import stat
-import struct
-import termios
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from .errors import ClientDisconnected, InvalidMessage
 from .flow import FlowControl
+from .kernel import unacknowledged
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
@@ -321,7 +319,7 @@ def _attach(flow: FlowControl, part: FilePart) -> bool:
 async def _writable(flow: FlowControl, fd: int, write_timeout: float) -> None:
     """Wait until the socket takes bytes, or the connection is lost, or the peer has taken none for too long."""
     loop = asyncio.get_running_loop()
-    queued = _unacknowledged(fd)
+    queued = unacknowledged(fd)
     while True:
         waiter: asyncio.Future[None] = loop.create_future()
         loop.add_writer(fd, _wake, waiter)
@@ -333,7 +331,7 @@ async def _writable(flow: FlowControl, fd: int, write_timeout: float) -> None:
         except TimeoutError:
             # The kernel says "writable" only when a good part of its buffer is free. A slow peer that
             # does take bytes shows in what is not acknowledged.
-            before, queued = queued, _unacknowledged(fd)
+            before, queued = queued, unacknowledged(fd)
             if queued >= before:
                 raise ClientDisconnected(f"the client took no byte for {write_timeout:g} s") from None
         finally:
@@ -351,12 +349,3 @@ def _wake(waiter: asyncio.Future[None], exc: Exception | None = None) -> None:
             waiter.set_result(None)
         else:
             waiter.set_exception(exc)
-
-
-def _unacknowledged(fd: int) -> int:
-    """Bytes that the kernel holds for the peer; 0 where it does not tell."""
-    try:
-        answer: bytes = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
-    except OSError:
-        return 0
-    return int(struct.unpack("i", answer)[0])

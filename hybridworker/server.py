@@ -20,8 +20,9 @@ import time
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from . import kernel
 from .backlog import Arrival, Backlog
-from .context import Cycle, WorkerContext
+from .context import Connection, Cycle, WorkerContext
 from .cycle import RequestResponseCycle
 from .fleet import CONNECTIONS, TAKEN, Fleet
 from .http11 import HTTPProtocol
@@ -37,9 +38,17 @@ DRAIN_TICK = 0.1
 #: Connections accepted in one turn of the loop, at most.
 ACCEPT_BATCH = 16
 
+#: Connections that are being closed and whose places have been given to newcomers, at most: so many more than
+#: ``worker_connections`` there may be for a moment.
+PARTING_MAX = 8
+
 #: Seconds for which a worker that carries more than its share leaves a connection to its siblings, and how often.
 #: A sibling that is blocked, or dying, delays it no longer, and soon counts no more: see :meth:`Fleet.left_for`.
 DEFER, DEFER_MAX = 0.001, 3
+
+#: Seconds until the loop itself gives up a TLS connection that is being closed: never. Its own limit does not see a
+#: client that reads slowly, and waits for one that reads nothing: the tick of the connection looks at both.
+SSL_SHUTDOWN_TIMEOUT = 86400.0
 
 #: ``accept()`` failed for want of a descriptor or of memory: wait, others may give some back.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -56,7 +65,7 @@ class Server:
 
     __slots__ = (
         "accepting", "alone", "arrivals", "backlogs", "changed", "context", "deadline", "deferral", "deferred", "fleet",
-        "left_at", "listeners", "loop", "paused_until", "size", "state", "tls",
+        "left_at", "listeners", "loop", "parting", "paused_until", "size", "state", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +80,7 @@ class Server:
         self.listeners = list(listeners)
         self.tls: dict[str, Any] = {}  #: as the loop wants it
         if ssl_context is not None:
-            self.tls["ssl"] = ssl_context
+            self.tls = {"ssl": ssl_context, "ssl_shutdown_timeout": SSL_SHUTDOWN_TIMEOUT}
             if context.settings.header_timeout < math.inf:
                 self.tls["ssl_handshake_timeout"] = context.settings.header_timeout
         # With reuse_port each worker has an accept queue of its own: a connection left there is nobody else's.
@@ -89,6 +98,7 @@ class Server:
         #: connections accepted that are not among those of the context yet, or have just become one
         self.arrivals: dict[Arrival, tuple[HTTPProtocol, socket.socket]] = {}
         self.size = 0  #: connections, with those that are being made
+        self.parting: set[Connection] = set()  #: those of them whose places were given to newcomers
         self.changed = asyncio.Event()  #: a connection or a request ended
         self.deadline = math.inf  #: loop time at which a drain ends
         context.closed = self._closed
@@ -113,8 +123,8 @@ class Server:
 
     @property
     def full(self) -> bool:
-        """Whether there are as many connections as ``worker_connections`` allows."""
-        return self.size >= self.context.settings.worker_connections
+        """Whether there are as many connections as ``worker_connections`` allows, without those that make room."""
+        return self.size - len(self.parting) >= self.context.settings.worker_connections
 
     @property
     def fresh(self) -> bool:
@@ -159,10 +169,12 @@ class Server:
             if taken and fleet is not None and fleet.crowded(fresh=True):
                 return  # the rest is for others
             if self.full:
-                if not taken:  # somebody waits for certain
+                if taken:
+                    return
+                self._make_room()  # somebody waits for certain
+                if self.full:
                     self._pause_accepting()  # the backlog keeps them
-                    self._make_room()
-                return
+                    return
             if (taken or not alone) and not backlog.waiting():
                 return  # a sibling was faster
             try:
@@ -182,15 +194,25 @@ class Server:
             self._connect(sock)
 
     def _make_room(self) -> None:
-        """Somebody waits, and ``worker_connections`` is reached: end the kept-alive connection that is idle longest."""
+        """
+        Somebody waits, and ``worker_connections`` is reached: end the kept-alive connection that is idle longest.
+
+        Its place is free at once: it may take a second or two until its client has closed it
+        as well. One whose client has not taken its last response may take far longer, and keeps its place.
+        """
         connections = [c for c in self.context.connections if isinstance(c, HTTPProtocol)]
-        if any(connection.state is CLOSING for connection in connections):
-            return  # there will be room in a moment
         idle = [connection for connection in connections if connection.state is IDLE]
-        for connection in sorted(idle, key=lambda connection: connection.deadline):
+        deaf = {connection for connection in idle if connection.flow.holds()}
+        if len(self.parting) >= PARTING_MAX:
+            return
+        for connection in sorted(idle, key=lambda connection: (connection in deaf, connection.deadline)):
+            if connection in deaf and any(c.state is CLOSING and c not in self.parting for c in connections):
+                return  # one of them at a time: it makes room when it has taken everything
             connection.drain(self.loop.time())
-            if connection.state is not IDLE:
-                return  # one that stays has bytes to read: it wants something
+            if connection.state is not IDLE:  # one that stays has bytes to read: it wants something
+                if connection not in deaf:
+                    self.parting.add(connection)
+                return
 
     def _defer(self, fleet: Fleet) -> bool:
         """Whether the connection at hand is left to a sibling that carries less, for the moment."""
@@ -236,6 +258,7 @@ class Server:
             level = self.context.log.debug if isinstance(exc, OSError) else self.context.log.error
             level("Connection failed before it was established: %s", exc)
         if protocol.state is NEW and protocol not in self.context.connections:  # it never was among them
+            kernel.shut_down(sock.fileno())
             sock.close()
             self._closed()
 
@@ -243,6 +266,10 @@ class Server:
         """A connection is gone: there may be room for another."""
         self.changed.set()
         self.size -= 1
+        if self.parting:
+            self.parting &= self.context.connections
+            if self.full and not self.accepting and self.state is SERVING and self._awaited():
+                self._make_room()  # for the next of those who wait
         self._count()
         self._go_on()
 
@@ -297,7 +324,7 @@ class Server:
         self.stop_accepting()
         self.context.leave()
         context, now = self.context, self.loop.time()
-        silent = min(deadline, now + context.settings.drain_window)
+        silent = min(deadline, now + context.settings.first_window)
         seen: set[object] = set()
         streams: dict[Cycle, float] = {}  #: since when each was seen to be one
         cut = 0
@@ -307,6 +334,8 @@ class Server:
             for connection in context.connections - seen:
                 connection.drain(silent)
                 seen.add(connection)
+            if now >= silent:
+                self._cut_arrivals()
             for connection in list(context.connections):
                 connection.tick(now)
             if stream < math.inf:
@@ -331,13 +360,25 @@ class Server:
                 cycle.cancel()
             cycle.abort()
 
-    async def _cut(self) -> int:
-        """Cancel and drop whatever is left."""
+    def _cut_arrivals(self) -> list[asyncio.Future[Any]]:
+        """Drop the connections that are still shaking hands; returns what has been cancelled."""
         waiters = [arrival.waiter for arrival in self.arrivals if arrival.waiter is not None]
-        tasks: list[asyncio.Future[Any]] = [*self.context.tasks(), *waiters]
-        cut = len(self.context.cycles)
+        for _, sock in self.arrivals.values():
+            kernel.shut_down(sock.fileno())
         for waiter in waiters:
             waiter.cancel()
+        return waiters
+
+    def hang_up(self) -> None:
+        """The process is being left without another turn of the loop: end every connection, whatever has it open."""
+        self._cut_arrivals()
+        for connection in list(self.context.connections):
+            connection.abort()
+
+    async def _cut(self) -> int:
+        """Cancel and drop whatever is left."""
+        tasks: list[asyncio.Future[Any]] = [*self.context.tasks(), *self._cut_arrivals()]
+        cut = len(self.context.cycles)
         for cycle in list(self.context.cycles):
             if cycle.task is not None:
                 cycle.cancel()

@@ -60,6 +60,7 @@ class Settings:
     graceful_timeout: float  #: from the beginning of a drain to its end
     keepalive: float  #: 0 = no keep-alive
     drain_window: float  #: how long an idle connection may still speak while the worker drains
+    first_window: float  #: and one that has not had an answer yet
     header_timeout: float  #: HYBRIDWORKER_HEADER_TIMEOUT; inf = off
     write_timeout: float  #: HYBRIDWORKER_WRITE_TIMEOUT; inf = off
     slow_loop: float  #: HYBRIDWORKER_SLOW_LOOP; 0 = off
@@ -130,6 +131,7 @@ class Settings:
             graceful_timeout=float(cfg.graceful_timeout),
             keepalive=float(cfg.keepalive),
             drain_window=0.0 if cfg.reload else float(min(2, cfg.keepalive, cfg.graceful_timeout / 4)),
+            first_window=0.0 if cfg.reload else float(min(2, cfg.graceful_timeout)),
             reload=bool(cfg.reload),
             reuse_port=bool(cfg.reuse_port),
             is_ssl=bool(cfg.is_ssl),

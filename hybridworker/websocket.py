@@ -32,7 +32,7 @@ from .errors import (
     passes_through,
 )
 from .fleet import IN_FLIGHT
-from .flow import LINGER, FlowControl
+from .flow import DEAF, LINGER, FlowControl
 from .handshake import Denial, accept_response, check_handshake, refusal, values
 from .liveness import Liveness, Verdict
 from .response import CLIENT_LEFT
@@ -148,7 +148,8 @@ class WebSocketProtocol(asyncio.Protocol):
         """The peer sends nothing more, without a close frame or after it: the transport closes itself."""
         self._tell(1006)
         self.state = CLOSED
-        self.close_by = self.context.loop.time() + CLOSE_TIMEOUT
+        self.close_by = self.context.loop.time() + self._patience()
+        self.flow.ending()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.flow.lose()
@@ -179,9 +180,10 @@ class WebSocketProtocol(asyncio.Protocol):
     def tick(self, now: float) -> None:
         state = self.state
         ending = state is not OPEN and state is not CONNECTING and state is not REJECTING
-        if self.flow.stalled(now, CLOSE_TIMEOUT if ending else self.context.settings.write_timeout, self.sent):
+        patience = self._patience() if ending else self.context.settings.write_timeout
+        if self.flow.stalled(now, patience, self.sent):
             self.context.log.debug("WebSocket peer takes no bytes, connection dropped")
-            self.transport.abort()
+            self.abort()
         elif state is OPEN:
             verdict = self.liveness.tick(now, self.flow.read_paused)
             if verdict is Verdict.PING:
@@ -189,12 +191,14 @@ class WebSocketProtocol(asyncio.Protocol):
             elif verdict is Verdict.DEAD:
                 self._close(1011, "no answer to a ping", told=1006)
         elif ending:
-            if self.transport.get_write_buffer_size():
-                self.close_by = now + CLOSE_TIMEOUT  # the time begins when the peer has everything
+            if self.flow.unsent():
+                self.close_by = now + patience  # the time begins when the peer has everything
             elif now >= self.close_by:
-                self.transport.abort()
+                self.abort()
 
     def drain(self, deadline: float) -> None:
+        self.flow.progress = None  # a client that takes no bytes has its time from now on
+        self.close_by = min(self.close_by, self.context.loop.time() + DEAF)
         if self.state is OPEN and self.leaving is None:
             loop = self.context.loop
             # The key is random, so the connections are spread evenly without knowing of each other.
@@ -202,7 +206,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.leaving = loop.call_later(spread * zlib.crc32(self.key) / 2**32, self._leave)
 
     def abort(self) -> None:
-        self.transport.abort()
+        self.flow.abort()
 
     def cancel(self) -> None:
         """End the application, which is told so once: see :meth:`~.cycle.RequestResponseCycle.cancel`."""
@@ -354,7 +358,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._refuse(500)
         elif self.state is REJECTING:  # cut, so that the client sees that something is missing
             self.state = CLOSED
-            self.transport.abort()
+            self.abort()
         elif self.state is OPEN:
             self._close(code)
 
@@ -409,8 +413,8 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         if self.state is OPEN:
             self.state = REMOTE_CLOSING
-        self.close_by = self.context.loop.time() + CLOSE_TIMEOUT
-        self.transport.close()  # RFC 6455 7.1.1: the server closes first
+        self.close_by = self.context.loop.time() + self._patience()
+        self.flow.close()  # RFC 6455 7.1.1: the server closes first
 
     def _wake(self) -> None:
         waiters, self.waiters = self.waiters, []
@@ -434,7 +438,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Begin the closing handshake (RFC 6455 7.1.2). The application is told ``told``, or ``code``."""
         self._write(self.reader.close(code, reason))
         self.state = LOCAL_CLOSING
-        self.close_by = self.context.loop.time() + CLOSE_TIMEOUT
+        self.close_by = self.context.loop.time() + self._patience()
         self._tell(code if told is None else told, reason)
         self.reader.ignore()
         if self.flow.read_paused:
@@ -455,8 +459,12 @@ class WebSocketProtocol(asyncio.Protocol):
             self.flow.resume_reading()
             self.close_by = self.context.loop.time() + LINGER
         else:
-            self.transport.close()
-            self.close_by = self.context.loop.time() + CLOSE_TIMEOUT
+            self.flow.close()
+            self.close_by = self.context.loop.time() + self._patience()
+
+    def _patience(self) -> float:
+        """Seconds for the end of the connection. A worker that leaves waits no longer than for anyone else."""
+        return DEAF if self.context.draining else CLOSE_TIMEOUT
 
     def _leave(self) -> None:
         """The worker is leaving (RFC 6455 7.4.1; IANA: 1012, service restart)."""

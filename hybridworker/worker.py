@@ -237,6 +237,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
                 raise
             # QUIT, INT or ABRT: nothing is awaited any more, and the tasks left behind are no news.
             loop.set_exception_handler(lambda loop, context: None)
+            if hasattr(self, "server"):
+                self.server.hang_up()
             sys.exit(self.exit_code)
         asyncio.set_event_loop(None)
         loop.close()

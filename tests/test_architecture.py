@@ -22,22 +22,9 @@ PACKAGE = Path(hybridworker.__file__).parent
 #: The modules of each rank, lowest first. ``__init__`` only re-exports, from the top.
 LEVELS: tuple[set[str], ...] = (
     # the process: its signals, its end, and what it was given
-    {"exitcode", "foreignloops", "signals"},
+    {"background", "exitcode", "foreignloops", "grace", "leaving", "signals"},
     # words, states, and machines that know nothing of the rest
-    {
-        "asgi",
-        "background",
-        "backlog",
-        "environ",
-        "errors",
-        "grace",
-        "leaving",
-        "liveness",
-        "states",
-        "threads",
-        "tls",
-        "variables",
-    },
+    {"asgi", "backlog", "environ", "errors", "kernel", "liveness", "states", "threads", "tls", "variables"},
     # values in, values out
     {"accesslog", "application", "flow", "handoff", "pep3333", "response", "scope", "settings"},
     # what needs the settings, or several of these

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Iterator
 
 import pytest
 
@@ -187,3 +188,97 @@ def test_a_cancelled_drain_leaves_no_waiter() -> None:
         flow.resume_writing()
 
     asyncio.run(main())
+
+
+@pytest.fixture
+def encrypted() -> Iterator[tuple[FlowControl, FakeTransport, socket.socket]]:
+    """The flow of a TLS connection, its transport, and the peer's end of the socket below."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = FakeTransport(ssl_object=object())
+        transport.info["socket"] = ours
+        yield FlowControl(transport), transport, theirs
+
+
+def test_under_tls_the_kernel_tells_what_is_unsent(
+    encrypted: tuple[FlowControl, FakeTransport, socket.socket],
+) -> None:
+    """The transport has given everything away, to one below it that does not show what it holds."""
+    flow, transport, theirs = encrypted
+    assert not flow.stalled(0.0, 60, written=0)
+    assert not flow.unsent()
+    transport.info["socket"].send(bytes(1000))
+    assert not flow.stalled(1.0, 60, written=1000)  # it came to the kernel
+    assert flow.unsent()
+    assert flow.stalled(61.0, 60, written=1000)
+    theirs.recv(1000)
+    assert not flow.stalled(62.0, 60, written=1000)
+    assert flow.unsent()  # the transport below may hold more
+    assert not flow.stalled(63.0, 60, written=1000)
+    assert not flow.unsent()
+
+
+def test_a_slow_peer_is_seen_by_the_kernel(encrypted: tuple[FlowControl, FakeTransport, socket.socket]) -> None:
+    """The transport can write nothing yet, and the peer has taken something all the same."""
+    _, tls, theirs = encrypted
+    transport = FakeTransport()
+    transport.info["socket"] = tls.info["socket"]
+    transport.unsent = 500
+    flow = FlowControl(transport)
+    for _ in range(2):
+        tls.info["socket"].send(bytes(1000))
+    assert not flow.stalled(0.0, 60, written=5000)
+    assert not flow.stalled(59.0, 60, written=5000)
+    theirs.recv(1000)
+    assert not flow.stalled(60.0, 60, written=5000)
+    assert flow.stalled(120.0, 60, written=5000)
+
+
+def test_a_connection_of_tls_is_shut_down_when_its_transport_is_gone(
+    encrypted: tuple[FlowControl, FakeTransport, socket.socket],
+) -> None:
+    """The transport closes the descriptor before it says so, and a child of the application may have another."""
+    flow, transport, theirs = encrypted
+    ours = transport.info["socket"]
+    child = ours.dup()
+    with child:
+        flow.close()
+        flow.close()
+        assert transport.closing
+        ours.close()
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+        flow.lose()
+        assert theirs.recv(1) == b""
+        assert flow.farewell == -1
+
+
+@pytest.mark.parametrize("how", ["abort", "lose"])
+def test_a_plain_connection_is_shut_down_before_it_is_closed(how: str) -> None:
+    """Its transport has the descriptor still."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = FakeTransport()
+        transport.info["socket"] = ours
+        flow = FlowControl(transport)
+        getattr(flow, how)()
+        assert theirs.recv(1) == b""
+        assert transport.aborted is (how == "abort")
+        flow.lose()
+        flow.abort()
+
+
+def test_without_descriptors_a_connection_of_tls_is_closed_all_the_same(
+    encrypted: tuple[FlowControl, FakeTransport, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not shut down then, which is of use only where a child lives."""
+    flow, transport, _ = encrypted
+
+    def exhausted(fd: int) -> int:
+        raise OSError
+
+    monkeypatch.setattr(os, "dup", exhausted)
+    flow.close()
+    assert transport.closing
+    flow.lose()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import sys
 from typing import Any
 
 import pytest
 
+from hybridworker import head
 from hybridworker.asgi import Receive, Scope, Send
-from hybridworker.http11 import CLOSED, CLOSING, IDLE, NEW, HTTPProtocol
+from hybridworker.http11 import ACTIVE, CLOSED, CLOSING, IDLE, NEW, HTTPProtocol
 from tests.fakes import FakeTransport
 from tests.harness import GET, HELLO, Recorder, Wire, body, echo, responder, settle, start, wire
 
@@ -207,6 +209,31 @@ def test_one_empty_line_before_a_request_is_ignored() -> None:
     """RFC 9112 2.2."""
     with wire(HELLO) as w:
         assert w.feed(b"\r\n" + GET, b"\r\n", GET) == ANSWER * 2
+
+
+@pytest.mark.parametrize("cut", [[b"\r\n"], [b"\r", b"\n"]], ids=["whole", "cut"])
+@pytest.mark.parametrize("body", [b"", b"hello"], ids=["connection", "request"])
+def test_an_empty_line_alone_is_no_request(cut: list[bytes], body: bytes) -> None:
+    """The connection stays as idle as it was: no 408, and the next request is answered."""
+    with wire(HELLO, keepalive=60) as w:
+        if body:
+            w.feed(POST + body + cut[0])
+        else:
+            w.feed(cut[0])
+        w.feed(*cut[1:])
+        assert w.protocol.state is IDLE
+        before = w.sent
+        w.tick(14)
+        assert not w.transport.closing
+        assert w.feed(GET) == before + ANSWER
+    with wire(HELLO, keepalive=20) as w:
+        w.feed(POST + b"hello", *cut)
+        w.tick(16)
+        assert w.sent == ANSWER
+        assert not w.transport.eof
+        w.tick(21)
+        assert w.sent == ANSWER
+        assert w.transport.eof
 
 
 def test_two_empty_lines_before_a_request_are_an_error() -> None:
@@ -421,8 +448,39 @@ def test_after_the_grace_period_a_silent_application_is_cancelled() -> None:
         assert w.protocol.pending == b""
 
 
-def test_a_started_response_outlives_the_grace_period_of_a_half_closed_client() -> None:
-    """While writes succeed somebody may be reading."""
+@pytest.mark.parametrize("writes", [True, False], ids=["writes", "waits"])
+def test_a_started_response_outlives_the_grace_period_if_it_goes_on(writes: bool) -> None:
+    """While writes succeed somebody may be reading; one that has nothing to say since the end of the input is cut."""
+    more, event = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        await send(body(b"one", more=True))
+        await more.wait()
+        await send(body(b"two", more=True))
+        await event.wait()
+        await send(body(b"three"))
+
+    with wire(app, asgi_disconnect_grace_period=0.01) as w:
+        w.feed(GET)
+        w.eof()
+        if writes:
+            more.set()
+            w.run()
+
+        async def passed() -> None:
+            await asyncio.sleep(0.02)
+
+        w.loop.run_until_complete(passed())
+        w.run()
+        assert w.transport.aborted is not writes
+        event.set()
+        w.run()
+        assert w.sent.endswith(b"5\r\nthree\r\n0\r\n\r\n" if writes else b"3\r\none\r\n")
+
+
+def test_a_response_on_its_way_outlives_the_grace_period() -> None:
+    """A half-closed client that reads slowly has not been left without a word."""
     event = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -433,12 +491,14 @@ def test_a_started_response_outlives_the_grace_period_of_a_half_closed_client() 
 
     with wire(app, asgi_disconnect_grace_period=0) as w:
         w.feed(GET)
+        w.transport.unsent = 8
         w.eof()
 
         async def passed() -> None:
             await asyncio.sleep(0.001)
 
         w.loop.run_until_complete(passed())
+        assert not w.transport.aborted
         event.set()
         w.run()
         assert w.sent.endswith(b"3\r\ntwo\r\n0\r\n\r\n")
@@ -540,6 +600,8 @@ def test_the_rest_of_a_dropped_body_that_does_not_come_ends_the_connection() -> 
     with wire(HELLO) as w:
         w.feed(POST)
         w.tick(31)
+        assert (w.protocol.state, w.transport.eof, w.transport.aborted) == (CLOSING, True, False)
+        w.tick(33)
         assert w.transport.aborted
 
 
@@ -587,6 +649,105 @@ def test_draining_without_a_window_closes_at_once() -> None:
         w.context.leave()
         w.protocol.drain(w.loop.time())
         assert w.transport.closing
+
+
+@pytest.mark.parametrize(
+    "data", [b"G", GET[:-2], b"\r\nG", GET + b"GET /"], ids=["a byte", "no empty line", "empty line", "the second"]
+)
+def test_draining_gives_half_a_head_the_time_of_a_first_request(data: bytes) -> None:
+    """Not that of HYBRIDWORKER_HEADER_TIMEOUT, which may be off; and the client is told."""
+    with wire(HELLO, header_timeout=math.inf) as w:
+        w.feed(data)
+        w.context.leave()
+        w.protocol.drain(w.loop.time() + 2)
+        w.tick(1)
+        assert w.protocol.state is ACTIVE
+        w.tick(2.5)
+        assert status(w.sent.removeprefix(ANSWER)) == 408
+        assert w.protocol.state is CLOSING
+        assert "the request head was not complete when the worker left" in w.log.at("warning")[0]
+
+
+def test_half_a_head_that_begins_during_the_drain_has_what_is_left_of_its_time() -> None:
+    """Else one byte would hold the worker for as long as before."""
+    with wire(HELLO, keepalive=100) as w:
+        w.feed(GET)
+        w.context.leave()
+        w.protocol.drain(w.loop.time() + 2)
+        w.feed(b"G")
+        w.tick(2.5)
+        assert status(w.sent.removeprefix(ANSWER)) == 408
+
+
+def test_a_head_whose_rest_has_come_in_time_is_not_refused() -> None:
+    """It is in the kernel already."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, wire(HELLO) as w:
+        w.transport.info["socket"] = ours
+        w.feed(GET[:5])
+        w.context.leave()
+        w.protocol.drain(w.loop.time() + 2)
+        theirs.sendall(GET[5:])
+        w.tick(2.5)
+        assert w.feed(ours.recv(100)) == CLOSING_ANSWER
+
+
+def test_draining_leaves_a_first_request_its_time_whatever_keepalive_is() -> None:
+    """A connection that has not had an answer yet is not idle."""
+    with wire(HELLO, keepalive=0, drain_window=0) as w:
+        w.context.leave()
+        w.protocol.drain(w.loop.time() + 2)
+        w.tick(1)
+        assert w.feed(GET) == CLOSING_ANSWER
+
+
+def test_draining_gives_up_a_client_that_takes_nothing_of_a_complete_response() -> None:
+    """After two seconds, which begin with the drain; one whose response goes on has its time."""
+    with wire(HELLO, keepalive=100) as w:
+        w.feed(GET)
+        w.transport.unsent = 100
+        w.tick(0)
+        w.tick(30)
+        w.context.leave()
+        w.protocol.drain(w.loop.time() + 2)
+        w.tick(30)
+        assert not w.transport.aborted
+        w.transport.unsent = 50
+        w.tick(31.5)
+        w.tick(33)
+        assert not w.transport.aborted
+        w.tick(33.6)
+        assert w.transport.aborted
+    with wire(silent) as w:
+        w.feed(GET)
+        w.transport.unsent = 100
+        w.context.leave()
+        w.protocol.drain(w.loop.time() + 2)
+        w.tick(0)
+        w.tick(50)
+        assert not w.transport.aborted
+
+
+def test_draining_does_not_wait_for_the_rest_of_a_body_that_is_dropped() -> None:
+    """The response is out, and kept for its client."""
+    with wire(HELLO) as w:
+        assert w.feed(POST) == ANSWER
+        w.context.leave()
+        w.protocol.drain(w.loop.time() + 2)
+        w.tick(2.5)
+        assert (w.protocol.state, w.transport.eof, w.transport.aborted) == (CLOSING, True, False)
+
+
+def test_a_connection_of_tls_does_not_outlive_its_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not answer the close_notify is left after a second."""
+    monkeypatch.setattr(head, "tls_extension", lambda ssl_object, cert: {"tls_version": 0x0304})
+    with wire(HELLO, ssl_object=object()) as w:
+        w.feed(GET.replace(b"Host", b"Connection: close\r\nHost"))
+        assert (w.transport.closing, w.transport.aborted) == (True, False)
+        w.protocol.tick(w.loop.time() + 0.5)
+        assert not w.transport.aborted
+        w.protocol.tick(w.loop.time() + 1.5)
+        assert w.transport.aborted
 
 
 def test_a_request_during_the_drain_is_answered_with_close() -> None:

@@ -346,7 +346,7 @@ def test_a_peer_that_takes_nothing_is_given_up(large: Path) -> None:
 def test_a_slow_peer_is_not_given_up(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as acknowledgements come the peer lives, even if the socket is not writable for longer."""
     queued = iter([9, 7, 5, 5])
-    monkeypatch.setattr(sendfile, "_unacknowledged", lambda fd: next(queued))
+    monkeypatch.setattr(sendfile, "unacknowledged", lambda fd: next(queued))
 
     async def main() -> None:
         async with connection() as (flow, _, _):

@@ -165,8 +165,9 @@ def test_connections_above_the_limit_wait_in_the_backlog(workers: int) -> None:
 
     async def test(site: Site) -> None:
         site.server.start()
-        await site.get()
-        await site.get()
+        for _ in range(2):  # none of them is idle: they have not had an answer yet
+            await site.client()
+        await site.until(lambda: len(site.context.connections) == 2)
         third = asyncio.create_task(site.get())
         await site.until(lambda: not site.server.accepting)
         assert len(site.context.connections) == 2
@@ -323,6 +324,64 @@ def test_a_handshake_is_cut_when_the_time_is_up() -> None:
             assert site.log.at("error") == []
 
         serve(test, ssl_context=server)
+
+
+def test_a_drain_does_not_wait_for_a_handshake() -> None:
+    """It has the time of a first request, whatever the header timeout."""
+    with certificates() as (server, client):
+
+        async def test(site: Site) -> None:
+            site.server.start()
+            reader, _ = await site.client()
+            late, writer = await site.client(ssl=client, server_hostname="localhost")
+            await site.until(lambda: bool(site.server.arrivals))
+            draining = asyncio.create_task(site.server.drain(site.loop.time() + 1000))
+            await asyncio.sleep(0)
+            writer.write(GET)  # it has shaken hands
+            assert (await asyncio.wait_for(late.readuntil(b"hello"), DEADLINE)).startswith(b"HTTP/1.1 200 OK")
+            assert await asyncio.wait_for(draining, DEADLINE) == 0
+            try:
+                assert await asyncio.wait_for(reader.read(), DEADLINE) == b""
+            except ConnectionResetError:
+                pass  # as good an end as any
+            assert site.log.at("error") == []
+
+        serve(test, ssl_context=server, header_timeout=math.inf, first_window=0.3)
+
+
+def test_a_newcomer_takes_the_place_of_an_idle_connection_at_once() -> None:
+    """Although that one is still there, until its client has closed it too; and it counts no more when it is gone."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        assert (await site.get()).endswith(b"hello")
+        assert len(site.context.connections) == 2
+        assert len(site.server.parting) == 1
+        assert site.server.accepting
+        site.writers[0].close()
+        await site.until(lambda: not site.server.parting)
+        assert site.server.size == 1
+        assert site.server.full
+
+    serve(test, worker_connections=1, keepalive=100)
+
+
+def test_a_process_that_is_left_ends_its_connections() -> None:
+    """Without another turn of the loop, and whatever has them open."""
+
+    async def test(site: Site) -> None:
+        site.server.start()
+        await site.get()
+        reader, _ = await site.client()
+        await site.until(lambda: len(site.context.connections) == 2)
+        children = [os.dup(connection.flow.fileno()) for connection in site.context.connections]  # type: ignore[attr-defined]
+        site.server.hang_up()
+        assert await asyncio.wait_for(reader.read(), DEADLINE) == b""
+        for child in children:
+            os.close(child)
+
+    serve(test, keepalive=100)
 
 
 def test_a_connection_that_cannot_be_made_is_given_up() -> None:

@@ -67,6 +67,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "graceful_timeout": 30.0,
         "keepalive": 2.0,
         "drain_window": 2.0,
+        "first_window": 2.0,
         "header_timeout": 15.0,
         "write_timeout": 60.0,
         "slow_loop": 1.0,
@@ -196,6 +197,15 @@ def test_body_timeout_is_timeout_or_30() -> None:
 def test_drain_window(keepalive: int, graceful: int, reload: bool, window: float) -> None:
     """min(2 s, keepalive, a quarter of graceful_timeout), and nothing in development."""
     assert read(keepalive=keepalive, graceful_timeout=graceful, reload=reload).drain_window == window
+
+
+@pytest.mark.parametrize(
+    ("keepalive", "graceful", "reload", "window"),
+    [(75, 30, False, 2), (0, 30, False, 2), (0, 1, False, 1), (5, 30, True, 0)],
+)
+def test_first_window(keepalive: int, graceful: int, reload: bool, window: float) -> None:
+    """A connection that has not had an answer yet is waited for whatever keepalive says."""
+    assert read(keepalive=keepalive, graceful_timeout=graceful, reload=reload).first_window == window
 
 
 @pytest.mark.parametrize(

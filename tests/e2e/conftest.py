@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import Servers, servers
+from tests.e2e.parting import Authority
 from tests.e2e.programs import Programs
 
 
@@ -36,6 +37,12 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
         yield factory
     finally:
         factory.close()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate for servers, and clients that trust it."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 def _servers() -> Iterator[Servers]:
