@@ -257,7 +257,8 @@ class RequestResponseCycle(ResponseWriter):
     def _answered(self) -> None:
         """The WSGI call has something to send, or to raise."""
         call, self.call = self.call, None
-        assert call is not None
+        if call is None:  # QUIT has interrupted start(), before that knew the call: the process is being left
+            return
         body = call.whole()
         if body is None:
             self.app = call
@@ -303,9 +304,11 @@ class RequestResponseCycle(ResponseWriter):
         except BaseException as exc:  # of any kind: nobody else would log it with its request
             if not passes_through(exc):
                 self._failed(exc)
-            elif self.task is not None:
-                raise
-            # Else the task has begun at once, nobody has it, and it would be complained about. The loop stops anyway.
+            else:
+                self._cut()  # the process is being left, perhaps amid a write of ours: nothing may follow
+                if self.task is not None:
+                    raise
+                # Else the task has begun at once, and asyncio would complain of one that nobody has. The loop stops.
         finally:
             self._over()
             if hooks is not None and view is not None:
@@ -417,6 +420,12 @@ class RequestResponseCycle(ResponseWriter):
             self.status = self.status or CLIENT_LEFT
             self._log()
         else:
+            self._cut()
+
+    def _cut(self) -> None:
+        """Cut the connection, unless the response is complete, so that the client sees that something is missing."""
+        if self.state is not COMPLETE:
+            self.status = self.status or 500
             self.state = ABORTED
             self.owner.abort()
             self._log()

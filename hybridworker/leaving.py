@@ -23,6 +23,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .threads import patched
+
 #: Seconds for the exit functions of ``threading``; those who are not done then have their processes killed.
 PATIENCE = 2.0
 
@@ -42,7 +44,8 @@ def leave_without_threads(code: int) -> None:
     def leave() -> None:
         if os.getpid() != pid or all(thread is threading.main_thread() for thread in threading.enumerate()):
             return
-        _end_pools(callbacks[:before])
+        if patched("threading") is None:  # else there is no thread that could do it, and the boot has failed
+            _end_pools(callbacks[:before])
         atexit._run_exitfuncs()
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):

@@ -22,11 +22,11 @@ PACKAGE = Path(hybridworker.__file__).parent
 #: The modules of each rank, lowest first. ``__init__`` only re-exports, from the top.
 LEVELS: tuple[set[str], ...] = (
     # the process: its signals, its end, and what it was given
-    {"background", "exitcode", "foreignloops", "grace", "leaving", "signals"},
+    {"background", "exitcode", "foreignloops", "grace", "signals"},
     # words, states, and machines that know nothing of the rest
     {"asgi", "backlog", "environ", "errors", "kernel", "liveness", "states", "threads", "tls", "variables"},
     # values in, values out
-    {"accesslog", "application", "flow", "handoff", "pep3333", "response", "scope", "settings"},
+    {"accesslog", "application", "flow", "handoff", "leaving", "pep3333", "response", "scope", "settings"},
     # what needs the settings, or several of these
     {"fleet", "forwarded", "frames", "handshake", "limits", "sendfile", "wsgi"},
     # what all connections share
