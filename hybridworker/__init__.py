@@ -12,10 +12,11 @@ sys.path[:] = [entry for entry in sys.path if not entry.rstrip("/").endswith("/s
 
 from typing import NoReturn  # noqa: E402  (the path comes first)
 
+from .application.detect import Decision, Interface  # noqa: E402
 from .worker import Worker  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["Worker", "__version__"]
+__all__ = ["Worker", "Decision", "Interface", "__version__"]
 
 
 def __getattr__(name: str) -> NoReturn:

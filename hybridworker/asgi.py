@@ -1,13 +1,14 @@
 """
-The vocabulary of ASGI: type aliases and specification versions.
+The vocabulary of ASGI: type aliases, specification versions, and how a log names a request.
 
-A leaf that every other module may import. Nothing here runs.
+A leaf that every other module may import. Pure.
 Source: asgiref ``specs/asgi.rst`` 3.0, ``specs/www.rst`` 2.5,
 ``specs/lifespan.rst`` 2.0.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
@@ -25,3 +26,15 @@ ASGI_VERSION = "3.0"
 HTTP_SPEC_VERSION = "2.5"
 WEBSOCKET_SPEC_VERSION = "2.5"
 LIFESPAN_SPEC_VERSION = "2.0"
+
+_UNPRINTABLE = re.compile(rb"[^ -~]")
+
+
+def logged_target(scope: Scope) -> str:
+    """
+    Return the request target as received, for a line of a log.
+
+    What is not printable ASCII is escaped. A decoded path may hold line breaks, which would forge lines.
+    """
+    target: bytes = scope["hybridworker.target"]
+    return _UNPRINTABLE.sub(lambda match: b"\\x%02x" % ord(match[0]), target).decode("ascii")

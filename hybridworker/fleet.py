@@ -26,8 +26,8 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-from .settings import Settings
-from .threads import WAITS
+from .config.settings import Settings
+from .wsgi.threads import WAITS
 
 #: Workers that a board can hold: so many, or so many times the workers that are configured (TTIN makes more).
 #: One too many serves all the same, without the others knowing of it.

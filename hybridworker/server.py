@@ -1,7 +1,7 @@
 """
 Server: the listeners and the connections of one worker.
 
-Accepts connections and hands each to an :class:`~.http11.HTTPProtocol`, keeps their
+Accepts connections and hands each to an :class:`~.http11.protocol.HTTPProtocol`, keeps their
 number below ``worker_connections``, looks at their timeouts once a second, and ends
 them in good order when the worker leaves. :mod:`.worker` decides when. Event loop side
 only. States: ``ServerState``. The rule one could break by accident: a listening socket
@@ -20,12 +20,12 @@ import time
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from . import kernel
 from .backlog import Arrival, Backlog
-from .context import Connection, Cycle, WorkerContext
-from .cycle import RequestResponseCycle
+from .connection import kernel
+from .connection.context import Connection, Cycle, WorkerContext
 from .fleet import CONNECTIONS, TAKEN, Fleet
-from .http11 import HTTPProtocol
+from .http11.cycle import RequestResponseCycle
+from .http11.protocol import HTTPProtocol
 from .states import ConnectionState, ServerState
 
 STARTING, SERVING = ServerState.STARTING, ServerState.SERVING
@@ -328,7 +328,7 @@ class Server:
         seen: set[object] = set()
         streams: dict[Cycle, float] = {}  #: since when each was seen to be one
         cut = 0
-        while (context.connections or context.cycles or self.arrivals or context.calls()) and (
+        while (context.connections or context.cycles or self.arrivals or context.application.running()) and (
             now := self.loop.time()
         ) < self.deadline:
             for connection in context.connections - seen:

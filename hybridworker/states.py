@@ -18,7 +18,7 @@ from typing import TypeVar
 
 
 class ConnectionState(enum.Enum):
-    """One TCP connection, as :class:`~.http11.HTTPProtocol` sees it."""
+    """One TCP connection, as :class:`~.http11.protocol.HTTPProtocol` sees it."""
 
     NEW = enum.auto()  #: accepted, no byte of a request yet. Exits: ACTIVE, CLOSING, CLOSED
     ACTIVE = (
@@ -131,7 +131,7 @@ LIFESPAN: Table[LifespanState] = {
     (LifespanState.STOPPING, "lifespan.shutdown.failed"): frozenset({LifespanState.STOPPED}),
 }
 
-#: Connection: (state, event) -> the states after it. Events are those of :class:`~.http11.HTTPProtocol`.
+#: Connection: (state, event) -> the states after it. Events are those of :class:`~.http11.protocol.HTTPProtocol`.
 CONNECTION: Table[ConnectionState] = {
     (ConnectionState.NEW, "request"): frozenset({ConnectionState.ACTIVE}),
     (ConnectionState.IDLE, "request"): frozenset({ConnectionState.ACTIVE}),

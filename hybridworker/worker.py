@@ -36,28 +36,28 @@ from gunicorn.errors import AppImportError
 from gunicorn.sock import ssl_context
 from gunicorn.workers.base import Worker as BaseWorker
 
-from .accesslog import RequestHooks, access_writer
-from .application import Decision, Interface, advice, detect, single_callable
-from .asgi import ASGIApp
-from .background import describe, end_tasks, sentence, wait_for_jobs
-from .context import WorkerContext
+from .application.application import Application, WSGIApplication
+from .application.detect import Decision, Interface, advice, detect, single_callable
+from .config.settings import Settings, check
+from .connection.context import WorkerContext
+from .connection.tls import explain, read_certificate
 from .errors import ConfigurationError, LifespanFailed, WorkerExit
-from .exitcode import exit_code
 from .fleet import AGE, PID, REASONS, RECYCLED, STARTED, Board, Fleet, Slot, Standing, stand
-from .foreignloops import ForeignLoops
-from .grace import Grace
-from .leaving import leave_without_threads
-from .lifespan import Lifespan
-from .pep3333 import ErrorLog
+from .log.access import RequestHooks, access_writer
+from .process.background import describe, end_tasks, sentence, wait_for_jobs
+from .process.endpoints import Status, counted, versions
+from .process.exit import leave_without_threads
+from .process.exitcode import exit_code
+from .process.foreignloops import ForeignLoops
+from .process.grace import Grace
+from .process.lifespan import Lifespan
+from .process.signals import Signals
+from .process.watchdog import Watchdog, beat, resident, warn_of_size, warn_of_slow_calls
 from .server import Server
-from .settings import Settings, check
-from .signals import Signals
 from .states import ServerState
-from .status import Status, counted, versions
-from .threads import ThreadPool, patched
-from .tls import explain, read_certificate
-from .watchdog import Watchdog, beat, resident, warn_of_size, warn_of_slow_calls
-from .wsgi import WSGIMiddleware
+from .wsgi.middleware import WSGIMiddleware
+from .wsgi.threads import ThreadPool, patched
+from .wsgi.values import ErrorLog
 
 #: Seconds between two looks at every timeout, and at whether a younger worker is ready.
 TICK, HAND_OVER_TICK = 1.0, 0.05
@@ -256,7 +256,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             is_asgi = self.decision.interface is not Interface.WSGI
             if self.alive and is_asgi and self.settings.asgi_lifespan != "off":  # not if told to go while it imported
-                lifespan = Lifespan(self.context, self.settings.asgi_lifespan)
+                lifespan = Lifespan(self.context, self.context.application, self.settings.asgi_lifespan)
                 await lifespan.start(self.stop)
                 self.signals.keep_term()
             # What the application made while loading stays: no collection need ever look at it again.
@@ -276,29 +276,28 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             await asyncio.wait([beating])
             self.status.publish(0.0, resident())
 
-    def _new_context(self, loop: asyncio.AbstractEventLoop) -> WorkerContext:
+    def _application(self) -> Application:
+        """What gunicorn loaded, as this worker serves it."""
         settings = self.settings
         hooks = RequestHooks.from_gunicorn(self.cfg, self, self.log)
         self.pool: ThreadPool | None = None
-        app: ASGIApp
-        is_wsgi = self.decision.interface is Interface.WSGI
-        if is_wsgi:
-            self.pool = ThreadPool(settings.threads, timed=bool(settings.metrics_path))
-            errors = ErrorLog(logging.getLogger("gunicorn.error"), to_stderr=self.cfg.errorlog == "-")
-            app = WSGIMiddleware(
-                self.wsgi, settings, self.pool, errors=errors, server_software=SERVER_SOFTWARE, hooks=hooks
-            )
-        else:
-            app = single_callable(self.wsgi, self.decision.interface)
+        if self.decision.interface is not Interface.WSGI:
+            return Application(single_callable(self.wsgi, self.decision.interface), settings, hooks)
+        self.pool = ThreadPool(settings.threads, timed=bool(settings.metrics_path))
+        errors = ErrorLog(logging.getLogger("gunicorn.error"), to_stderr=self.cfg.errorlog == "-")
+        middleware = WSGIMiddleware(
+            self.wsgi, settings, self.pool, errors=errors, server_software=SERVER_SOFTWARE, hooks=hooks
+        )
+        return WSGIApplication(middleware, settings)
+
+    def _new_context(self, loop: asyncio.AbstractEventLoop) -> WorkerContext:
         return WorkerContext(
-            app=app,
-            settings=settings,
+            application=self._application(),
+            settings=self.settings,
             loop=loop,
             log=self.log,
-            is_wsgi=is_wsgi,
             server_cert=read_certificate(self.cfg.certfile) if self.tls else None,
             access=access_writer(self.log, self.cfg),
-            hooks=hooks,
             max_requests=self.max_requests,
             recycle=lambda: self._recycle("max_requests"),
             slot=self.slot,
@@ -311,7 +310,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.board is None:
             return None
         slot[PID], slot[AGE] = os.getpid(), self.age  # said already where the slot is one of the board's
-        return Fleet(self.board, slot, self.settings, self.settings.threads if self.context.is_wsgi else None)
+        return Fleet(self.board, slot, self.settings, None if self.pool is None else self.pool.size)
 
     async def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         """The heartbeat, the watch over the parent, and the clock: the one periodic task of the worker."""

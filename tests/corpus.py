@@ -22,10 +22,10 @@ from typing import Any
 import uvloop
 
 from hybridworker.asgi import Message, Receive, Scope, Send
-from hybridworker.context import WorkerContext
-from hybridworker.http11 import HTTPProtocol
+from hybridworker.connection.context import WorkerContext
+from hybridworker.http11.protocol import HTTPProtocol
 from tests.fakes import FakeLog, FakeTransport
-from tests.harness import make_settings, settle
+from tests.harness import application, make_settings, settle
 
 DIRECTORY = Path(__file__).parent / "requests"
 
@@ -224,7 +224,7 @@ def converse(loop: asyncio.AbstractEventLoop, case: Case, segments: Iterable[byt
     """Feed ``segments`` to a new connection that has the settings and the peer of ``case``."""
     app, log = Echo(), FakeLog()
     settings = _settings(tuple(case.settings), tuple(case.settings.values()))
-    context = WorkerContext(app=app, settings=settings, loop=loop, log=log, is_wsgi=case.wsgi)
+    context = WorkerContext(application=application(app, is_wsgi=case.wsgi), settings=settings, loop=loop, log=log)
     context.fields = b""
     transport = FakeTransport(
         peername="" if case.peer == "unix" else (case.peer, 40000),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
@@ -12,10 +13,11 @@ from typing import Any
 import uvloop
 from gunicorn.config import Config
 
+from hybridworker.application.application import Application
 from hybridworker.asgi import ASGIApp, Message, Receive, Scope, Send
-from hybridworker.context import WorkerContext
-from hybridworker.http11 import HTTPProtocol
-from hybridworker.settings import Settings
+from hybridworker.config.settings import Settings
+from hybridworker.connection.context import WorkerContext
+from hybridworker.http11.protocol import HTTPProtocol
 from tests.fakes import FakeLog, FakeTransport
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -33,6 +35,26 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+class Threaded(Application):
+    """Stands for a WSGI application: what is asked of it is answered as by one, and ``begin`` is the double's own."""
+
+    threaded = True
+    takes_websockets = False
+    reads_forwarded_client = False
+
+
+def application(
+    app: ASGIApp, settings: Settings | None = None, hooks: Any = None, *, is_wsgi: bool = False
+) -> Application:
+    """``app`` as a worker serves it."""
+    made = (Threaded if is_wsgi else Application)(app, settings or make_settings(), hooks)
+    if is_wsgi:
+        made.context = contextvars.Context()
+        made.begin = getattr(app, "begin", None)
+        made.running = getattr(app, "calls", int)  # type: ignore[method-assign]
+    return made
+
+
 class Wire:
     """
     A connection that speaks HTTP with an application.
@@ -45,17 +67,15 @@ class Wire:
         transport_options = {
             name: options.pop(name) for name in ("peername", "sockname", "ssl_object") if name in options
         }
-        context_options = {
-            name: options.pop(name) for name in ("access", "hooks", "max_requests", "recycle") if name in options
-        }
+        context_options = {name: options.pop(name) for name in ("access", "max_requests", "recycle") if name in options}
+        hooks = options.pop("hooks", None)
         self.loop = loop
         self.log = FakeLog()
         self.context = WorkerContext(
-            app=app,
+            application=application(app, make_settings(**options), hooks, is_wsgi=is_wsgi),
             settings=make_settings(**options),
             loop=loop,
             log=self.log,
-            is_wsgi=is_wsgi,
             **context_options,
         )
         self.context.fields = b""

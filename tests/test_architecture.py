@@ -1,8 +1,9 @@
 """
-The plan of the house, read from its imports.
+The plan of the house, read from its source.
 
-Every module has a rank and imports only what ranks strictly lower, so that each can be
-understood by reading downwards. A new module is added to the table below, on purpose.
+The package consists of wings, which are its folders. A wing imports only from wings below it, and a module of a wing
+only from modules below it in the table. So each can be understood by reading downwards. A new module is added to the
+table on purpose. The other rules of the plan are checked here as well, with their exceptions and the reasons.
 """
 
 from __future__ import annotations
@@ -19,44 +20,56 @@ import hybridworker
 
 PACKAGE = Path(hybridworker.__file__).parent
 
-#: The modules of each rank, lowest first. ``__init__`` only re-exports, from the top.
-LEVELS: tuple[set[str], ...] = (
-    # the process: its signals, its end, and what it was given
-    {"background", "exitcode", "foreignloops", "grace", "signals"},
-    # words, states, and machines that know nothing of the rest
-    {"asgi", "backlog", "environ", "errors", "kernel", "liveness", "states", "threads", "tls", "variables"},
-    # values in, values out
-    {"accesslog", "application", "flow", "handoff", "leaving", "pep3333", "response", "scope", "settings"},
-    # what needs the settings, or several of these
-    {"fleet", "forwarded", "frames", "handshake", "limits", "sendfile", "wsgi"},
-    # what all connections share
-    {"context", "filebody"},
-    # the parts of a request, and what stands beside it
-    {"head", "lifespan", "status", "websocket", "writer"},
-    # one request
-    {"cycle"},
-    # one connection
-    {"http11"},
-    # all connections of a worker
-    {"server", "watchdog"},
-    # the process
-    {"worker"},
-    {"__init__"},
+#: The wings, highest first. Each consists of levels, highest first; ``""`` is the package itself, in two pieces.
+WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
+    ("", ({"__init__"}, {"worker"}, {"server"})),
+    (
+        "process",
+        (
+            {"endpoints", "lifespan", "watchdog"},
+            {"background", "exit", "exitcode", "foreignloops", "grace", "signals"},
+        ),
+    ),
+    ("http11", ({"protocol"}, {"cycle", "head"}, {"framing", "writer"})),
+    ("websocket", ({"protocol"}, {"frames", "handshake", "liveness"})),
+    ("connection", ({"files"}, {"context", "sendfile"}, {"flow", "forwarded", "response", "scope", "tls"}, {"kernel"})),
+    ("application", ({"application"}, {"detect"})),
+    ("log", ({"access"},)),
+    ("", ({"fleet"},)),
+    ("wsgi", ({"middleware"}, {"environ", "handoff", "threads", "values"})),
+    ("config", ({"settings"},)),
+    ("", ({"asgi", "backlog", "errors", "states", "variables"},)),
 )
-RANKS = {module: rank for rank, level in enumerate(LEVELS) for module in level}
+
+#: Module -> its rank: the place of its wing, then its level there. Lower numbers are higher in the house.
+RANKS = {
+    f"{wing}.{module}" if wing else module: (place, level)
+    for place, (wing, levels) in enumerate(WINGS)
+    for level, modules in enumerate(levels)
+    for module in modules
+}
 
 #: The doors to gunicorn. Behind them nobody knows it.
-DOORS = {"accesslog", "settings", "worker"}
+DOORS = {"worker", "log.access", "config.settings"}
+
+#: Who reads gunicorn's ``cfg``: the doors, for what is not a value of :class:`Settings`.
+READ_CFG = DOORS | {"connection.tls"}
 
 MODULE_LINES = 500
 FUNCTION_LINES = 60
+PARAMETERS = 6
 
 #: What may be longer than a screen, each with its reason.
 LONG_FUNCTIONS: dict[str, str] = {}
 
 
 def modules() -> list[Path]:
-    return sorted(PACKAGE.glob("*.py"))
+    """Every module of the package, but for the ``__init__`` of each wing, which only says what the wing is."""
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.stem != "__init__" or path.parent == PACKAGE)
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def tree(path: Path) -> ast.Module:
@@ -64,49 +77,70 @@ def tree(path: Path) -> ast.Module:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Every module that ``path`` imports, wherever the statement stands: ``.name`` for those of the package."""
+    """Every module that ``path`` imports, wherever the statement stands: those of the package behind a dot."""
+    wing = list(path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
         elif isinstance(node, ast.ImportFrom):
-            if node.level == 1 and node.module is None:  # from . import name
-                yield from (f".{alias.name}" for alias in node.names)
-            else:
-                assert node.level <= 1, f"{path.name} imports from above the package"
-                yield "." * node.level + (node.module or "")
+            assert node.level <= 1 + len(wing), f"{path.name} imports from above the package"
+            parent = [*wing[: len(wing) - node.level + 1], *([node.module] if node.module else [])]
+            if ".".join(parent) in RANKS:
+                yield "." + ".".join(parent)
+            else:  # from . import name
+                yield from ("." + ".".join([*parent, alias.name]) for alias in node.names)
 
 
-each_module = pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+each_module = pytest.mark.parametrize("path", modules(), ids=name_of)
 
 
 def test_the_table_names_every_module_and_no_other() -> None:
-    """The package is flat, and nothing is without a rank."""
-    assert {path.stem for path in modules()} == set(RANKS)
-    assert [path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE] == []
+    """Nothing is without a rank, and a wing has no wings."""
+    assert {name_of(path) for path in modules()} == set(RANKS)
+
+
+def test_a_wing_says_what_it_is() -> None:
+    """In one docstring, and its ``__init__`` holds nothing else."""
+    for wing in {wing for wing, _ in WINGS if wing}:
+        init = tree(PACKAGE / wing / "__init__.py")
+        assert ast.get_docstring(init), f"{wing} does not say what it is"
+        assert len(init.body) == 1, f"{wing}/__init__.py holds code"
 
 
 @each_module
 def test_imports_go_strictly_downwards(path: Path) -> None:
-    """Those under ``TYPE_CHECKING`` and inside of functions count as well."""
-    rank = RANKS[path.stem]
+    """To a lower wing, or to a lower level of the same one; those inside of functions count as well."""
+    module = name_of(path)
     for name in imported(path):
-        assert name.split(".")[0] != "hybridworker", f"{path.name} imports {name} by its absolute name"
+        assert name.split(".")[0] != "hybridworker", f"{module} imports {name} by its absolute name"
         if name.startswith("."):
-            module = name[1:]
-            assert RANKS[module] < rank, f"{path.stem} (rank {rank}) imports {module} (rank {RANKS[module]})"
+            assert RANKS[name[1:]] > RANKS[module], f"{module} {RANKS[module]} imports {name[1:]} {RANKS[name[1:]]}"
 
 
 @each_module
 def test_only_the_doors_know_gunicorn(path: Path) -> None:
-    """Worker, settings and accesslog."""
+    """Worker, settings and the access log."""
     if any(name.split(".")[0] == "gunicorn" for name in imported(path)):
-        assert path.stem in DOORS
+        assert name_of(path) in DOORS
+
+
+@each_module
+def test_only_the_doors_read_the_configuration(path: Path) -> None:
+    """Everybody else gets :class:`Settings`."""
+    reads = any(
+        isinstance(node, ast.Attribute) and (getattr(node.value, "id", "") or getattr(node.value, "attr", "")) == "cfg"
+        for node in ast.walk(tree(path))
+    )
+    assert not reads or name_of(path) in READ_CFG
 
 
 @each_module
 def test_no_module_shadows_the_standard_library(path: Path) -> None:
     """gunicorn's own ``http`` has shown what comes of it."""
     assert path.stem not in sys.stdlib_module_names
+    assert path.parent.name not in sys.stdlib_module_names
 
 
 @each_module
@@ -123,7 +157,7 @@ def test_a_function_fits_a_screen(path: Path) -> None:
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            if f"{path.stem}.{node.name}" not in LONG_FUNCTIONS:
+            if f"{name_of(path)}.{node.name}" not in LONG_FUNCTIONS:
                 assert lines <= FUNCTION_LINES, f"{path.stem}.{node.name} has {lines} lines"
 
 
@@ -137,10 +171,12 @@ def test_what_is_public_says_what_it_is(path: Path) -> None:
 
 def test_the_public_names_of_the_package() -> None:
     """What may be imported from ``hybridworker``, and will stay."""
-    assert set(hybridworker.__all__) == {"Worker", "__version__"}
+    assert set(hybridworker.__all__) == {"Decision", "Interface", "Worker", "__version__"}
     assert hybridworker.Worker.__module__ == "hybridworker.worker"
     assert hybridworker.__version__.count(".") == 2
     assert (PACKAGE / "py.typed").exists()
+    wings_and_modules = {part for module in RANKS for part in module.split(".")}
+    assert set(hybridworker.__all__).isdisjoint(wings_and_modules)
 
 
 def test_importing_the_package_starts_nothing() -> None:

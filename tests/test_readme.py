@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from gunicorn.config import Config
 
-from hybridworker.settings import SETTINGS, VARIABLES, Fate, Settings
+from hybridworker.config.settings import SETTINGS, VARIABLES, Fate, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 

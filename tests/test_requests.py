@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from hybridworker.scope import decode_path
+from hybridworker.connection.scope import decode_path
 from tests.corpus import Case, Expected, Outcome, Seen, converse, corpus, running_loop, segmentations, unescape
 
 

@@ -19,12 +19,12 @@ import uvloop
 from hybridworker import server as module
 from hybridworker.asgi import ASGIApp, Receive, Scope, Send
 from hybridworker.backlog import Arrival, Backlog
-from hybridworker.context import WorkerContext
+from hybridworker.connection.context import WorkerContext
 from hybridworker.fleet import CONNECTIONS, IN_FLIGHT, LEAD, PID, TAKEN, VAIN_MAX, Board, Fleet, Slot, Standing, stand
 from hybridworker.server import ACCEPT_BATCH, DEFER, DEFER_MAX, Server
 from hybridworker.states import ConnectionState, ServerState
 from tests.fakes import FakeLog
-from tests.harness import GET, HELLO, body, make_settings, start
+from tests.harness import GET, HELLO, application, body, make_settings, start
 
 DEADLINE = 10
 
@@ -60,7 +60,7 @@ class Site:
         board = Board(8)
         own, *self.siblings = [ready(board, age) for age in range(1, 2 + (siblings or 0))]
         self.context = WorkerContext(
-            app=app, settings=make_settings(**settings), loop=self.loop, log=self.log, slot=own
+            application=application(app), settings=make_settings(**settings), loop=self.loop, log=self.log, slot=own
         )
         fleet = None if siblings is None else Fleet(board, own, self.context.settings)
         self.listener = Listener()

@@ -20,12 +20,12 @@ import pytest
 import uvloop
 
 from hybridworker.asgi import Message, Receive, Scope, Send
-from hybridworker.context import WorkerContext
-from hybridworker.cycle import RequestResponseCycle
+from hybridworker.connection.context import WorkerContext
+from hybridworker.connection.flow import FlowControl
+from hybridworker.connection.sendfile import POOL
 from hybridworker.errors import ClientDisconnected, UnexpectedMessage
-from hybridworker.flow import FlowControl
-from hybridworker.lifespan import Lifespan
-from hybridworker.sendfile import POOL
+from hybridworker.http11.cycle import RequestResponseCycle
+from hybridworker.process.lifespan import Lifespan
 from hybridworker.states import (
     CONNECTION,
     LIFESPAN,
@@ -41,7 +41,7 @@ from hybridworker.states import (
     expected,
 )
 from tests.fakes import FakeLog, FakeTransport
-from tests.harness import HELLO, Wire, make_settings, settle, wire
+from tests.harness import HELLO, Wire, application, make_settings, settle, wire
 
 
 def events(table: Table[Any], *more: str) -> list[str]:
@@ -153,9 +153,11 @@ def request_scope() -> Scope:
 async def response_in(state: ResponseState, trailers: bool, files: Files) -> AsyncIterator[RequestResponseCycle]:
     """A cycle that has come into ``state`` by legal means."""
     loop = asyncio.get_running_loop()
-    context = WorkerContext(app=HELLO, settings=make_settings(), loop=loop, log=FakeLog())
+    context = WorkerContext(application=application(HELLO), settings=make_settings(), loop=loop, log=FakeLog())
     flow = FlowControl(FakeTransport())
-    cycle = RequestResponseCycle(context, Owner(), flow, request_scope(), RequestState.DONE, True, takes_trailers=True)
+    cycle = RequestResponseCycle(
+        context, context.application, Owner(), flow, request_scope(), RequestState.DONE, True, takes_trailers=True
+    )
     start = {"type": "http.response.start", "status": 200, "trailers": trailers or state is ResponseState.TRAILERS}
     path: dict[ResponseState, list[Message]] = {
         ResponseState.WAITING: [],
@@ -243,8 +245,10 @@ class LifespanApp:
 async def lifespan_outcome(state: LifespanState, kind: str) -> tuple[LifespanState, Exception | None]:
     """Bring a lifespan into ``state`` by legal means, send one message, and look where it is."""
     app = LifespanApp()
-    context = WorkerContext(app=app, settings=make_settings(), loop=asyncio.get_running_loop(), log=FakeLog())
-    lifespan = Lifespan(context)
+    context = WorkerContext(
+        application=application(app), settings=make_settings(), loop=asyncio.get_running_loop(), log=FakeLog()
+    )
+    lifespan = Lifespan(context, context.application)
     tasks: list[asyncio.Task[None]] = []
     send: Send = lifespan._send
     if state is not LifespanState.NEW:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HEADING = "Troubleshooting by log line"
 GUNICORN = Path(gunicorn.__file__).parent
 SOURCES = [
-    *Path(hybridworker.__file__).parent.glob("*.py"),
+    *Path(hybridworker.__file__).parent.rglob("*.py"),
     *(GUNICORN / name for name in ("arbiter.py", "config.py", "sock.py")),
 ]
 

@@ -17,10 +17,10 @@ import uvloop
 from gunicorn.config import Config
 
 from hybridworker.asgi import Headers, Message, Scope
+from hybridworker.config.settings import Settings
 from hybridworker.errors import ClientDisconnected
-from hybridworker.settings import Settings
-from hybridworker.threads import ThreadPool
-from hybridworker.wsgi import WSGIMiddleware
+from hybridworker.wsgi.middleware import WSGIMiddleware
+from hybridworker.wsgi.threads import ThreadPool
 
 #: No test waits longer for something that it expects.
 DEADLINE = 20

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.client import Client
 from tests.e2e.harness import APPS, Gunicorn, Servers, wait_gone
-from tests.test_status import Family, parse, value
+from tests.process.test_endpoints import Family, parse, value
 
 pytestmark = pytest.mark.e2e
 

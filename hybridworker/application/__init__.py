@@ -1,0 +1,1 @@
+"""What is served: which interface it speaks, and how it is called."""

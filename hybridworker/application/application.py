@@ -1,0 +1,100 @@
+"""
+Application: what is served, as one object.
+
+Whatever depends on the kind of an application is asked of it: how a call begins, whether it
+runs in a thread, whom it believes about the client, what its requests share. There are three
+kinds: an ASGI application, a WSGI application, and an endpoint of the worker itself, which is
+no traffic. :mod:`..wsgi.middleware` is the ASGI form of a WSGI application. Event loop side.
+
+Invariant: a call starts from a copy of :attr:`Application.context`, never from the context of
+the callback that parsed its request, or variables would leak from one request into the next.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from ..asgi import ASGIApp, Receive, Scope, Send
+from ..config.settings import Settings
+from ..wsgi.middleware import WSGIMiddleware
+
+
+class Hooks(Protocol):
+    """gunicorn's ``pre_request`` and ``post_request``; what ``before`` returns is given back to ``after``."""
+
+    def before(self, scope: Scope) -> Any: ...
+    def after(self, view: Any, environ: dict[str, Any] | None, response: Any) -> None: ...
+
+
+class Call(Protocol):
+    """A WSGI call that was begun without a task: :class:`~.wsgi.middleware.WSGIResponder`."""
+
+    start: Any  #: the head, as a message, of a response that is whole
+    gone: bool  #: nobody takes anything any more
+
+    def whole(self) -> bytes | None:
+        """The body of a response that is complete; None where the call has to be awaited."""
+
+    def cancel(self) -> bool:
+        """Nobody wants the response any more. Returns whether the call was still queued, and so never runs."""
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> Awaitable[None]: ...
+
+
+Begin = Callable[[Scope, bytes, Callable[[], None]], Call]
+
+
+class Application:
+    """
+    An ASGI application.
+
+    ``hooks`` are called around each call; None where neither would do anything.
+    """
+
+    threaded = False  #: calls run in threads: they cannot be cancelled, and a slow client must not hold one
+    takes_websockets = True
+    counted = True  #: its requests are traffic: counted and logged
+    reads_forwarded_client = True  #: what HYBRIDWORKER_FORWARDED_CLIENT=auto means for it
+    begin: Begin | None = None  #: calls a threaded application for a request that is complete, without a task
+
+    def __init__(self, app: ASGIApp, settings: Settings, hooks: Hooks | None = None) -> None:
+        self.app = app
+        self.hooks = hooks
+        mode = settings.forwarded_client
+        #: whether X-Forwarded-For of a trusted proxy names the client
+        self.forwarded_client = mode == "on" or (mode == "auto" and self.reads_forwarded_client)
+        #: lifespan state, copied shallowly into each scope
+        self.state: dict[str, Any] = {}
+        #: the context that each call starts from: that of lifespan startup, once it is complete
+        self.context = contextvars.copy_context()
+
+    def running(self) -> int:
+        """How many calls are going on beside those that are requests in flight."""
+        return 0
+
+
+class WSGIApplication(Application):
+    """
+    A WSGI application. Its hooks run in the thread of the call, so :class:`WSGIMiddleware` has them.
+
+    A call starts from the context of its thread. What the loop does for it starts from an empty one.
+    """
+
+    threaded = True
+    takes_websockets = False
+    reads_forwarded_client = False
+
+    def __init__(self, middleware: WSGIMiddleware, settings: Settings) -> None:
+        super().__init__(middleware, settings)
+        self.context = contextvars.Context()
+        self.running = middleware.calls  # type: ignore[method-assign]  # also calls of clients that have gone
+        self.begin = middleware.begin
+
+
+class Endpoint(Application):
+    """An answer of the worker itself, before the application: no traffic, without hooks."""
+
+    takes_websockets = False
+    counted = False

@@ -1,0 +1,232 @@
+"""
+Which interface an application speaks: ASGI 3, ASGI 2 or WSGI.
+
+:func:`detect` looks at the callable that gunicorn loaded and never calls it, so the
+answer is the same in the master (``--preload``) and in a worker, and no line of the
+application runs. What decides is, in this order: the override of the user, the marks
+that asgiref sets, a coroutine function, the number of parameters that must be given.
+What cannot be an application, such as a factory without its brackets, ends the boot.
+The rule one could break by accident: look through wrappers (``functools.partial``,
+``functools.wraps``) before looking at the callable itself. Worker boot only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import functools
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from asgiref.compatibility import double_to_single_callable
+from asgiref.sync import iscoroutinefunction
+
+from ..asgi import ASGIApp
+from ..errors import ConfigurationError
+
+#: What applications are called.
+USUAL = ("app", "application", "create_app")
+
+#: What functions are called that make one.
+FACTORY = re.compile(r"(create|make|get|build)_?(app|asgi|wsgi)\w*|\w*factory", re.IGNORECASE)
+
+#: What the first parameter of an application is called, as a part of its name.
+USUAL_FIRST = ("env", "scope")
+
+
+#: Wrappers that are looked through. Some objects have any attribute that they are asked for, for ever.
+LAYERS_MAX = 32
+
+
+class Interface(enum.Enum):
+    """What an application speaks. The value is its name in the override variable."""
+
+    ASGI3 = "asgi"
+    ASGI2 = "asgi2"
+    WSGI = "wsgi"
+
+    def __str__(self) -> str:
+        return {"asgi": "ASGI 3", "asgi2": "ASGI 2", "wsgi": "WSGI"}[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The interface of an application, the observation that decided it, and what speaks against it, as a warning."""
+
+    interface: Interface
+    reason: str
+    doubt: str = ""
+
+
+def detect(app: Any, override: str = "auto", uri: str | None = None) -> Decision:
+    """
+    Decide which interface ``app`` speaks.
+
+    ``override`` is ``auto``, ``asgi``, ``asgi2`` or ``wsgi``; ``uri`` is where ``app`` was
+    found, ``module:variable``. Raises :class:`~.errors.ConfigurationError` where the
+    signature decides nothing, or says that this is no application.
+    """
+    if _is_fail_app(app):
+        return Decision(Interface.WSGI, "gunicorn's error page")
+    found = _found(app)
+    if override != "auto":
+        return _overridden(app, Interface(override), found, uri)
+    if found is None:
+        raise ConfigurationError(
+            _objection(app, uri)
+            or f"cannot tell whether {_name(app)} is an ASGI or a WSGI application from its signature;"
+            " set HYBRIDWORKER_INTERFACE=asgi, asgi2 or wsgi"
+        )
+    if found.interface is not Interface.ASGI3 and _is_called_like_a_factory(app):
+        doubt = (
+            f"{_name(app)} looks like a factory by its name, and like {found.interface} because {found.reason}:"
+            f" if it makes the application, name it with its arguments: {_call(app, uri, '...')}"
+        )
+        return replace(found, doubt=doubt)
+    return found
+
+
+def _found(app: Any) -> Decision | None:
+    """What the marks and the signature say; None where they do not tell."""
+    layers = list(_layers(app))
+    for layer in layers:
+        if getattr(layer, "_asgi_single_callable", False):
+            return Decision(Interface.ASGI3, "it is marked as a single callable")
+        if getattr(layer, "_asgi_double_callable", False):
+            return Decision(Interface.ASGI2, "it is marked as a double callable")
+    required, most = _positional(app)
+    if required <= 3 and (most is None or most >= 3):
+        for layer in layers:
+            if iscoroutinefunction(layer):
+                return Decision(Interface.ASGI3, "it is a coroutine function")
+            if _is_coroutine(layer):
+                return Decision(Interface.ASGI3, "its __call__ is a coroutine function")
+    if required == 3 and not any(inspect.isasyncgenfunction(layer) for layer in layers):
+        return Decision(Interface.ASGI3, "it takes three parameters")
+    if any(_is_coroutine(layer) for layer in layers):
+        return None
+    if required == 2:
+        return Decision(Interface.WSGI, "it takes two parameters")
+    if required == 1 and most == 1:
+        return Decision(Interface.ASGI2, "it takes one parameter")
+    return None
+
+
+def _overridden(app: Any, interface: Interface, found: Decision | None, uri: str | None) -> Decision:
+    """The user's word, with what speaks against it. It cannot make anything of what takes no argument at all."""
+    doubt = ""
+    if found is None:
+        doubt = _objection(app, uri) or ""
+        # A decorator may have changed the parameters that the signature still shows.
+        if doubt and _positional(app, follow_wrapped=False)[1] == 0:
+            raise ConfigurationError(doubt)
+    elif found.interface is not interface:
+        doubt = (
+            f"HYBRIDWORKER_INTERFACE={interface.value}, but {_name(app)} looks like {found.interface}"
+            f" ({found.reason}): unset the variable, unless that is wrong"
+        )
+    return Decision(interface, f"HYBRIDWORKER_INTERFACE={interface.value}", doubt)
+
+
+def _objection(app: Any, uri: str | None) -> str | None:
+    """Why ``app`` is no application, and what was meant; None where that cannot be told."""
+    name, (required, most) = _name(app), _positional(app)
+    if required >= 0 and any(_is_coroutine(layer) for layer in _layers(app)):
+        count = required if most is None else most
+        parameters = {0: "no parameters", 1: "one parameter", 2: "two parameters"}.get(count, f"{count} parameters")
+        return (
+            f"{name} is a coroutine function of {parameters}, which is neither ASGI nor WSGI:"
+            " an ASGI application is app(scope, receive, send)"
+        )
+    if required == 0 and most is not None:
+        takes = "can be called without arguments" if most else "takes no arguments"
+        return f"{name} {takes}: if it makes the application, name it with brackets: {_call(app, uri)}"
+    return None
+
+
+def _is_coroutine(layer: Any) -> bool:
+    """Whether calling it gives a coroutine."""
+    if iscoroutinefunction(layer):
+        return True
+    return not inspect.isclass(layer) and iscoroutinefunction(getattr(layer, "__call__", None))  # noqa: B004
+
+
+def _is_called_like_a_factory(app: Any) -> bool:
+    """Unless its parameters are called like those of an application."""
+    if not inspect.isfunction(app) or FACTORY.fullmatch(app.__name__) is None:
+        return False
+    return not any(word in name.lower() for name in list(inspect.signature(app).parameters)[:1] for word in USUAL_FIRST)
+
+
+def _call(app: Any, uri: str | None, arguments: str = "") -> str:
+    """How gunicorn is told to call it."""
+    return repr(f"{uri or getattr(app, '__qualname__', type(app).__qualname__)}({arguments})")
+
+
+def advice(uri: str | None, exc: Exception) -> str | None:
+    """
+    One line for an application that is not where ``uri`` (``module:variable``) says.
+
+    ``exc`` is what came of loading it. ``None`` where the fault is not in ``uri``.
+    """
+    if uri is None:
+        return None
+    module, _, variable = uri.partition(":")
+    if isinstance(exc, ImportError):
+        if exc.name is None and str(exc).startswith("Failed to find application"):  # gunicorn's, for "file.py"
+            return f"{uri}: {exc}"
+        if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
+            return None
+        return f"{uri}: there is no module {exc.name!r} in {os.getcwd()} or on Python's path; --chdir names its folder"
+    loaded = vars(sys.modules[module]) if module in sys.modules else {}
+    wanted = variable.partition("(")[0] or "application"
+    names = [name for name, value in loaded.items() if callable(value) and not name.startswith("_")]
+    near = (*difflib.get_close_matches(wanted, names, n=1), *USUAL) if variable else USUAL
+    likely = [name for name in near if name in names and name != wanted]
+    hint = f"did you mean {module}:{likely[0]}?" if likely else "name the application as module:variable"
+    return f"{uri}: {str(exc).rstrip('.')}; {hint}"
+
+
+def single_callable(app: Any, interface: Interface) -> ASGIApp:
+    """The ASGI 3 form of an ASGI application."""
+    adapt: Callable[[Any], ASGIApp] = double_to_single_callable if interface is Interface.ASGI2 else lambda app: app
+    return adapt(app)
+
+
+def _layers(app: Any) -> Iterator[Any]:
+    """``app`` and what it wraps, outermost first."""
+    seen: set[int] = set()
+    while app is not None and id(app) not in seen and len(seen) < LAYERS_MAX:
+        seen.add(id(app))
+        yield app
+        app = app.func if isinstance(app, functools.partial) else getattr(app, "__wrapped__", None)
+
+
+def _positional(app: Any, *, follow_wrapped: bool = True) -> tuple[int, int | None]:
+    """How many positional arguments must, and how many can be given; ``(-1, None)`` where nobody knows."""
+    try:
+        parameters = inspect.signature(app, follow_wrapped=follow_wrapped).parameters.values()
+    except (TypeError, ValueError):  # a built-in without a signature, or something that lies about being callable
+        return -1, None
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = sum(p.default is p.empty for p in positional)
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+        return -1, required
+    return required, None if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
+
+
+def _is_fail_app(app: Any) -> bool:
+    # What gunicorn serves with --reload while the application has a syntax error.
+    return (
+        getattr(app, "__module__", "") == "gunicorn.util"
+        and getattr(app, "__qualname__", "") == "make_fail_app.<locals>.app"
+    )
+
+
+def _name(app: Any) -> str:
+    return repr(getattr(app, "__qualname__", None) or type(app).__qualname__)

@@ -1,0 +1,1 @@
+"""The configuration: gunicorn's settings and our own variables."""

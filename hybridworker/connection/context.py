@@ -1,0 +1,191 @@
+"""
+WorkerContext: what all connections of a worker share.
+
+The applications, the settings, the clock, and the sets of connections and of requests in
+flight. Made once by :mod:`.worker`, in the worker's process. Event loop side only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..application.application import Application
+from ..config.settings import Settings
+from ..fleet import CELLS, IN_FLIGHT, Slot
+from .response import default_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Log(Protocol):
+    """The part of gunicorn's logger that the worker calls."""
+
+    def debug(self, msg: str, *args: Any, **kwargs: Any) -> None: ...
+    def info(self, msg: str, *args: Any, **kwargs: Any) -> None: ...
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None: ...
+    def error(self, msg: str, *args: Any, **kwargs: Any) -> None: ...
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None: ...
+
+
+class Connection(Protocol):
+    """What the server needs of a connection, whichever protocol it speaks."""
+
+    def tick(self, now: float) -> None:
+        """Look at every timeout of the connection; called once a second with the loop time."""
+
+    def drain(self, deadline: float) -> None:
+        """
+        The worker is leaving: close, when no request is complete until ``deadline`` (loop time).
+
+        That is the time of a first request; one that has had its answer may have less.
+        """
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+
+
+class Cycle(Protocol):
+    """What the server needs of a call of the application."""
+
+    task: asyncio.Task[None] | None
+
+    def cancel(self) -> None:
+        """End the call. Its task is cancelled once, however often this is called."""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether a response has begun whose end is not known."""
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+
+
+class WorkerContext:
+    """
+    Shared by every connection of one worker. ``application`` answers what no endpoint does.
+
+    ``server_cert`` is the PEM of the TLS certificate. ``max_requests`` is the number of
+    requests after which ``recycle`` is called, once; ``access`` writes a line for a finished
+    request, or is None when nobody wants it.
+    """
+
+    __slots__ = (
+        "access",
+        "application",
+        "closed",
+        "connections",
+        "cycles",
+        "draining",
+        "endpoints",
+        "fields",
+        "idle_time",
+        "keep_alive",
+        "log",
+        "loop",
+        "max_lines",
+        "max_requests",
+        "names",
+        "now",
+        "recycle",
+        "responses",
+        "served",
+        "short_head",
+        "server_cert",
+        "settings",
+        "slot",
+        "small_head",
+        "warned",
+    )
+
+    def __init__(
+        self,
+        *,
+        application: Application,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        log: Log | None = None,
+        server_cert: str | None = None,
+        access: Callable[[Any], None] | None = None,
+        max_requests: int = sys.maxsize,
+        recycle: Callable[[], None] = lambda: None,
+        slot: Slot | None = None,
+    ) -> None:
+        self.application = application
+        self.settings = settings
+        self.loop = loop
+        self.log: Log = log if log is not None else logging.getLogger("hybridworker")
+        self.server_cert = server_cert
+        self.access = access
+        self.max_requests = max_requests
+        self.recycle = recycle
+        self.connections: set[Connection] = set()
+        #: requests in flight, in order of arrival
+        self.cycles: dict[Cycle, None] = {}
+        #: a head of at most this many bytes and lines, in one piece, exceeds no limit
+        self.small_head = min(settings.limit_request_line, settings.limit_request_field_size, settings.max_head_size)
+        self.max_lines = settings.limit_request_fields + 2
+        #: a head of at most this many bytes cannot have more lines: the shortest is `a:` and CRLF
+        self.short_head = 4 * settings.limit_request_fields
+        #: field name as received -> its lower-case form and what it means to :mod:`.http11.protocol`
+        self.names: dict[bytes, tuple[bytes, int]] = {}
+        self.idle_time = settings.keepalive  #: how long an idle connection is kept, in seconds
+        self.keep_alive = settings.keepalive > 0  #: connections may outlive a response
+        self.draining = False
+        self.served = 0
+        #: how many responses there were of each status class, 0 for those that nobody waited for
+        self.responses = [0] * 10
+        self.slot: Slot = [0] * CELLS if slot is None else slot  #: what the siblings see of this worker
+        self.endpoints: dict[str, Application] = {}  #: paths that are answered before the application
+        self.warned: set[str] = set()
+        self.closed: Callable[[], None] = lambda: None  #: called whenever a connection is gone
+        self.fields = b""
+        self.now = loop.time()
+        self.tick(self.now)
+
+    def tick(self, now: float) -> None:
+        """Once a second: the clock, in loop time, and the Server and Date lines."""
+        self.now = now
+        self.fields = default_fields(self.settings.server, time.time())
+
+    def find(self, method: str, path: str) -> Application:
+        """The application that answers a request."""
+        endpoint = self.endpoints.get(path)
+        return self.application if endpoint is None or method not in ("GET", "HEAD") else endpoint
+
+    def enter(self, cycle: Cycle) -> None:
+        """A call of the application begins."""
+        self.cycles[cycle] = None
+        self.slot[IN_FLIGHT] = len(self.cycles)
+
+    def exit(self, cycle: Cycle) -> None:
+        """A call of the application is over."""
+        del self.cycles[cycle]
+        self.slot[IN_FLIGHT] = len(self.cycles)
+
+    def count_request(self) -> None:
+        """One more request begins; at ``max_requests`` the worker is asked to recycle."""
+        self.served += 1
+        if self.served == self.max_requests:
+            self.recycle()
+
+    def leave(self) -> None:
+        """The worker is leaving: every response from now on ends its connection."""
+        self.draining = True
+        self.keep_alive = False
+        self.idle_time = self.settings.drain_window
+
+    def warn_once(self, message: str) -> None:
+        """Log a warning the first time."""
+        if message not in self.warned:
+            self.warned.add(message)
+            self.log.warning(message)
+
+    def tasks(self) -> Iterator[asyncio.Task[None]]:
+        """The tasks of the requests in flight."""
+        return (cycle.task for cycle in list(self.cycles) if cycle.task is not None)

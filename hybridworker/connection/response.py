@@ -1,0 +1,214 @@
+"""
+The bytes of a response head: status lines, field validation, body framing.
+
+Pure functions, plain values in and out; no transport, no loop, no state but one
+bounded cache. :mod:`.cycle` decides when these bytes are written. The rule
+one could break by accident: a name or value is validated here or nowhere.
+"""
+
+from __future__ import annotations
+
+import http
+import re
+from collections.abc import Iterable
+from email.utils import formatdate
+
+from ..asgi import Headers, Message
+from ..errors import InvalidMessage
+
+#: RFC 9110 5.6.2.
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+#: Control characters that no field value may carry (RFC 9110 5.5). CR and LF are
+#: not among them: they are counted, because the line ends around values are legal.
+CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
+
+#: The status that the access log shows where the client left before there was one. No client ever sees it.
+CLIENT_LEFT = 499
+
+#: Chunked framing of the end of a body without trailers (RFC 9112 7.1).
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+# What a response field means for the server, as bits; those of one response are joined. Plain ints: an enum.IntFlag
+# costs a call of Python code for each operation. Zero is a field that means nothing to the server.
+LENGTH = 1
+TRANSFER = 2
+CONNECTION = 4
+DATE = 8
+SERVER = 16
+CLOSE = 32
+
+_MEANINGS = {
+    b"content-length": LENGTH,
+    b"transfer-encoding": TRANSFER,
+    b"connection": CONNECTION,
+    b"keep-alive": TRANSFER,
+    b"date": DATE,
+    b"server": SERVER,
+}
+
+#: A field as applications give it -> its line and its meaning. Most fields of most responses were sent before, and
+#: what is in here was validated. Bounded: when it is full it is emptied, and fills with what is sent then.
+_lines: dict[tuple[bytes, bytes], tuple[bytes, int]] = {}
+_LINES_MAX = 1024
+_LINE_MAX = 128
+
+
+def final_status(status: object) -> int:
+    """The ``status`` of a start message, which may be an enum's. Raises :class:`~.errors.InvalidMessage`."""
+    if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 999:
+        raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
+    return int(status)
+
+
+def status_line(status: int, reason: bytes | None = None) -> bytes:
+    """
+    The status line with its CRLF.
+
+    Always HTTP/1.1, whatever the request said: the version is the server's own
+    (RFC 9110 2.5). ``reason`` is a phrase of the application's (PEP 3333).
+    """
+    if reason is None:
+        line = _STATUS_LINES.get(status)
+        return line if line is not None else b"HTTP/1.1 %d \r\n" % status
+    if reason.translate(None, CONTROLS + b"\r\n") != reason:
+        raise InvalidMessage(f"the reason phrase {reason!r} holds control characters")
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
+
+
+def default_fields(server: bytes, timestamp: float) -> bytes:
+    """The Server and Date lines, made once a second (RFC 9110 6.6.1 and 10.2.4)."""
+    return b"Server: %b\r\nDate: %b\r\n" % (server, formatdate(timestamp, usegmt=True).encode("ascii"))
+
+
+def server_fields(fields: bytes, seen: int) -> bytes:
+    """The :func:`default_fields` without those that the application gave itself."""
+    server, date, _ = fields.split(b"\r\n")
+    kept = [line for line, flag in ((server, SERVER), (date, DATE)) if not seen & flag]
+    return b"".join(b"%b\r\n" % line for line in kept)
+
+
+def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None, int]:
+    """
+    Validate and encode the application's header fields.
+
+    Returns ``(block, content_length, seen)``: the lines with their CRLFs, without
+    Transfer-Encoding and Connection, which the server writes itself; the length that
+    the application announced; and the meanings that were seen, joined.
+    Order and repeats are kept (checklist H36). Raises :class:`~.errors.InvalidMessage`.
+    """
+    lines = []
+    length: int | None = None
+    seen = 0
+    try:
+        for field in headers:
+            known = _lines.get(field) if type(field) is tuple else None
+            if known is None:
+                known = _encode(field)
+            line, meaning = known
+            if meaning:
+                seen |= meaning
+                if meaning == LENGTH:
+                    if length is not None:  # RFC 9110 8.6: a repeat is dropped if it agrees
+                        if length != int(field[1]):
+                            raise InvalidMessage("two Content-Length fields disagree")
+                        continue
+                    length = int(field[1])
+            lines.append(line)
+    except TypeError as exc:
+        raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
+    return b"".join(lines), length, seen
+
+
+def field_list(message: Message) -> Headers:
+    """The ``headers`` of a message, which may be any iterable, as a list. Raises :class:`~.errors.InvalidMessage`."""
+    try:
+        return [(name, value) for name, value in message.get("headers") or ()]
+    except (TypeError, ValueError) as exc:
+        raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
+
+
+def without_length(headers: Headers) -> Headers:
+    """The fields without Content-Length, which a 1xx or a 204 must not have (RFC 9110 8.6)."""
+    return [field for field in headers if field[0].lower() != b"content-length"]
+
+
+def _encode(field: Iterable[bytes]) -> tuple[bytes, int]:
+    """The line of one field and what it means; an empty line where the server writes the field itself."""
+    try:
+        name, value = field
+        line = b"%b: %b\r\n" % (name, value)
+    except (TypeError, ValueError) as exc:
+        raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
+    if type(name) is not bytes or TOKEN.fullmatch(name) is None:
+        raise InvalidMessage(f"{name!r} is not a header name (bytes, RFC 9110 5.6.2 token)")
+    if line.count(b"\r") != 1 or line.count(b"\n") != 1 or len(line.translate(None, CONTROLS)) != len(line):
+        raise InvalidMessage(f"the value of {name!r} holds CR, LF, NUL or another control character")
+    meaning = _MEANINGS.get(name.lower(), 0)
+    if meaning == LENGTH and not value.isdigit():
+        raise InvalidMessage(f"Content-Length {value!r} is not a number")
+    if meaning == CONNECTION:  # obeyed, then written by the server
+        meaning, line = CONNECTION | (CLOSE if b"close" in value.lower() else 0), b""
+    elif meaning == TRANSFER:  # framing is the server's own (checklist H34)
+        line = b""
+    if len(line) <= _LINE_MAX:
+        if len(_lines) >= _LINES_MAX:
+            _lines.clear()
+        _lines[name, value] = line, meaning
+    return line, meaning
+
+
+def encode_trailers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The trailer lines of a chunked response (RFC 9112 7.1.2). Framing fields are refused there."""
+    block, _, seen = encode_fields(headers)
+    if seen & (LENGTH | TRANSFER):
+        raise InvalidMessage("framing fields cannot be trailers (RFC 9110 6.5.1)")
+    return block
+
+
+def error_page(status: int) -> bytes:
+    """The small HTML body of an answer that the server makes itself."""
+    phrase = _phrase(status)
+    return (
+        f"<!doctype html>\n<html><head><title>{status} {phrase}</title></head><body><h1>{phrase}</h1></body></html>\n"
+    ).encode("ascii")
+
+
+def error_response(status: int, fields: bytes, extra: bytes = b"", body: bool = True) -> bytes:
+    """
+    A whole answer of the server's own that ends the connection.
+
+    ``fields`` are the :func:`default_fields`, ``extra`` further lines with their
+    CRLFs; ``body=False`` leaves the body out, as the answer to HEAD needs it.
+    """
+    page = error_page(status)
+    return b"%bContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n%bConnection: close\r\n%b\r\n%b" % (
+        status_line(status),
+        len(page),
+        fields,
+        extra,
+        page if body else b"",
+    )
+
+
+def as_bytes(body: object) -> bytes:
+    """Accept any bytes-like body (checklist H50). Raises :class:`~.errors.InvalidMessage`."""
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    raise InvalidMessage(f"body must be bytes, not {type(body).__name__}")
+
+
+def bodiless(method: str, status: int) -> bool:
+    """Whether the answer carries no content whatever its fields say (RFC 9110 6.4.1)."""
+    return method == "HEAD" or status == 204 or status == 304
+
+
+def _phrase(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:  # a status that has no registered phrase
+        return ""
+
+
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in http.HTTPStatus}

@@ -1,0 +1,155 @@
+"""
+The ASGI TLS extension: who is at the other end of an encrypted connection.
+
+:func:`tls_extension` is called once per connection, by :mod:`.http11.protocol`, when the
+handshake is over; each scope gets a copy. Pure: an ``ssl`` object in, plain values
+out. For a boot that fails, :func:`explain` finds out which setting is at fault. The rule
+one could break by accident: a client certificate that was not verified is no
+certificate, so nothing is told of one that OpenSSL did not accept.
+
+Source: asgiref ``specs/tls.rst`` 0.2; RFC 4514 for the name.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from typing import Any
+
+#: Protocol versions as they stand in the handshake (RFC 8446 4.2.1).
+_VERSIONS = {"SSLv3": 0x0300, "TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+
+#: OpenSSL's name of a cipher suite -> its number at IANA.
+_suites: dict[str, int] = {}
+
+#: OpenSSL's long name of an attribute -> its name in RFC 4514 3, or in IANA's registry of LDAP descriptors.
+#: Names that are the same in both (``serialNumber``, ``title``, ``emailAddress`` ...) are not listed.
+_ATTRIBUTES = {
+    "commonName": "CN",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "countryName": "C",
+    "streetAddress": "STREET",
+    "domainComponent": "DC",
+    "userId": "UID",
+    "surname": "SN",
+}
+
+#: RFC 4514 2.4: these are preceded by a backslash; control characters are written in hexadecimal.
+_ESCAPES = {code: f"\\{code:02x}" for code in (*range(32), 127)} | str.maketrans({c: "\\" + c for c in '"+,;<>\\'})
+
+
+def tls_extension(ssl_object: ssl.SSLObject, server_cert: str | None) -> dict[str, Any]:
+    """
+    The ``tls`` entry of a scope's extensions, all its keys always present.
+
+    ``server_cert`` is the server's certificate in PEM, or None where it is not known.
+    ``client_cert_error`` is always None: a certificate that fails to verify ends the handshake.
+    """
+    chain: list[str] = []
+    name: str | None = None
+    certificate = ssl_object.getpeercert()
+    if certificate:  # None: the client sent none; empty: it was not verified
+        chain = _chain(ssl_object)
+        name = distinguished_name(certificate.get("subject", ()))
+    return {
+        "server_cert": server_cert,
+        "client_cert_chain": chain,
+        "client_cert_name": name,
+        "client_cert_error": None,
+        "tls_version": _VERSIONS.get(ssl_object.version() or ""),
+        "cipher_suite": _cipher_suite(ssl_object),
+    }
+
+
+def distinguished_name(subject: Any) -> str:
+    """
+    A subject, as ``getpeercert()`` gives it, in the string form of RFC 4514.
+
+    The most specific part comes first there and last in the certificate.
+    """
+    return ",".join("+".join(_attribute(key, value) for key, value in part) for part in reversed(subject))
+
+
+def _attribute(key: str, value: str) -> str:
+    if key[:1].isdigit():
+        # A type without a name: its value is the BER encoding in hexadecimal (RFC 4514 2.4). ``ssl`` has
+        # decoded the value and does not say from what; UTF8String can hold them all.
+        data = value.encode()
+        return f"{key}=#0c{_ber_length(len(data)).hex()}{data.hex()}"
+    text = value.translate(_ESCAPES)
+    if text[:1] in (" ", "#"):
+        text = "\\" + text
+    if text[-1:] == " " and text != "\\ ":
+        text = text[:-1] + "\\ "
+    return f"{_ATTRIBUTES.get(key, key)}={text}"
+
+
+def _ber_length(size: int) -> bytes:
+    if size < 128:
+        return bytes([size])
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([0x80 | len(octets)]) + octets
+
+
+def _chain(ssl_object: ssl.SSLObject) -> list[str]:
+    """The certificates that the client sent, its own first, in PEM."""
+    own = ssl_object.getpeercert(binary_form=True)
+    if own is None:
+        return []
+    first = ssl.DER_cert_to_PEM_cert(own)
+    if hasattr(ssl_object, "get_unverified_chain"):
+        sent = [ssl.DER_cert_to_PEM_cert(der) for der in ssl_object.get_unverified_chain()]
+    else:  # before Python 3.13 only inside
+        inner: Any = ssl_object
+        sent = [certificate.public_bytes() for certificate in inner._sslobj.get_unverified_chain()]
+    return [first, *(certificate for certificate in sent if certificate != first)]
+
+
+def _cipher_suite(ssl_object: ssl.SSLObject) -> int | None:
+    cipher = ssl_object.cipher()
+    if cipher is None:
+        return None
+    name = cipher[0]
+    if name not in _suites:
+        # OpenSSL's ids carry its protocol family in the upper half.
+        _suites.update({suite["name"]: suite["id"] & 0xFFFF for suite in ssl_object.context.get_ciphers()})
+    return _suites.get(name)
+
+
+def read_certificate(path: str | None) -> str | None:
+    """The PEM of the server's certificate; None where the ``ssl_context`` hook has it from somewhere else."""
+    try:
+        with open(path or "", encoding="ascii") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def explain(cfg: Any) -> str | None:
+    """
+    One line for the first of gunicorn's settings with which no TLS context can be made; None where all are good.
+
+    Each is tried by itself, because OpenSSL's own error names neither a setting nor a file.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    what, wanted = f"ca_certs={cfg.ca_certs!r}", "it holds the PEM certificates of those who sign the clients'"
+    try:
+        if cfg.ca_certs:
+            context.load_verify_locations(cfg.ca_certs)
+        what = f"certfile={cfg.certfile!r} keyfile={cfg.keyfile!r}"
+        wanted = "certfile holds a PEM certificate chain, keyfile its key"
+        if not cfg.certfile:
+            raise ValueError("there is no certfile")
+        # Where no password is given, OpenSSL would ask for that of an encrypted key, on the terminal.
+        context.load_cert_chain(cfg.certfile, cfg.keyfile, password="")
+        what, wanted = f"ciphers={cfg.ciphers!r}", "it is a list of the ciphers that `openssl ciphers` knows"
+        if cfg.ciphers:
+            context.set_ciphers(cfg.ciphers)
+    except (OSError, ValueError) as exc:
+        # Neither the place in CPython's source nor the form of its tuple helps anybody.
+        reason = re.sub(r" \(_ssl\.c:\d+\)$|^\('|',\)$", "", str(exc))
+        return f"{what} cannot be loaded ({reason}): {wanted}"
+    return None

@@ -1,0 +1,472 @@
+"""
+HTTP/1.1 on one connection: where one request ends and the next begins, and their order.
+
+:class:`HTTPProtocol` cuts the bytes of the peer into messages, has them parsed by
+httptools, and hands a scope to a :class:`~.cycle.RequestResponseCycle` when the head of
+a request is complete. It never sees an ASGI message; the cycle never sees the parser.
+
+    data_received -> _head -> parser -> on_header, on_headers_complete -> cycle
+                  -> _body -> parser -> on_body, on_message_complete --> cycle
+
+One request is parsed at a time: what the peer pipelines behind it waits, unparsed, in
+``pending`` until the response is complete. So answers keep their order, an error behind
+a good request is answered in its turn, and a flood of small requests costs no more than
+its bytes. Event loop side only. States: ``states.CONNECTION``. The rule one could break
+by accident: the parser gets exactly one head, or bytes of one body, at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httptools
+
+from ..connection import kernel
+from ..connection.context import WorkerContext
+from ..connection.flow import DEAF, LINGER, FlowControl
+from ..connection.response import error_response
+from ..connection.scope import websocket_scope
+from ..errors import ProtocolError
+from ..log.access import Refused
+from ..states import ConnectionState, RequestState
+from ..websocket import protocol as websocket
+from .cycle import BODY_BUFFER, NOTHING, RequestResponseCycle
+from .framing import HeadScanner, misdirected
+from .head import MORE, UPGRADE, RequestHead
+
+NEW, ACTIVE, IDLE = ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
+UPGRADED, CLOSING, CLOSED = ConnectionState.UPGRADED, ConnectionState.CLOSING, ConnectionState.CLOSED
+HEADERS, BODY, DONE = RequestState.HEADERS, RequestState.BODY, RequestState.DONE
+
+#: An unread request body of at most this many bytes is read and dropped, so that the connection can go on.
+DRAIN_MAX = 65536
+#: A WSGI call with a body of at most this many bytes begins when the body is complete: a slow client holds no thread.
+WHOLE_BODY_MAX = 65536
+
+#: The deadline of a connection that may take its time.
+NEVER = math.inf
+
+
+class HTTPProtocol(RequestHead, asyncio.Protocol):
+    """One TCP or unix connection, or the inside of a TLS one, that speaks HTTP/1.1."""
+
+    __slots__ = (
+        "deadline", "eof", "flow", "foreign", "loop", "parser", "pending", "state", "transport",  # the connection
+        "cycle", "persistent", "scanner", "upgraded", "waiting", "whole",  # the request
+    )  # fmt: skip
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        self.loop = context.loop
+        self.state = NEW
+        self.eof = False  #: the peer has sent its last byte
+        self.foreign = False  #: the parser knows one body only
+        self.pending = b""  #: bytes behind the current request
+        self.scanner: HeadScanner | None = None
+        self.cycle: RequestResponseCycle | None = None
+        self.parser: Any = None
+        self.persistent = True  #: the client may send further requests
+        self.waiting = False  #: the cycle has not begun
+        self.whole = False  #: and will when the body is complete
+
+    # -- called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        context = self.context
+        self.transport = cast(asyncio.Transport, transport)
+        self.flow = FlowControl(self.transport)
+        self.connect(self.transport)
+        self.parser = httptools.HttpRequestParser(self)
+        self.deadline = self.loop.time() + context.settings.header_timeout
+        context.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        state = self.state
+        if state is IDLE or state is NEW:
+            self.state = ACTIVE
+        elif state is not ACTIVE:
+            return  # CLOSING: the rest is dropped, so that no RST overtakes the last answer
+        elif self.request is DONE:
+            self.pending += data
+            if len(self.pending) > BODY_BUFFER:
+                self.flow.pause_reading()
+            return
+        self._parse(data)
+
+    def eof_received(self) -> bool:
+        flow, cycle = self.flow, self.cycle
+        if cycle is None or self.waiting or self.tls is not None or kernel.hung_up(flow.fileno()):
+            if cycle is not None:
+                cycle.keep_alive = False  # nothing follows
+            self._closing()
+            return False  # the transport closes itself
+        # On TCP a half-closed client and one that has gone look the same: what was begun goes on for a while.
+        self.eof = True
+        self.deadline = NEVER
+        cycle.end_of_input()
+        grace = self.context.settings.asgi_disconnect_grace_period
+        self.loop.call_later(grace, self._grace_over, cycle, cycle.progress)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.state = CLOSED
+        self.parser = None  # breaks the reference cycle between parser and protocol
+        self.pending = b""
+        self.flow.lose()
+        cycle = self.cycle
+        if cycle is not None:
+            self.cycle = None
+            cycle.disconnect()
+            self.loop.call_later(self.context.settings.asgi_disconnect_grace_period, cycle.give_up)
+        self.context.connections.discard(self)
+        self.context.closed()
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+
+    # -- called by the server
+
+    def tick(self, now: float) -> None:
+        cycle, context = self.cycle, self.context
+        timeout = context.settings.write_timeout
+        if context.draining and (cycle is None or self.state is CLOSING):
+            timeout = min(timeout, DEAF)  # its response is complete, and it holds up the worker
+        if self.flow.stalled(now, timeout, 0 if cycle is None else cycle.sent):
+            context.log.debug("Peer %s takes no bytes, connection dropped", self.peer)
+            self.abort()
+        elif now >= self.deadline:
+            self._expire(now)
+        elif self.eof and kernel.hung_up(self.flow.fileno()):
+            self.abort()  # it had only half gone before, or what it was sent since has shown it
+
+    def drain(self, deadline: float) -> None:
+        self.flow.progress = None  # a client that takes no bytes has its time from now on
+        state, now = self.state, self.loop.time()
+        if state is IDLE:
+            deadline = min(deadline, now + self.context.idle_time)
+        elif state is ACTIVE:
+            if self.cycle is not None:
+                return  # a request in flight
+        elif state is not NEW:
+            return
+        # Also half a head, and the rest of a body that is dropped: a client that is slow must not hold up the worker.
+        self.deadline = min(self.deadline, deadline)
+        if self.deadline <= now:
+            self._expire(now)
+
+    def abort(self) -> None:
+        self.flow.abort()
+
+    # -- called by the cycle
+
+    def cycle_complete(self, cycle: RequestResponseCycle) -> None:
+        """The last byte of a response was written: on to the next request, or close."""
+        if cycle is not self.cycle:
+            return  # the connection went on, or is gone
+        self.cycle = None
+        if not cycle.keep_alive:
+            self.close(linger=self.persistent or self.request is not DONE or bool(self.pending))
+        elif self.request is DONE:
+            self._next()
+        else:  # the rest of the body is dropped as it comes
+            self.deadline = self.loop.time() + self.context.settings.body_timeout
+            self.flow.resume_reading()
+
+    def body_wanted(self) -> None:
+        """The application waits for bytes of the body: from now on the client may be late."""
+        if not self.eof:
+            self.deadline = self.loop.time() + self.context.settings.body_timeout
+
+    def drainable(self) -> bool:
+        """Whether the unread rest of the request is short enough to be read and dropped."""
+        return self.chunks is None and self.length <= DRAIN_MAX
+
+    # -- from one request to the next
+
+    def _next(self) -> None:
+        """The response and the request are complete: wait for the next one, or take it from what has come."""
+        self.request = HEADERS
+        self.state = IDLE
+        if self.foreign:
+            self.foreign = False
+            self.parser = httptools.HttpRequestParser(self)
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        self.deadline = self.loop.time() + self.context.idle_time
+        data = self.pending
+        if data:
+            self.pending = b""
+            self.data_received(data)
+            if self.eof and (self.cycle is None or self.waiting):
+                self.close()  # the rest of it never comes
+        elif self.eof:
+            self.close()
+        else:
+            self.head, self.headers = b"", []  # an idle connection keeps nothing of its last request alive
+
+    def close(self, linger: bool = False) -> None:
+        """
+        Close after everything written has been sent.
+
+        With ``linger`` our side is closed first and the peer's bytes are read and dropped
+        for a while: closing a socket with unread bytes resets it, and the reset could
+        overtake the last answer (RFC 9112 9.6).
+        """
+        if self.state is CLOSED or self.state is CLOSING:
+            return
+        self._closing()
+        if linger and self.tls is None and not self.eof:
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            self.flow.close()
+
+    def _closing(self) -> None:
+        """The transport is being closed. A peer that does not close as well is left when everything has been sent."""
+        self.state = CLOSING
+        self.pending = b""
+        self.deadline = self.loop.time() + LINGER
+        self.flow.ending()
+
+    def _expire(self, now: float) -> None:
+        """``deadline`` has passed. What that means depends on what was waited for."""
+        if self.state is CLOSING:
+            if self.flow.unsent():  # a slow reader has its time: see `stalled`
+                self.deadline = now + LINGER
+            else:
+                self.abort()
+        elif self.state is IDLE or self.state is NEW:
+            if not self.flow.readable():  # bytes that have arrived are a request that deserves its answer
+                self.close(linger=self.state is IDLE)
+        elif self.request is HEADERS:
+            if not self.context.draining:
+                self._refuse(ProtocolError("the request head took longer than HYBRIDWORKER_HEADER_TIMEOUT", 408))
+            elif not self.flow.readable():
+                self._refuse(ProtocolError("the request head was not complete when the worker left", 408))
+        elif self.cycle is None:
+            self.close(linger=True)  # the rest of a body that is dropped
+        elif self.waiting:
+            self.abort()  # the rest of a body that no application waits for
+        elif self.request is BODY and not self.flow.read_paused and not self.cycle.expect_continue:
+            self.deadline = NEVER
+            self.cycle.end_of_input()
+
+    def _grace_over(self, cycle: RequestResponseCycle, before: int) -> None:
+        """The grace period has ended; ``cycle`` had come to ``before`` when the input ended."""
+        self.pending = b""
+        if self.cycle is not None:
+            self.cycle.give_up(before if self.cycle is cycle else NOTHING)
+
+    # -- cutting bytes into messages
+
+    def _parse(self, data: bytes) -> None:
+        context = self.context
+        try:
+            if self.proxy is not None:
+                data = self.strip_proxy_header(self.proxy, data)
+            while data:
+                request = self.request
+                if request is HEADERS:
+                    size = data.find(b"\r\n\r\n") + 4
+                    if (
+                        3 < size <= context.small_head
+                        and self.scanner is None
+                        and data[0] > 13  # an empty line, or a part of one, is for the scanner
+                        and (size <= context.short_head or data.count(b"\n", 0, size) <= context.max_lines)
+                    ):
+                        self.begin(data)
+                        whole = size == len(data)
+                        rest = b"" if whole else data[size:]
+                        try:
+                            self.parser.feed_data(data if whole else data[:size])
+                            data = rest
+                        except httptools.HttpParserUpgrade:
+                            data = self._upgrade(rest)
+                    else:
+                        data = self._scan_head(data)
+                elif request is BODY:
+                    data = self._body(data)
+                else:
+                    self.pending = data
+                    if len(data) > BODY_BUFFER:
+                        self.flow.pause_reading()
+                    break
+                if self.state is not ACTIVE:
+                    return
+        except ProtocolError as exc:
+            self._refuse(exc)
+        except httptools.HttpParserCallbackError as exc:
+            if not isinstance(exc.__context__, ProtocolError):
+                raise
+            self._refuse(exc.__context__)
+        except httptools.HttpParserError as exc:
+            self._refuse(ProtocolError(misdirected(self.head, context.settings) or str(exc)))
+        else:
+            # The parser has had all there was, so the application may be called, and end its response, in here.
+            if self.waiting and (self.request is DONE or not self.whole):
+                cycle = self.cycle
+                assert cycle is not None
+                self.waiting = False
+                if self.eof:
+                    cycle.end_of_input()
+                # Not at once where more is pipelined: each request of a long row lets other connections go first.
+                cycle.start(not self.pending)
+
+    def _scan_head(self, data: bytes) -> bytes:
+        """Parse as much of one head as has come, line by line; returns the bytes behind it."""
+        scanner = self.scanner
+        begun = scanner is not None and not scanner.blank
+        if scanner is None:
+            self.scanner = scanner = HeadScanner(self.context.settings)
+            self.begin(b"")
+        lines, rest = scanner.feed(data)
+        if scanner.complete:
+            self.scanner = None
+        elif scanner.blank and scanner.error is None:
+            self.state = IDLE  # as before, until the same deadline: an empty line is no request (RFC 9112 2.2)
+        elif not begun:
+            deadline = self.loop.time() + self.context.settings.header_timeout
+            # While the worker leaves, a head has no more time than the connection had for a first byte.
+            self.deadline = min(self.deadline, deadline) if self.context.draining else deadline
+        if lines:
+            self.head += lines
+            try:
+                self.parser.feed_data(lines)
+            except httptools.HttpParserUpgrade:
+                rest = self._upgrade(rest)
+        if scanner.error is not None:
+            raise scanner.error
+        return rest
+
+    def _body(self, data: bytes) -> bytes:
+        """Parse bytes of the body; returns those behind it."""
+        chunks = self.chunks
+        if chunks is None:
+            size = self.length
+            self.length = max(0, size - len(data))
+            self.parser.feed_data(data if len(data) <= size else data[:size])
+            rest = data[size:]
+        else:
+            piece, rest = chunks.feed(data)
+            if piece:
+                self.parser.feed_data(piece)
+            if chunks.error is not None:
+                raise chunks.error
+            if chunks.complete and self.request is BODY:
+                raise ProtocolError("malformed chunked body (RFC 9112 7.1)")
+        if self.request is BODY:
+            self.deadline = self.loop.time() + self.context.settings.body_timeout
+        elif self.cycle is None:
+            self.pending = rest
+            self._next()
+            return b""
+        return rest
+
+    # -- called by the parser
+
+    def on_headers_complete(self) -> None:
+        parser, context, seen = self.parser, self.context, self.seen
+        scope = self.read(parser.get_method())
+        http10 = self.http10
+        self.persistent = parser.should_keep_alive() and not (http10 and self.says_close())
+        self.deadline = NEVER
+        expect_continue = takes_trailers = False
+        if seen & MORE:
+            expect_continue, takes_trailers = self.expects_continue(), self.takes_trailers(scope)
+        if seen & UPGRADE and not http10 and parser.should_upgrade() and self.leaves_http(websocket.available()):
+            scope["state"] = context.application.state.copy()  # an endpoint answers no handshake
+            self.state, self.upgraded = UPGRADED, websocket_scope(scope)
+            return
+        application = self.application
+        self.cycle = RequestResponseCycle(
+            context,
+            application,
+            self,
+            self.flow,
+            scope,
+            self.request,
+            self.persistent and context.keep_alive,
+            http10,
+            expect_continue,
+            takes_trailers,
+        )
+        if application.counted:
+            context.count_request()
+        self.waiting = True
+        if application.threaded:
+            self.whole = (
+                self.request is BODY and not expect_continue and self.chunks is None and self.length <= WHOLE_BODY_MAX
+            )
+            if self.whole:
+                self.body_wanted()
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle is not None:
+            self.cycle.feed(body)
+
+    def on_message_complete(self) -> None:
+        if self.request is DONE or self.parser.should_upgrade():
+            return
+        self.request = DONE
+        self.deadline = NEVER
+        if self.cycle is not None:
+            self.cycle.feed_eof()
+
+    # -- what is not a plain request
+
+    def _upgrade(self, rest: bytes) -> bytes:
+        """The parser has stopped: hand the connection over, or go on; returns the bytes that are ours to parse."""
+        if self.state is not UPGRADED:
+            self._keep_framing()
+            return rest
+        context = self.context
+        protocol = websocket.WebSocketProtocol(context, self.flow, self.upgraded, self.parser.get_method())
+        context.connections.discard(self)
+        context.connections.add(protocol)
+        self.parser = None
+        self.transport.set_protocol(protocol)
+        protocol.start(rest)
+        return b""
+
+    def _keep_framing(self) -> None:
+        """
+        Go on after an upgrade that is ignored.
+
+        The parser takes the message for complete and would read its body as the next
+        request. A new one reads the body, told its framing by a head that nobody listens to.
+        """
+        if self.request is DONE:
+            self.parser = httptools.HttpRequestParser(self)
+            return
+        self.parser = httptools.HttpRequestParser(
+            SimpleNamespace(on_body=self.on_body, on_message_complete=self.on_message_complete)
+        )
+        framing = b"Content-Length: %d" % self.length if self.chunks is None else b"Transfer-Encoding: chunked"
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+        self.foreign = True
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Answer a request that cannot be served, log why, and close."""
+        context = self.context
+        peer = self.peer[0] if isinstance(self.peer, tuple) else "unix socket"
+        apart = context.application.context.copy()  # here may be the task of the request before it
+        if not error.logged:
+            apart.run(context.log.warning, "Invalid request from ip=%s: %s", peer, error)
+        cycle = self.cycle
+        if cycle is None:
+            body = not self.head.startswith(b"HEAD ")
+            self.transport.write(error_response(error.status, context.fields, body=body))
+            context.responses[error.status // 100] += 1
+            if context.access is not None and (scope := self.refused()) is not None:
+                apart.run(context.access, Refused(scope, error.status, context.now))
+            self.close(linger=True)
+        else:  # the body is at fault
+            self.waiting = False
+            self.request, self.persistent = DONE, True  # whatever else it sends is read and dropped
+            cycle.refuse(error.status)

@@ -1,0 +1,211 @@
+"""
+Background: what the application has left to tasks, threads and processes.
+
+The requests of a worker that leaves are answered, and the application has shut down. What
+they began beside themselves may still be going on:
+
+    end_tasks       asyncio tasks are cancelled and awaited, as ``asyncio.run`` does it
+    wait_for_jobs   calls in executors and process pools, and threads, are waited for
+
+Both end at a deadline and return what is not done then, in words. Event loop side only,
+so that the heartbeat goes on meanwhile; :mod:`.process.exit` ends the process afterwards.
+
+Not waited for: daemon threads, as Python itself does not; threads of an executor that
+have nothing to do; threads that wait for a :class:`queue.Queue` to give them something,
+as those of anyio do between two calls; and the worker's own, whose calls are requests.
+Invariant: a thread of an executor is never waited for because it lives, only because it
+works. An executor keeps its threads for ever, and each replacement of a worker would take
+the whole graceful timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sys
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from pathlib import PurePath
+from types import CodeType, FrameType
+from typing import Any
+
+#: Seconds between two looks at the threads, and between the two that have to find nothing to do.
+LOOK, LOOK_AGAIN = 0.05, 0.005
+
+#: Seconds that asynchronous generators have, however late it is: most of them need no time.
+LEAST = 0.1
+
+#: What is named of a kind, at most.
+MOST = 20
+
+#: How the worker's own threads are called.
+OWN = "hybridworker-"
+
+_NONE: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+# -- tasks
+
+
+def own_tasks(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
+    """The application's own tasks: those that no request and no other part of the worker is."""
+    running = asyncio.current_task(loop)
+    return [task for task in asyncio.all_tasks(loop) if task is not running and not _is_ours(task)]
+
+
+def _is_ours(task: asyncio.Task[Any]) -> bool:
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == __name__.partition(".")[0]
+
+
+def describe(task: asyncio.Task[Any]) -> str:
+    """Which task it is: its name, its coroutine, and the line where that waits, or where it begins."""
+    coroutine = task.get_coro()
+    frame, code = getattr(coroutine, "cr_frame", None), getattr(coroutine, "cr_code", None)
+    name = f"task {_printable(task.get_name())}"
+    if code is None:  # no coroutine, or one that an eager task has done with
+        return name
+    return f"{name} in {_place(code, code.co_firstlineno if frame is None else frame.f_lineno)}"
+
+
+async def end_tasks(loop: asyncio.AbstractEventLoop, deadline: float) -> list[str]:
+    """Cancel the application's own tasks, await them, and close its asynchronous generators."""
+    tasks = own_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
+    for task in tasks:
+        if task.done() and not task.cancelled() and (exception := task.exception()) is not None:
+            loop.call_exception_handler(
+                {"message": "A task raised when it was cancelled", "exception": exception, "task": task}
+            )
+    closing = loop.create_task(loop.shutdown_asyncgens())
+    await asyncio.wait([closing], timeout=max(LEAST, deadline - loop.time()))
+    if not closing.done():
+        closing.cancel()
+        await asyncio.wait([closing], timeout=LEAST)
+    return [describe(task) for task in tasks if not task.done()]
+
+
+# -- jobs
+
+
+async def wait_for_jobs(loop: asyncio.AbstractEventLoop, deadline: float) -> list[str]:
+    """Wait until no thread, executor or process pool of the application has work left."""
+    idle = 0
+    while True:
+        threads = _threads()
+        jobs = list(_jobs(threads))
+        if not threads or loop.time() >= deadline:
+            return jobs
+        # Between a queue and its work a thread is seen with neither: what it takes then is seen the next time.
+        idle = 0 if jobs else idle + 1
+        if idle == 2:
+            return []
+        await asyncio.sleep(LOOK_AGAIN if idle else min(LOOK, max(0.0, deadline - loop.time())))
+
+
+def _threads() -> list[threading.Thread]:
+    """The threads that may have work: those of executors and pools, and all others that are no daemons."""
+    kept = (threading.main_thread(), threading.current_thread())
+    executors, pools = _queues(), _pools()
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread not in kept
+        and not thread.name.startswith(OWN)
+        and (thread in executors or thread in pools or not thread.daemon)
+    ]
+
+
+def _jobs(threads: Iterable[threading.Thread]) -> Iterator[str]:
+    """What is being done, in words."""
+    executors, pools, frames = _queues(), _pools(), sys._current_frames()
+    for thread in threads:
+        frame = frames.get(thread.ident or 0)
+        if frame is None:
+            continue  # it has ended
+        if thread in pools:
+            if calls := len(pools[thread]):
+                yield f"a process pool with {calls} call{'s' * (calls != 1)}"
+        elif thread in executors:
+            item, code = _item(frame)
+            if item is not None or frame.f_code is not code or executors[thread].qsize():
+                yield _thread(thread, frame, getattr(item, "fn", None))
+        elif not _waits(thread, frame):
+            yield _thread(thread, frame)
+
+
+def _queues() -> dict[Any, queue.SimpleQueue[Any]]:
+    """The threads of every ``ThreadPoolExecutor``, and where each takes its work from."""
+    return _known("concurrent.futures.thread", "_threads_queues")
+
+
+def _pools() -> dict[Any, dict[int, Any]]:
+    """The thread that manages each ``ProcessPoolExecutor``, and the calls of that which have not ended."""
+    return {thread: thread.pending_work_items for thread in _known("concurrent.futures.process", "_threads_wakeups")}
+
+
+def _known(module: str, registry: str) -> dict[Any, Any]:
+    """What a module of the standard library, if it is in use, knows of its threads, for its own exit callback."""
+    weak: weakref.WeakKeyDictionary[Any, Any] = getattr(sys.modules.get(module), registry, _NONE)
+    # In one step: the threads are not held up while they are looked at.
+    threads = [thread for reference in weak.keyrefs() if (thread := reference()) is not None]
+    return {thread: weak.get(thread) for thread in threads}
+
+
+def _item(frame: FrameType | None) -> tuple[Any, CodeType | None]:
+    """What the thread of an executor works on, None for nothing, and the code that waits for more."""
+    code: CodeType | None = getattr(
+        getattr(sys.modules.get("concurrent.futures.thread"), "_worker", None), "__code__", None
+    )
+    while frame is not None:
+        if frame.f_code is code:
+            return frame.f_locals.get("work_item"), code
+        frame = frame.f_back
+    return None, code
+
+
+def _waits(thread: threading.Thread, frame: FrameType) -> bool:
+    """Whether the outermost function of a thread waits for a queue that is empty: the thread has nothing to do."""
+    get = frame.f_back
+    if frame.f_code is not threading.Condition.wait.__code__ or get is None:
+        return False
+    caller = get.f_back
+    if get.f_code is not queue.Queue.get.__code__ or caller is None:
+        return False
+    target = getattr(thread, "_target", None)  # some tools put functions of their own around Thread.run
+    if caller.f_locals.get("self") is not thread and caller.f_code is not getattr(target, "__code__", None):
+        return False
+    waits: queue.Queue[Any] = get.f_locals["self"]
+    return not waits._qsize()
+
+
+# -- words
+
+
+def sentence(things: list[str]) -> str:
+    """Name ``things`` in one line, in order, those that are many by their number."""
+    more = len(things) - MOST
+    return ", ".join(things[:MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _thread(thread: threading.Thread, frame: FrameType, function: Any = None) -> str:
+    work = getattr(function, "__qualname__", None) or getattr(getattr(function, "func", None), "__qualname__", None)
+    call = f" ({_printable(work)})" if isinstance(work, str) else ""
+    place: FrameType | None = frame  # where it waits says more than how
+    while place is not None and place.f_globals.get("__name__") in ("threading", "queue"):
+        place = place.f_back
+    place = place or frame
+    return f"thread {_printable(thread.name)}{call} in {_place(place.f_code, place.f_lineno)}"
+
+
+def _place(code: CodeType, line: int) -> str:
+    return f"{code.co_qualname} ({PurePath(code.co_filename).name}:{line})"
+
+
+def _printable(text: str) -> str:
+    """Names may hold line breaks, which would forge lines of the log."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

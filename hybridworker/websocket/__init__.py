@@ -1,0 +1,1 @@
+"""WebSocket: the handshake, the frames, and one connection after the upgrade."""

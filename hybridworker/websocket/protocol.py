@@ -1,0 +1,468 @@
+"""
+WebSocketProtocol: one connection after the upgrade, between its transport and the application.
+
+:class:`~.http11.protocol.HTTPProtocol` hands over a connection whose request is a handshake.
+
+    data_received -> MessageReader.feed -> messages -> receive()
+    send()        -> MessageReader.encode           -> transport.write
+
+:mod:`.handshake` knows the HTTP before the first frame, :mod:`.frames` the frames; here are
+the states (``states.WEBSOCKET``; :meth:`WebSocketProtocol.send` is that table as a ladder), the
+flow, and the end: pings, timeouts, closing, the worker leaving, the only one with timers. Event
+loop side only. The rule one could break by accident: whatever ends a connection goes through
+:meth:`WebSocketProtocol._tell`, so that ``receive()`` reports one end, the first, and never hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from typing import Any
+
+from ..asgi import Headers, Message, Scope, logged_target
+from ..connection.context import WorkerContext
+from ..connection.flow import DEAF, LINGER, FlowControl
+from ..connection.response import CLIENT_LEFT
+from ..errors import (
+    ClientDisconnected,
+    ProtocolError,
+    UnexpectedMessage,
+    caused_by_cancellation,
+    caused_by_disconnect,
+    passes_through,
+)
+from ..log.access import ResponseView
+from ..states import WEBSOCKET, WebSocketState, expected
+from .handshake import Denial, accept_response, check_handshake, refusal, values
+from .liveness import Liveness, Verdict
+
+try:
+    from . import frames
+except ImportError:  # the extra is not installed: HTTPProtocol answers 501
+    frames = None  # type: ignore[assignment]
+
+CONNECTING, OPEN, REJECTING = WebSocketState.CONNECTING, WebSocketState.OPEN, WebSocketState.REJECTING
+REMOTE_CLOSING, LOCAL_CLOSING = WebSocketState.REMOTE_CLOSING, WebSocketState.LOCAL_CLOSING
+CLOSED = WebSocketState.CLOSED
+
+#: Above this size head and payload are written as two buffers: copying costs more than the second buffer.
+JOIN_MAX = 65536
+
+#: Bytes that may come before the application accepts; above, reading pauses.
+EARLY_MAX = 65536
+
+#: Seconds for the peer's close frame, or for our last bytes to reach it, before the connection is cut.
+CLOSE_TIMEOUT = 5.0
+
+#: Seconds over which the connections of a leaving worker are closed, lest their clients return all in one instant.
+SPREAD = 0.5
+
+
+def available() -> bool:
+    """Whether the ``websockets`` package, the extra of the same name, is installed."""
+    return frames is not None
+
+
+class WebSocketProtocol(asyncio.Protocol):
+    """
+    One WebSocket, or the refusal of one. Counts as one request.
+
+    ``scope``, ``status``, ``reason``, ``headers``, ``sent`` (bytes written after the head)
+    and ``started_at`` are what the access log shows when the connection is gone.
+    """
+
+    __slots__ = (
+        "close_by", "context", "flow", "leaving", "liveness", "state", "transport",  # the connection
+        "early", "key", "method", "scope", "started_at",  # the request
+        "denial", "extensions", "headers", "reason", "sent", "status",  # the response
+        "behind", "messages", "reader", "waiters",  # what comes
+        "cancelled", "dismissed", "end", "task", "told", "variables",  # the application
+    )  # fmt: skip
+
+    def __init__(self, context: WorkerContext, flow: FlowControl, scope: Scope, method: bytes) -> None:
+        self.context, self.flow, self.transport = context, flow, flow.transport
+        self.state = CONNECTING
+        self.close_by = 0.0  #: loop time at which a connection that is being closed is cut
+        self.leaving: asyncio.TimerHandle | None = None
+        self.scope, self.method = scope, method
+        self.started_at = time.monotonic()
+        self.status = self.sent = 0
+        self.reason: bytes | None = None
+        self.headers: Headers = []
+        self.task: asyncio.Task[None] | None = None
+        self.cancelled = False  #: this worker has cancelled the task
+        self.variables = context.application.context.copy()  #: the context of the task
+        self.key = self.extensions = self.early = b""  # early: what comes before the application accepts
+        self.denial: Denial | None = None
+        self.reader = frames.MessageReader(context.settings.websocket_max_message_size)
+        self.messages = self.reader.messages
+        self.behind = False  #: in the next turn of the loop, more will be read of what has come
+        self.dismissed = False  #: the application itself has ended the connection, and may go on without it
+        self.told = False  #: it has received ``end``
+        self.end: dict[str, Any] | None = None  #: the websocket.disconnect of this connection, once it has ended
+        self.waiters: list[asyncio.Future[None]] = []
+        self.liveness = Liveness(context.settings.ws_ping_interval, context.loop.time())
+
+    def start(self, rest: bytes) -> None:
+        """Check the handshake and call the application; ``rest`` came behind the request."""
+        context, scope = self.context, self.scope
+        context.count_request()
+        self.early = rest
+        try:
+            self.key = check_handshake(self.method, scope)
+            if context.settings.ws_compression:
+                self.extensions = self.reader.negotiate(values(scope, b"sec-websocket-extensions"))
+        except ProtocolError as exc:
+            peer = scope["client"][0] if scope["client"] else "unix socket"
+            self.variables.copy().run(context.log.warning, "Invalid request from ip=%s: %s", peer, exc)
+            self._refuse(exc.status)
+            return
+        self.messages.append({"type": "websocket.connect"})
+        self.task = context.loop.create_task(self.run(), context=self.variables)
+
+    # -- called by the transport
+
+    def data_received(self, data: bytes) -> None:
+        self.liveness.heard = True
+        state = self.state
+        if state is OPEN or state is LOCAL_CLOSING:
+            reader = self.reader
+            if reader.feed(data):
+                self._answer()
+            if reader.buffered > reader.high_water:
+                self.flow.pause_reading()
+                if not reader.messages:  # frames without a message
+                    self._read_later()
+            if self.waiters and self.messages:
+                self._wake()
+        elif state is CONNECTING:
+            # Held back: the core would answer a ping before the handshake is answered.
+            self.early += data
+            if len(self.early) > EARLY_MAX:
+                self.flow.pause_reading()
+
+    def eof_received(self) -> None:
+        """The peer sends nothing more, without a close frame or after it: the transport closes itself."""
+        self._tell(1006)
+        self.state = CLOSED
+        self.close_by = self.context.loop.time() + self._patience()
+        self.flow.ending()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.flow.lose()
+        self._tell(1006)
+        self.state = CLOSED
+        self.reader.release()
+        if self.leaving is not None:
+            self.leaving.cancel()
+        self.context.connections.discard(self)
+        if self.task is not None and not self.task.done() and not self.dismissed:
+            self.context.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._give_up)
+        self.status = self.status or CLIENT_LEFT
+        self.context.responses[self.status // 100] += 1
+        if self.context.access is not None:
+            self.variables.copy().run(self.context.access, self)
+        self.context.closed()
+
+    def pause_writing(self) -> None:
+        self.flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+        if self.flow.read_paused and self.state is not CONNECTING and self.reader.buffered <= self.reader.high_water:
+            self._read_on()
+
+    # -- called by the server
+
+    def tick(self, now: float) -> None:
+        state = self.state
+        ending = state is not OPEN and state is not CONNECTING and state is not REJECTING
+        patience = self._patience() if ending else self.context.settings.write_timeout
+        if self.flow.stalled(now, patience, self.sent):
+            self.context.log.debug("WebSocket peer takes no bytes, connection dropped")
+            self.abort()
+        elif state is OPEN:
+            verdict = self.liveness.tick(now, self.flow.read_paused)
+            if verdict is Verdict.PING:
+                self._write(self.reader.ping())
+            elif verdict is Verdict.DEAD:
+                self._close(1011, "no answer to a ping", told=1006)
+        elif ending:
+            if self.flow.unsent():
+                self.close_by = now + patience  # the time begins when the peer has everything
+            elif now >= self.close_by:
+                self.abort()
+
+    def drain(self, deadline: float) -> None:
+        self.flow.progress = None  # a client that takes no bytes has its time from now on
+        self.close_by = min(self.close_by, self.context.loop.time() + DEAF)
+        if self.state is OPEN and self.leaving is None:
+            loop = self.context.loop
+            # The key is random, so the connections are spread evenly without knowing of each other.
+            spread = min(SPREAD, max(0.0, deadline - loop.time()))
+            self.leaving = loop.call_later(spread * zlib.crc32(self.key) / 2**32, self._leave)
+
+    def abort(self) -> None:
+        self.flow.abort()
+
+    def cancel(self) -> None:
+        """End the application, which is told so once: see :meth:`~.cycle.RequestResponseCycle.cancel`."""
+        if self.task is not None and not self.cancelled:
+            self.cancelled = True
+            self.task.cancel()
+
+    @property
+    def streaming(self) -> bool:
+        """Whether it was accepted: nobody knows how long the application will go on."""
+        return self.state is not CONNECTING and self.state is not CLOSED
+
+    # -- the application's side
+
+    async def run(self) -> None:
+        """Call the application once and see to it that the connection ends, well or badly."""
+        context = self.context
+        hooks, view = context.application.hooks, None
+        context.enter(self)
+        code = 1000
+        try:
+            if hooks is not None:
+                view = hooks.before(self.scope)
+            await context.application.app(self.scope, self.receive, self.send)
+            if self.state is not CONNECTING and self.state is not REJECTING:
+                pass
+            elif self.cancelled:  # and the application swallowed it, to end early
+                context.log.debug("WebSocket cancelled: %s", logged_target(self.scope))
+            else:
+                text = "Application returned without answering a WebSocket handshake: %s (state %s, expected %s)"
+                context.log.error(text, logged_target(self.scope), self.state.name, expected(WEBSOCKET, self.state))
+        except BaseException as exc:  # of any kind: nobody else would tell the client, or log it
+            if passes_through(exc):
+                raise
+            code = 1011
+            self._failed(exc)
+        finally:
+            context.exit(self)
+            self._application_ended(1012 if self.cancelled and context.draining else code)
+            if hooks is not None and view is not None:
+                hooks.after(view, None, ResponseView(self))
+
+    def _failed(self, exc: BaseException) -> None:
+        """Log what the application has raised."""
+        context, target = self.context, logged_target(self.scope)
+        if self.end is not None and caused_by_disconnect(exc):
+            context.log.debug("WebSocket client disconnected: %s", target)
+        elif self.cancelled and caused_by_cancellation(exc):
+            context.log.debug("WebSocket cancelled: %s", target)
+        else:
+            context.log.exception("Error handling WebSocket %s", target, exc_info=exc)
+
+    async def receive(self) -> Message:
+        """The next event (ASGI WebSocket 2.5). After the last, ``websocket.disconnect`` for ever."""
+        messages = self.messages
+        while not messages:
+            if self.end is not None and (not self.behind or self.reader.ignoring):
+                self.told = True
+                return self.end.copy()
+            waiter = self.context.loop.create_future()
+            self.waiters.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter in self.waiters:
+                    self.waiters.remove(waiter)
+                raise
+        message = messages.popleft()
+        if not messages:
+            self.reader.buffered = 0
+            if self.flow.read_paused:
+                self._read_later()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """
+        Take one event (ASGI WebSocket 2.5).
+
+        Raises :class:`~.errors.UnexpectedMessage`, :class:`~.errors.InvalidMessage` or
+        :class:`~.errors.ResponseError` for an event that is wrong, and
+        :class:`~.errors.ClientDisconnected` after the end. Waits while the client does not read.
+        """
+        kind = message["type"]
+        state = self.state
+        if kind == "websocket.send" and state is OPEN:
+            self._send(message.get("text"), message.get("bytes"))
+        elif kind == "websocket.accept" and state is CONNECTING:
+            self._accept(message)
+        elif kind == "websocket.close" and state is OPEN:
+            self._close(message.get("code", 1000), message.get("reason") or "")
+            self.dismissed = True
+        elif kind == "websocket.close" and state is CONNECTING:
+            self._refuse(403)
+            self.dismissed = True
+        elif kind == "websocket.http.response.start" and state is CONNECTING:
+            self.denial = Denial(message, self.context.fields)
+            self.state = REJECTING
+        elif kind == "websocket.http.response.body" and state is REJECTING:
+            self._deny(message.get("body", b""), message.get("more_body", False))
+        elif state is CONNECTING or state is OPEN or state is REJECTING:
+            raise UnexpectedMessage(kind, state, expected(WEBSOCKET, state))
+        else:
+            raise ClientDisconnected("the WebSocket is closed")
+        if self.flow.write_paused and (self.state is OPEN or self.state is REJECTING):
+            await self.flow.drain()
+
+    # -- the pieces of it
+
+    def _send(self, text: Any, data: Any) -> None:
+        head, payload = self.reader.encode(text, data)
+        if len(payload) > JOIN_MAX:
+            self.sent += len(head) + len(payload)
+            self.transport.writelines([head, payload])
+        else:
+            self._write(head + payload)
+
+    def _accept(self, message: Message) -> None:
+        context = self.context
+        head, self.headers = accept_response(self.key, context.fields, self.extensions, message)
+        self.transport.write(head)
+        self.status = 101
+        self.state = OPEN
+        early, self.early = self.early, b""
+        self.flow.resume_reading()
+        self.data_received(early)
+        if context.draining:
+            self.drain(context.loop.time())
+
+    def _deny(self, body: Any, more: bool) -> None:
+        denial = self.denial
+        assert denial is not None
+        self.transport.write(denial.body(body, more))
+        self.status, self.headers, self.sent = denial.status, denial.headers, denial.sent
+        if not more:
+            self._finish()
+            self.dismissed = True
+
+    def _refuse(self, status: int) -> None:
+        """Answer the handshake with an error page."""
+        self.status = status
+        self.transport.write(refusal(status, self.context.fields, self.method))
+        self._finish()
+
+    def _application_ended(self, code: int) -> None:
+        """The application has returned, or failed, without having ended the connection."""
+        if self.state is CONNECTING or (self.state is REJECTING and not self.status):  # nothing is out yet
+            self._refuse(500)
+        elif self.state is REJECTING:  # cut, so that the client sees that something is missing
+            self.state = CLOSED
+            self.abort()
+        elif self.state is OPEN:
+            self._close(code)
+
+    def _give_up(self) -> None:
+        """The client has been gone for the grace period, and the application may go on."""
+        if self.task is None or self.task.done() or self.cancelled:
+            return
+        if self.told:
+            text = "WebSocket cancelled while it cleans up behind its client: %s"
+            self.variables.copy().run(self.context.log.warning, text, logged_target(self.scope))
+        self.cancel()
+
+    # -- reading
+
+    def _read_later(self) -> None:
+        """Read on in the next turn of the loop: what came together may be much, and others have theirs before."""
+        if not self.behind and self.state is not CONNECTING:
+            self.behind = True
+            self.context.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """What was read is done with: parse what was held back, and read again."""
+        self.behind = False
+        reader = self.reader
+        if not reader.messages:
+            reader.buffered = 0
+        if reader.feed(b""):
+            self._answer()
+        if reader.buffered > reader.high_water:
+            if not reader.messages:
+                self._read_later()
+        elif not self.flow.write_paused:
+            self.flow.resume_reading()
+        if self.waiters and (self.messages or self.end is not None):
+            self._wake()
+
+    def _answer(self) -> None:
+        """Send what the core has to say to what it was fed, and end with it."""
+        reader = self.reader
+        output = reader.output()
+        if output and not self.flow.lost:
+            self._write(output)
+        if not reader.closed:
+            if self.flow.write_paused:
+                self.flow.pause_reading()  # a peer that pings and does not read
+            return
+        self._tell(*reader.ending)
+        if self.state is CLOSED:
+            return
+        if reader.failed:
+            self._finish(LOCAL_CLOSING)
+            return
+        if self.state is OPEN:
+            self.state = REMOTE_CLOSING
+        self.close_by = self.context.loop.time() + self._patience()
+        self.flow.close()  # RFC 6455 7.1.1: the server closes first
+
+    def _wake(self) -> None:
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # -- writing and ending
+
+    def _write(self, data: bytes) -> None:
+        self.sent += len(data)
+        self.transport.write(data)
+
+    def _tell(self, code: int, reason: str = "") -> None:
+        """The connection has ended, for the application: it is told so when it has received everything else."""
+        if self.end is None:
+            self.end = {"type": "websocket.disconnect", "code": code, "reason": reason}
+            self._wake()
+
+    def _close(self, code: Any, reason: Any = "", told: int | None = None) -> None:
+        """Begin the closing handshake (RFC 6455 7.1.2). The application is told ``told``, or ``code``."""
+        self._write(self.reader.close(code, reason))
+        self.state = LOCAL_CLOSING
+        self.close_by = self.context.loop.time() + self._patience()
+        self._tell(code if told is None else told, reason)
+        self.reader.ignore()
+        if self.flow.read_paused:
+            self._read_later()
+
+    def _finish(self, state: WebSocketState = CLOSED) -> None:
+        """
+        End a connection whose peer may still be sending, so that it sees our last bytes.
+
+        Closing a socket with unread bytes resets it, and the reset could overtake them (RFC 9112 9.6):
+        our side is closed first, and what comes is dropped for a while.
+        """
+        self.state = state
+        self._tell(1006)
+        self.reader.ignore()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+            self.close_by = self.context.loop.time() + LINGER
+        else:
+            self.flow.close()
+            self.close_by = self.context.loop.time() + self._patience()
+
+    def _patience(self) -> float:
+        """Seconds for the end of the connection. A worker that leaves waits no longer than for anyone else."""
+        return DEAF if self.context.draining else CLOSE_TIMEOUT
+
+    def _leave(self) -> None:
+        """The worker is leaving (RFC 6455 7.4.1; IANA: 1012, service restart)."""
+        if self.state is OPEN:
+            self._close(1012)

@@ -1,0 +1,126 @@
+"""
+CGI keys from a scope: the part of a WSGI environ that the request alone decides.
+
+:mod:`.wsgi.middleware` adds the ``wsgi.*`` keys to it, :mod:`.log.access` gives it to gunicorn's
+logger. A pure function; either side of the thread border. Equal to what gunicorn's
+threaded worker gives, key by key, but for this:
+
+* Cookie fields are joined with ``"; "`` (RFC 6265 5.4), other repeated fields with ``","``;
+* ``SERVER_PORT`` is never empty (PEP 3333, "environ Variables"), and an IPv6 literal in
+  the Host field is not taken apart at its first colon;
+* a ``SCRIPT_NAME`` that ends inside a path segment (``/api`` for ``/apix``) does not match;
+* the address is the one that the connection came in on, also where the listener is
+  bound to ``0.0.0.0``.
+
+The rule one could break by accident: ``PATH_INFO`` comes from ``raw_path``, never from
+``path``, in which bytes that are not UTF-8 are already lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+#: Field name -> environ key. Bounded, because clients choose the names.
+_keys: dict[bytes, str] = {}
+_KEYS_MAX = 1024
+
+#: As a number: ``b"%" in path`` raises and clears an exception, and takes five times as long.
+PERCENT = ord("%")
+
+_DEFAULT_PORTS = {"https": "443", "wss": "443"}
+
+
+def request_environ(
+    scope: Mapping[str, Any], script_name: str = "", base: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """
+    The CGI and ``HTTP_*`` keys of ``scope`` (http or websocket), all of them ``str``.
+
+    ``base`` is copied and completed, and its values give way (a dictionary that has the
+    keys already need not grow). ``script_name`` is the mount point, unless a forwarder
+    names one in a ``SCRIPT_NAME`` field. The key ``SCRIPT_NAME`` is absent where the path
+    does not begin with it: whoever serves such a request must refuse it.
+    Source: PEP 3333, "environ Variables"; RFC 3875 4.1.
+    """
+    environ = {} if base is None else base.copy()
+    environ["REQUEST_METHOD"] = scope["method"] if "method" in scope else "GET"
+    environ["QUERY_STRING"] = scope["query_string"].decode("latin-1")
+    environ["RAW_URI"] = scope["hybridworker.target"].decode("latin-1")
+    environ["SERVER_PROTOCOL"] = "HTTP/" + scope["http_version"]
+    repeated: dict[str, list[str]] | None = None
+    for name, value in scope["headers"]:
+        key = _keys.get(name)
+        if key is None:
+            key = _key(name)
+        if key not in environ:
+            environ[key] = value.decode("latin-1")
+        else:
+            if repeated is None:
+                repeated = {}
+            repeated.setdefault(key, [environ[key]]).append(value.decode("latin-1"))
+    if repeated is not None:
+        # Once, at the end: joining field by field would copy the growing value each time.
+        for key, values in repeated.items():
+            environ[key] = ("; " if key == "HTTP_COOKIE" else ",").join(values)
+    client = scope["client"]
+    if client is None:
+        environ["REMOTE_ADDR"] = ""  # a unix socket: there is nobody to name, and no port
+    else:
+        environ["REMOTE_ADDR"], port = client
+        environ["REMOTE_PORT"] = str(port)
+    environ["SERVER_NAME"], port = scope["server"] or ("localhost", None)
+    if port is None:
+        _name_server(environ, scope["scheme"])
+    else:
+        environ["SERVER_PORT"] = str(port)
+    if "HTTP_SCRIPT_NAME" in environ:
+        script_name = _forwarded_script_name(scope, script_name)
+    path = scope["raw_path"]
+    if script_name:
+        path = _below(environ, path, script_name)
+    else:
+        environ["SCRIPT_NAME"] = ""
+    environ["PATH_INFO"] = (unquote_to_bytes(path) if PERCENT in path else path).decode("latin-1")
+    if "hybridworker.proxy" in scope:
+        environ.update(scope["hybridworker.proxy"])
+    return environ
+
+
+def _key(name: bytes) -> str:
+    text = name.decode("latin-1").upper().replace("-", "_")
+    key = text if name in (b"content-type", b"content-length") else "HTTP_" + text
+    if len(_keys) >= _KEYS_MAX:
+        _keys.clear()
+    _keys[name] = key
+    return key
+
+
+def _below(environ: dict[str, Any], path: bytes, script_name: str) -> bytes:
+    """The part of ``path`` below the mount point, which is compared before percent-decoding, as in gunicorn."""
+    prefix = script_name.encode("latin-1", "replace")
+    rest = path[len(prefix) :]
+    if not path.startswith(prefix) or (rest[:1] not in (b"", b"/") and not prefix.endswith(b"/")):
+        return path
+    environ["SCRIPT_NAME"] = script_name
+    return rest
+
+
+def _forwarded_script_name(scope: Mapping[str, Any], script_name: str) -> str:
+    # With an underscore only a trusted forwarder gets it through; Script-Name is anybody's.
+    for name, value in scope["headers"]:
+        if name == b"script_name":
+            script_name = value.decode("latin-1")
+    return script_name
+
+
+def _name_server(environ: dict[str, Any], scheme: str) -> None:
+    # RFC 3875 knows no unix sockets: what the client called the server is the best there is.
+    host = environ.get("HTTP_HOST", "")
+    name, colon, port = host.rpartition(":")
+    if not colon or port.endswith("]"):
+        name, port = host, ""
+    if name:
+        environ["SERVER_NAME"] = name
+    environ["SERVER_PORT"] = port or _DEFAULT_PORTS.get(scheme, "80")

@@ -1,0 +1,348 @@
+"""
+Handoff: a response on its way from the thread that makes it to the loop that sends it.
+
+The half of a WSGI call that crosses the border between threads; :mod:`.wsgi.middleware` is the half
+that knows the application, and :mod:`.threads` runs it.
+
+    thread side    put -> outbox, finish -> final, ended -> post;    ask -> wait
+    loop side      wake -> deliver: send(start), send(body);         receive() -> answer
+
+A response can be awaited from the start, by :meth:`Handoff.deliver`. But nearly every one
+is made whole before there is anything to do for the loop: with :meth:`Handoff.begin` the
+call runs while nobody waits, and only a response that is not ``whole`` needs a task.
+
+Neither side takes a lock. Each field has one writer, what the thread produces is appended
+to ``outbox``, and what it needs it asks for and finds in ``inbox``. The rule one could
+break by accident: the thread fills ``outbox`` before it sets ``final``, and that before
+``ended``; the loop reads them in the opposite order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from ..asgi import Message, Receive, Send
+from ..errors import ClientDisconnected, WSGIError, caused_by_disconnect
+
+#: Bytes of response that may wait for the client before the thread waits too: a slow reader of less holds no thread.
+AHEAD_MAX = 1024 * 1024
+
+#: Bytes of response that are joined to one message.
+JOIN_MAX = 65536
+
+#: What a thread may ask of the loop: the next message of the request; that the outbox be emptied.
+READ, ROOM = "read", "room"
+
+_ROOM_MADE: Message = {}
+
+_CONTINUE: Message = {"type": "http.response.informational", "status": 100, "headers": []}
+
+
+class Pool(Protocol):
+    """The threads, as :class:`~.threads.ThreadPool` has them."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def submit(self, call: Any) -> None:
+        """Have the call run by a thread."""
+
+    def cancel(self, call: Any) -> bool:
+        """Have it not run, if no thread has begun with it."""
+
+    def post(self, call: Any) -> None:
+        """Have :meth:`Handoff.wake` called by the loop."""
+
+
+class Handoff:
+    """The response of one call, and what the call asks for."""
+
+    __slots__ = (
+        "pool",
+        "queued_at",  # the pool's own
+        # written by the thread
+        "bodiless",
+        "ended",
+        "error",
+        "file",
+        "final",
+        "hints",
+        "length",
+        "outbox",
+        "sent",
+        "start",
+        "started",
+        "variables",
+        # written by the loop
+        "begun",
+        "expects",
+        "future",
+        "gone",
+        "missed",
+        "ready",
+        "taken",
+        # set by one side, cleared by the other
+        "asked",
+        "inbox",
+        "posted",
+        "unread",
+    )
+
+    queued_at: float
+    bodiless: bool  #: nothing follows the head: HEAD, 204, 304
+    ended: bool  #: the call is over
+    error: BaseException | None
+    file: Message | None  #: the message for a file that ends the body
+    final: bool  #: outbox and file hold all that is left of the response
+    hints: list[Message] | None  #: informational messages
+    length: int | None  #: announced Content-Length
+    outbox: list[bytes]
+    sent: int  #: bytes of body that were handed over
+    start: Message | None  #: the head; set before anything is in the outbox
+    started: bool  #: the head can no longer be changed
+    variables: contextvars.Context | None  #: of a call that has failed: those that are to be seen where that is logged
+    begun: bool  #: the pool has, or has had, the call
+    expects: bool  #: the client waits for a 100, or for a response, before it sends its body
+    future: asyncio.Future[None] | None  #: what deliver() waits for
+    gone: bool  #: nobody takes anything any more
+    missed: bool  #: wake() came while nobody waited for it
+    ready: Callable[[], None] | None  #: what the first wake() calls, if begin() was given it
+    taken: int  #: bytes of ``sent`` that the connection has taken
+    asked: str | None
+    inbox: SimpleQueue[Message | None] | None
+    posted: bool
+    unread: bool  #: the call may ask for more of the request's body
+
+    def __init__(self, pool: Pool) -> None:
+        # In chains, because this is done for every request.
+        self.pool = pool
+        self.outbox = []
+        self.sent = self.taken = 0
+        self.start = self.length = self.error = self.hints = self.file = self.asked = self.inbox = None
+        self.future = self.ready = self.variables = None
+        self.begun = self.bodiless = self.ended = self.final = self.started = self.gone = self.missed = False
+        self.posted = self.expects = self.unread = False
+
+    @property
+    def label(self) -> str:
+        """What the call serves, for reports."""
+        raise NotImplementedError
+
+    # -- loop side
+
+    def wake(self) -> None:
+        """The thread has posted something, or the call is over."""
+        self.posted = False
+        if self.gone:
+            self._dismiss()
+        elif self.ready is not None:
+            ready, self.ready = self.ready, None
+            ready()
+        elif self.future is None or self.future.done():
+            self.missed = True
+        else:
+            self.future.set_result(None)
+
+    def begin(self, ready: Callable[[], None] | None = None) -> None:
+        """
+        Have the call run. ``ready()`` is called when there is something to do for the loop, once.
+
+        Raises RuntimeError where no thread can be started.
+        """
+        self.begun = True
+        self.ready = ready
+        try:
+            self.pool.submit(self)
+        except RuntimeError:
+            self.cancel()
+            raise
+
+    def whole(self) -> bytes | None:
+        """The body of a response that is complete with it and ``start``; None where there is more to do than that."""
+        if self.ended and self.error is None and self.sent <= JOIN_MAX and self.file is None and not self.hints:
+            return b"".join(self.outbox)
+        return None
+
+    def cancel(self) -> bool:
+        """
+        Nobody wants the response, or the rest of it, any more.
+
+        Returns whether the call was still queued: it then never runs.
+        """
+        self.gone = True
+        self.ready = None
+        queued = self.pool.cancel(self)
+        self._dismiss()
+        return queued
+
+    async def deliver(self, receive: Receive, send: Send) -> None:
+        """Have the call run, send its response, answer what it asks. Raises what the call raised."""
+        try:
+            if not self.begun:
+                self.future = self.pool.loop.create_future()
+                self.begin()
+                await self.future
+            body = self.whole()
+            if body is not None:
+                await send(self.start)  # type: ignore[arg-type]  # there is one, since the call ended well
+                await send({"type": "http.response.body", "body": body, "more_body": False})
+            else:
+                await self._relay(receive, send)
+        except BaseException:
+            self.cancel()
+            raise
+        self.gone = True
+        if self.asked is not None:  # by a thread of the application's own, too late
+            self._answer(None)
+
+    async def _relay(self, receive: Receive, send: Send) -> None:
+        head_sent = complete = False
+        while True:
+            self.missed = False
+            ended = self.ended
+            if not head_sent:
+                await self._send_hints(send)
+            # With its last message the request is over. It waits for a call that may read on, in close() for example.
+            while self.outbox or (self.final and not complete and (ended or not self.unread)):
+                if not head_sent:
+                    await self._send_hints(send)  # there may be more of them, but none behind the head
+                    head_sent = True
+                    if self.expects and not self.final:
+                        await self._send_continue(send)
+                    await send(self.start)  # type: ignore[arg-type]  # set before the outbox is filled
+                body = self._take()
+                complete = self.final and not self.outbox and (ended or not self.unread)
+                if self.file is None or not complete:
+                    await send({"type": "http.response.body", "body": body, "more_body": not complete})
+                else:
+                    await self._send_file(body, send)
+                self.taken += len(body)
+                if self.asked is ROOM and self.sent - self.taken <= AHEAD_MAX // 2:
+                    self._answer(_ROOM_MADE)
+            if ended:
+                break
+            if self.asked is READ:
+                self.expects = False
+                message = await receive()
+                self.unread = message.get("more_body", False)
+                self._answer(message)
+            elif self.asked is ROOM:
+                self._answer(_ROOM_MADE)
+            if not self.missed:
+                self.future = self.pool.loop.create_future()
+                await self.future
+        if self.error is not None:
+            self._fail()
+
+    async def _send_hints(self, send: Send) -> None:
+        while self.hints:
+            await send(self.hints.pop(0))
+
+    async def _send_continue(self, send: Send) -> None:
+        """
+        Invite the request's body, which the application may read after the head of its response.
+
+        Behind that no 100 can be sent, and a strict client would wait for one forever. Not
+        where the response is an error or a redirection: it declines the body (RFC 9110 10.1.1).
+        """
+        self.expects = False
+        if self.start is not None and self.start["status"] < 300:
+            await send(_CONTINUE)
+
+    def _take(self) -> bytes:
+        """The next item of the outbox, or several that are short. The thread may be adding to it meanwhile."""
+        outbox = self.outbox
+        size = count = 0
+        for item in outbox:
+            size += len(item)
+            if count and size > JOIN_MAX:
+                break
+            count += 1
+        body = b"".join(outbox[:count])
+        del outbox[:count]
+        return body
+
+    async def _send_file(self, body: bytes, send: Send) -> None:
+        message, self.file = self.file, None
+        assert message is not None
+        with message["file"]:
+            if body:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send(message)
+
+    def _answer(self, answer: Message | None) -> None:
+        self.asked = None
+        assert self.inbox is not None
+        self.inbox.put(answer)
+
+    def _fail(self) -> None:
+        error, self.error, self.variables = self.error, None, None
+        try:
+            if isinstance(error, Exception):
+                raise error
+            # A SystemExit would end the worker, and a CancelledError would say that the server gave the request up.
+            raise WSGIError(f"the application raised {type(error).__name__}") from error
+        finally:
+            del error  # breaks the reference cycle with the traceback
+
+    def _dismiss(self) -> None:
+        """The response has ended before its call: tell the thread when it asks, and let no error be lost."""
+        if self.asked is not None:
+            self._answer(None)
+        if not self.ended:
+            return
+        if self.file is not None:
+            self.file["file"].close()
+        error, self.error = self.error, None
+        variables, self.variables = self.variables or contextvars.Context(), None
+        if error is not None and not caused_by_disconnect(error):
+            message = f"Error handling request {self.label}, whose client has gone"
+            variables.run(self.pool.loop.call_exception_handler, {"message": message, "exception": error})
+
+    # -- thread side
+
+    def put(self, data: bytes) -> None:
+        """Hand over ``data``, or what of it fits the announced length. Raises :class:`~.errors.ClientDisconnected`."""
+        self.started = True
+        if self.gone:
+            raise self._too_late()
+        if self.final or self.bodiless:
+            self.final = True
+            return
+        length = self.length
+        if length is not None:
+            sent = self.sent
+            if sent + len(data) >= length:
+                data = data[: length - sent]
+                self.outbox.append(data)
+                self.sent = length
+                self.final = True
+                return
+        self.outbox.append(data)
+        self.sent += len(data)
+
+    def post(self) -> None:
+        """Let the loop look at what was handed over."""
+        if not self.posted:
+            self.posted = True
+            self.pool.post(self)
+
+    def ask(self, what: str) -> Message:
+        """Have the loop do ``what``, and wait for it. Raises :class:`~.errors.ClientDisconnected`."""
+        if self.ended:
+            raise self._too_late()
+        if self.inbox is None:
+            self.inbox = SimpleQueue()
+        self.asked = what
+        self.post()
+        answer = self.inbox.get()
+        if answer is None:
+            raise self._too_late()
+        return answer
+
+    def _too_late(self) -> OSError:
+        """Why nothing is taken or given any more. A thread of the application's own may outlive the call."""
+        return OSError("the request is over") if self.ended else ClientDisconnected("the client disconnected")

@@ -1,0 +1,439 @@
+"""
+WSGI on ASGI: asgiref's ``WsgiToAsgi``, until it keeps PEP 3333.
+
+:class:`WSGIMiddleware` is the ASGI application of a worker that serves WSGI. For each
+request it makes a :class:`WSGIResponder`, and a thread of :class:`~.threads.ThreadPool`
+runs that:
+
+    loop side      __call__: request body -> submit -> deliver
+    thread side    run: environ -> application -> items -> close()
+
+How the two sides meet stands in :mod:`.handoff`, what PEP 3333 says of values in
+:mod:`.wsgi.values`. The rule one could break by accident: nothing that is made per request
+may refer to itself in a circle (environ, scope, context and responder easily do), or
+memory waits for the garbage collector.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import io
+import os
+import stat
+from collections.abc import Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import Any, Protocol
+
+from asgiref.wsgi import WsgiToAsgi, WsgiToAsgiInstance
+
+from ..asgi import Message, Receive, Scope, Send, WSGIApp, logged_target
+from ..config.settings import Settings
+from ..errors import ConfigurationError, WSGIError, caused_by_disconnect
+from ..variables import VARIABLES
+from .environ import request_environ
+from .handoff import AHEAD_MAX, READ, ROOM, Handoff
+from .threads import ThreadPool
+from .values import (
+    BLOCK,
+    START_RESPONSE,
+    ErrorStream,
+    FileWrapper,
+    RequestBody,
+    encode_fields,
+    encode_status,
+    iterate,
+    length_field,
+)
+
+#: A request body of at most this many bytes is complete before the application is called.
+WHOLE_BODY_MAX = 65536
+
+_BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
+
+#: Takes the place of a scope that nobody needs any more.
+_NO_SCOPE: Scope = {"method": "-", "hybridworker.target": b"-"}
+
+#: The keys that each environ has: a copy of a dictionary that knows them need not grow.
+_COMMON_KEYS = (
+    "REQUEST_METHOD QUERY_STRING RAW_URI SERVER_PROTOCOL REMOTE_ADDR SERVER_NAME SERVER_PORT PATH_INFO"
+    " wsgi.url_scheme wsgi.input wsgi.early_hints"
+).split()
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+class RequestHooks(Protocol):
+    """gunicorn's ``pre_request`` and ``post_request``; called in the thread of the call, in its context."""
+
+    def before(self, scope: Scope) -> Any:
+        """Before anything is made of ``scope``. An exception is a 500; :meth:`after` is not called then."""
+
+    def after(self, view: Any, environ: dict[str, Any] | None, response: Any) -> None:
+        """
+        After the response, or its failure.
+
+        ``view`` is what :meth:`before` returned, ``environ`` is None where it could not be
+        made, ``response`` is a :class:`ResponseView`.
+        """
+
+
+class ResponseView:
+    """
+    The response as gunicorn's response object shows it to ``post_request``.
+
+    It comes after the response, so there are no methods that write one; the socket is the
+    loop's, and the configuration is the worker's.
+    """
+
+    upgrade = False  # nobody but the server may
+
+    def __init__(self, responder: WSGIResponder, req: Any) -> None:
+        start, scope = responder.start, responder.scope
+        self.req = req
+        self.version = responder.middleware.server
+        self.status = responder.status
+        self.status_code: int | None = start["status"] if start is not None else None
+        fields = (
+            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"]] if start else []
+        )
+        if self.status_code == 204:  # its length is not sent (RFC 9110 8.6)
+            fields = [(name, value) for name, value in fields if name != "Content-Length"]
+        self.headers = fields
+        self.headers_sent = responder.started
+        self.sent = responder.sent
+        self.response_length = next((int(value) for name, value in fields if name == "Content-Length"), None)
+        self.must_close = any(name.lower() == "connection" and value.lower() == "close" for name, value in fields)
+        self._http10 = scope["http_version"] == "1.0"
+        self._bodiless = responder.bodiless
+        self._connection = dict(scope["headers"]).get(b"connection", b"").lower()
+        self.chunked = start is not None and self.is_chunked()
+
+    def is_chunked(self) -> bool:
+        """Whether the body is framed by chunks: nobody has measured it."""
+        return not (self.response_length is not None or self._http10 or self._bodiless)
+
+    def should_close(self) -> bool:
+        """Whether the connection ends with the response, as far as request and response say."""
+        if self.must_close or b"close" in self._connection or (self._http10 and b"keep-alive" not in self._connection):
+            return True
+        return self._http10 and self.response_length is None and not self._bodiless
+
+    def force_close(self) -> None:
+        """Without effect, as in gunicorn when the response is out."""
+        self.must_close = True
+
+
+class WSGIMiddleware(WsgiToAsgi):
+    """
+    The ASGI 3 application that serves a WSGI application.
+
+    Of ``WsgiToAsgi`` the shape is left: made of a WSGI application, it makes one
+    :class:`WSGIResponder` per request. Replaced are its one global thread (by ``pool``),
+    its limit of equal header names (the server has limits of its own) and the constant
+    part of the environ, which is made here, once.
+
+    ``errors`` serves all calls, so it must outlast whatever they do to it.
+    """
+
+    def __init__(
+        self,
+        wsgi_application: WSGIApp,
+        settings: Settings,
+        pool: ThreadPool,
+        *,
+        errors: ErrorStream,
+        server_software: str,
+        hooks: RequestHooks | None = None,
+    ) -> None:
+        super().__init__(wsgi_application)  # type: ignore[no-untyped-call]  # asgiref has no types here
+        self.pool = pool
+        self.calls = pool.calls
+        self.hooks = hooks
+        self.script_name = settings.script_name
+        self.server = settings.server.decode("latin-1")
+        #: Not under TLS: there the bytes have to be encrypted on their way.
+        self.sendfile = settings.sendfile and not settings.is_ssl
+        self.environ: dict[str, Any] = {
+            **dict.fromkeys(_COMMON_KEYS),
+            "SERVER_SOFTWARE": server_software,
+            "wsgi.version": (1, 0),
+            "wsgi.errors": errors,
+            "wsgi.multithread": settings.threads > 1,
+            "wsgi.multiprocess": settings.workers > 1,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True,
+        }
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        return WSGIResponder(self)(scope, receive, send)
+
+    def begin(self, scope: Scope, body: bytes, ready: Callable[[], None]) -> WSGIResponder:
+        """
+        Have the application called for a request that is complete, before anybody awaits the response.
+
+        ``ready()`` is called by the loop when there is something to send or to raise. Most
+        responses are then whole, and a task would have had nothing to wait for; any other is
+        awaited as usual, with ``await responder(scope, receive, send)``.
+        """
+        responder = WSGIResponder(self)
+        responder.scope = scope
+        responder.body = io.BytesIO(body)
+        responder.begin(ready)
+        return responder
+
+
+class WSGIResponder(Handoff, WsgiToAsgiInstance):
+    """
+    One WSGI call and its response.
+
+    Of the original's methods the names are left, because of what they do there:
+
+    * ``__call__`` collects the whole body, on disk above 64 KiB, before the application
+      starts, and takes a client that leaves for an error;
+    * ``build_environ`` loses what is not UTF-8 in the path, RAW_URI, REMOTE_PORT,
+      ``wsgi.input_terminated`` and most of what else gunicorn gives;
+    * ``start_response`` returns no ``write()``, refuses latin-1 values and a status without
+      a reason phrase, loses any other phrase, and lets hop-by-hop fields through;
+    * ``run_wsgi_app`` (here :meth:`run`) never calls ``close()``, sends the head with an
+      empty item, looks at no type, and crosses to the loop and back for every item.
+
+    ``gunicorn.socket`` is not in the environ: the loop reads and writes the connection, and
+    a thread that did so as well would corrupt it.
+    """
+
+    __slots__ = ("body", "middleware", "scope", "status")
+
+    body: io.BytesIO | io.BufferedReader
+    scope: Scope
+    status: str | None  #: as the application gave it
+
+    def __init__(self, middleware: WSGIMiddleware) -> None:
+        Handoff.__init__(self, middleware.pool)
+        self.middleware = middleware
+        self.status = None
+
+    @property
+    def label(self) -> str:
+        """Method and target, for reports."""
+        return f"{self.scope['method']} {logged_target(self.scope)}"
+
+    # -- loop side
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Serve ``scope``. Raises what the application raised, and what ``send`` and ``receive`` raise."""
+        if self.begun:
+            return self.deliver(receive, send)
+        if scope["type"] != "http":
+            raise ValueError(f"a WSGI application serves http, not {scope['type']}")
+        self.scope = scope
+        for name, _ in scope["headers"]:
+            if name in _BODY_FIELDS:
+                return self._call_with_body(receive, send)
+        self.body = io.BytesIO()
+        return self.deliver(receive, send)
+
+    async def _call_with_body(self, receive: Receive, send: Send) -> None:
+        """Begin with all of the body if it is short and need not be asked for, else let it be read as it comes."""
+        fields = dict(self.scope["headers"])
+        message = None
+        self.expects = b"expect" in fields
+        if b"transfer-encoding" not in fields and not self.expects:
+            if int(fields[b"content-length"]) <= WHOLE_BODY_MAX:
+                message = await receive()
+        if message is not None and message["type"] == "http.request" and not message.get("more_body", False):
+            self.body = io.BytesIO(message.get("body", b""))
+        else:
+            self.unread = message is None or message.get("more_body", False)
+            self.body = io.BufferedReader(RequestBody(self._receive, message), BLOCK)
+        await self.deliver(receive, send)
+
+    def cancel(self) -> bool:
+        """As :meth:`Handoff.cancel`, and a call that never runs refers to itself no more."""
+        queued = super().cancel()
+        if queued:
+            del self.body
+        return queued
+
+    # -- thread side
+
+    def run(self, variables: contextvars.Context) -> None:
+        """Call the application and hand over what it produces. Raises nothing."""
+        scope, body, hooks = self.scope, self.body, self.middleware.hooks
+        del self.body  # it refers to this call
+        scope[VARIABLES] = variables
+        try:
+            if hooks is None:
+                self._serve(self.build_environ(scope, body))
+            else:
+                self._serve_hooked(hooks, scope, body)
+        except BaseException as exc:
+            if scope[VARIABLES] is variables:
+                scope[VARIABLES] = variables.copy()
+            self.error, self.variables = exc, scope[VARIABLES]
+            self.scope = {name: scope[name] for name in ("method", "hybridworker.target")}
+        else:
+            self.scope = _NO_SCOPE  # it has the environ, which refers to this call
+        self.ended = True
+
+    def _serve_hooked(self, hooks: RequestHooks, scope: Scope, body: Any) -> None:
+        view = hooks.before(scope)
+        environ = None
+        try:
+            environ = self.build_environ(scope, body)
+            self._serve(environ)
+        finally:
+            self.unread = False  # the hook does not read on, and comes after the response
+            if self.final:
+                self.post()
+            hooks.after(view, environ, ResponseView(self, view))
+
+    def build_environ(self, scope: Scope, body: Any) -> dict[str, Any]:
+        """The environ of ``scope``, which keeps it for the access log."""
+        middleware = self.middleware
+        environ = request_environ(scope, middleware.script_name, middleware.environ)
+        if "SCRIPT_NAME" not in environ:
+            script_name = environ.get("HTTP_SCRIPT_NAME", middleware.script_name)
+            raise ConfigurationError(f"the path {scope['raw_path']!r} is not below SCRIPT_NAME {script_name!r}")
+        environ["wsgi.url_scheme"] = scope["scheme"]
+        environ["wsgi.input"] = body
+        environ["wsgi.early_hints"] = self.early_hints
+        scope["hybridworker.environ"] = environ
+        return environ
+
+    def _serve(self, environ: dict[str, Any]) -> None:
+        """Call the application, take what it returns, and close that."""
+        iterable = self.middleware.wsgi_application(environ, self.start_response)
+        if type(iterable) is list or type(iterable) is tuple:
+            # All of it is here: nothing comes late, nothing has to be closed, and its size is known.
+            whole = not self.started
+            for item in iterable:
+                if type(item) is not bytes or self.start is None:
+                    self._check(item)
+                if item:
+                    self.put(item)
+            self._finish(self.sent if whole else None)
+            return
+        # PEP 3333, "The Server/Gateway Side": whether the request was completed or not.
+        close = getattr(iterable, "close", None)
+        try:
+            if not isinstance(iterable, FileWrapper) or not self._hand_over(iterable.filelike):
+                for item in iterate(iterable):
+                    if self.final and item:
+                        break  # nothing more fits
+                    self.write(item)
+            self._finish(None if self.started else 0)
+            self.post()
+        except BaseException:
+            self._keep_variables()
+            if close is not None:
+                try:
+                    close()
+                except BaseException as exc:
+                    # An error of its own comes with that of the iteration, but a disconnect would hide that.
+                    if not caused_by_disconnect(exc):
+                        raise
+            raise
+        if close is not None:
+            close()
+
+    def start_response(
+        self, status: str, headers: Iterable[tuple[str, str]], exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        """PEP 3333, "The start_response() Callable". Returns :meth:`write`."""
+        if exc_info:
+            try:
+                if self.started:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # breaks the reference cycle with the traceback
+        elif self.start is not None:
+            raise WSGIError(f"start_response() was called again without exc_info ({START_RESPONSE})")
+        code, reason = encode_status(status)
+        fields, self.length = encode_fields(headers)
+        start: Message = {"type": "http.response.start", "status": code, "headers": fields}
+        if reason is not None:
+            start["hybridworker.reason"] = reason
+        self.bodiless = code == 204 or code == 304 or self.scope["method"] == "HEAD"
+        self.status = status
+        self.start = start
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """PEP 3333, "The write() Callable". Raises :class:`~.errors.ClientDisconnected`, an OSError."""
+        if type(data) is not bytes or self.start is None:
+            self._check(data)
+        if data:
+            self.put(data)
+            self.post()
+            if self.sent - self.taken > AHEAD_MAX and not self.final:
+                self.ask(ROOM)
+
+    def early_hints(self, headers: Iterable[tuple[str | bytes, str | bytes]]) -> None:
+        """``wsgi.early_hints``: send a 103 (RFC 8297). Does nothing for HTTP/1.0, and after the head."""
+        if self.started or self.scope.get("http_version", "1.0") == "1.0":  # there is none when the call has ended
+            return
+        fields, _ = encode_fields((_text(name), _text(value)) for name, value in headers)
+        hint: Message = {"type": "http.response.informational", "status": 103, "headers": fields}
+        if self.hints is None:
+            self.hints = [hint]
+        else:
+            self.hints.append(hint)
+        self.post()
+
+    def _check(self, item: Any) -> None:
+        """Refuse an item that is no bytes, and output that has no head."""
+        if not isinstance(item, bytes):
+            raise WSGIError(f'the application produced {type(item).__name__}, not bytes (PEP 3333, "Unicode Issues")')
+        if item and self.start is None:
+            raise WSGIError(f"output came before start_response() was called ({START_RESPONSE})")
+
+    def _finish(self, size: int | None) -> None:
+        """The body is complete; ``size`` is the number of its bytes, if that is known before the head is out."""
+        start = self.start
+        if start is None:
+            raise WSGIError(f"start_response() was never called ({START_RESPONSE})")
+        if size is not None and self.length is None and not self.bodiless:
+            start["headers"].append(length_field(size))
+        self._keep_variables()
+        self.started = self.final = True
+
+    def _keep_variables(self) -> None:
+        """Keep for the log what close(), ``post_request`` and the next call of the thread will change."""
+        self.scope[VARIABLES] = contextvars.copy_context()
+
+    def _hand_over(self, filelike: Any) -> bool:
+        """Let the loop send the rest of a real file; False where the file has to be read."""
+        start = self.start
+        if start is None or self.bodiless or self.final or not self.middleware.sendfile:
+            return False
+        if isinstance(filelike, io.IOBase) and not isinstance(getattr(filelike, "raw", filelike), io.FileIO):
+            return False  # what it reads is not what its descriptor reads: gzip, text
+        try:
+            offset = filelike.tell()
+            status = os.fstat(filelike.fileno())
+        except (AttributeError, OSError):
+            return False
+        if not stat.S_ISREG(status.st_mode):
+            return False
+        if status.st_size == 0:
+            return False  # those of /proc have content all the same
+        count = max(0, status.st_size - offset)
+        if self.length is not None:
+            count = min(count, self.length - self.sent)
+        elif not self.started:
+            start["headers"].append(length_field(count))
+        self.started = True
+        if count:
+            # A duplicate, because close() is called long before a slow client has everything.
+            file = io.FileIO(os.dup(filelike.fileno()))
+            self.file = {"type": "http.response.zerocopysend", "file": file, "offset": offset, "count": count}
+            self.sent += count
+        return True
+
+    def _receive(self) -> Message:
+        return self.ask(READ)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value

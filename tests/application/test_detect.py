@@ -1,0 +1,424 @@
+"""detect(): ASGI 3, ASGI 2 or WSGI, without calling anything."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+from asgiref.compatibility import guarantee_single_callable
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from gunicorn.util import make_fail_app
+
+from hybridworker.application.detect import Interface, advice, detect, single_callable
+from hybridworker.errors import ConfigurationError
+
+ASGI3, ASGI2, WSGI = Interface.ASGI3, Interface.ASGI2, Interface.WSGI
+
+
+def never(*args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("application code ran")
+
+
+async def asgi3(scope: Any, receive: Any, send: Any) -> None:
+    never()
+
+
+def asgi3_sync(scope: Any, receive: Any, send: Any) -> Any:
+    never()
+
+
+def asgi2(scope: Any) -> Any:
+    never()
+
+
+def wsgi(environ: Any, start_response: Any) -> Any:
+    never()
+
+
+def make_app(config: Any, debug: Any) -> Any:
+    never()
+
+
+def getApp(config: Any) -> Any:
+    never()
+
+
+def build_application(wsgi_environ: Any, start_response: Any) -> Any:
+    never()
+
+
+async def create_app(config: Any, receive: Any, send: Any) -> None:
+    never()
+
+
+class ASGI3Object:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        never()
+
+
+class WSGIObject:
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        never()
+
+
+class WSGIWithOptions:
+    def __call__(self, environ: Any, start_response: Any, exc_info: Any = None) -> Any:
+        never()
+
+
+class ASGI2Class:
+    def __init__(self, scope: Any) -> None:
+        never()
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        never()
+
+
+class WSGIClass:
+    def __init__(self, environ: Any, start_response: Any) -> None:
+        never()
+
+
+class Slotted:
+    __slots__ = ()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        never()
+
+
+class Methods:
+    async def asgi(self, scope: Any, receive: Any, send: Any) -> None:
+        never()
+
+    def wsgi(self, environ: Any, start_response: Any) -> Any:
+        never()
+
+    @staticmethod
+    async def static(scope: Any, receive: Any, send: Any) -> None:
+        never()
+
+
+async def configured(name: str, scope: Any, receive: Any, send: Any) -> None:
+    never()
+
+
+def configured_wsgi(name: str, environ: Any, start_response: Any) -> Any:
+    never()
+
+
+def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return never()
+
+    return wrapper
+
+
+def decorate_async(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return never()
+
+    return wrapper
+
+
+def bare(*args: Any) -> Any:
+    never()
+
+
+async def bare_async(*args: Any) -> Any:
+    never()
+
+
+@pytest.mark.parametrize(
+    ("app", "interface"),
+    [
+        (asgi3, ASGI3),
+        (asgi3_sync, ASGI3),
+        (asgi2, ASGI2),
+        (wsgi, WSGI),
+        (ASGI3Object(), ASGI3),
+        (Slotted(), ASGI3),
+        (WSGIObject(), WSGI),
+        (WSGIWithOptions(), WSGI),
+        (ASGI2Class, ASGI2),
+        (WSGIClass, WSGI),
+        (Methods().asgi, ASGI3),
+        (Methods().wsgi, WSGI),
+        (Methods.static, ASGI3),
+        (functools.partial(configured, "x"), ASGI3),
+        (functools.partial(configured_wsgi, "x"), WSGI),
+        (functools.partial(ASGI3Object()), ASGI3),
+        (functools.partial(functools.partial(configured, "x")), ASGI3),
+        (decorate(asgi3), ASGI3),
+        (decorate_async(asgi3), ASGI3),
+        (decorate(decorate(asgi3)), ASGI3),
+        (decorate(wsgi), WSGI),
+        (decorate(asgi2), ASGI2),
+        (functools.partial(decorate(configured), "x"), ASGI3),
+        (bare_async, ASGI3),
+        (markcoroutinefunction(lambda scope, receive, send: never()), ASGI3),
+        (lambda environ, start_response: never(), WSGI),
+        (guarantee_single_callable(asgi2), ASGI3),
+        (make_fail_app("a traceback"), WSGI),
+    ],
+)
+def test_the_interface_is_found_without_running_the_application(app: Any, interface: Interface) -> None:
+    """The shape of the callable decides, through partials and decorators."""
+    decision = detect(app)
+    assert decision.interface is interface
+    assert decision.reason
+
+
+def test_marks_of_asgiref_decide() -> None:
+    """asgiref marks callables whose signature would mislead."""
+
+    def single(*args: Any) -> None:
+        never()
+
+    def double(*args: Any) -> None:
+        never()
+
+    single._asgi_single_callable = True  # type: ignore[attr-defined]
+    double._asgi_double_callable = True  # type: ignore[attr-defined]
+    assert detect(single).interface is ASGI3
+    assert detect(double).interface is ASGI2
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        bare,
+        print,
+        lambda scope, receive=None, send=None: never(),
+        lambda a, b, c, d: never(),
+        lambda a, b, *, c: never(),
+        decorate(bare),
+    ],
+)
+def test_where_the_signature_decides_nothing_the_boot_stops(app: Any) -> None:
+    """The error names the override."""
+    with pytest.raises(ConfigurationError, match="HYBRIDWORKER_INTERFACE=asgi, asgi2 or wsgi"):
+        detect(app)
+
+
+class CallOfTwo:
+    async def __call__(self, scope: Any, receive: Any) -> None:
+        never()
+
+
+async def coroutine_of_one(scope: Any) -> None:
+    never()
+
+
+async def coroutine_of_two(request: Any, response: Any) -> None:
+    never()
+
+
+async def coroutine_of_four(self: Any, scope: Any, receive: Any, send: Any) -> None:
+    never()
+
+
+@pytest.mark.parametrize(
+    ("app", "count"),
+    [
+        (coroutine_of_one, "one parameter"),
+        (coroutine_of_two, "two parameters"),
+        (CallOfTwo(), "two parameters"),
+        (coroutine_of_four, "4 parameters"),
+    ],
+)
+def test_a_coroutine_function_of_other_than_three_parameters_is_nothing_we_know(app: Any, count: str) -> None:
+    """It is neither WSGI, which is not awaited, nor ASGI; and the override only makes a warning of it."""
+    line = (
+        f"is a coroutine function of {count}, which is neither ASGI nor WSGI:"
+        " an ASGI application is app(scope, receive, send)"
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        detect(app)
+    assert str(caught.value).endswith(line)
+    assert detect(app, "asgi").doubt.endswith(line)
+
+
+def make() -> Any:
+    never()
+
+
+def make_from_defaults(debug: bool = False, verbose: bool = True) -> Any:
+    never()
+
+
+@pytest.mark.parametrize(
+    ("app", "line"),
+    [
+        (make, "'make' takes no arguments: if it makes the application, name it with brackets: 'shop:x()'"),
+        (
+            ASGI3Object,
+            "'ASGI3Object' takes no arguments: if it makes the application, name it with brackets: 'shop:x()'",
+        ),
+        (
+            make_from_defaults,
+            "'make_from_defaults' can be called without arguments:"
+            " if it makes the application, name it with brackets: 'shop:x()'",
+        ),
+    ],
+)
+def test_a_factory_without_its_brackets_ends_the_boot(app: Any, line: str) -> None:
+    """A function, and a class of whose instances one was meant; the notation is gunicorn's."""
+    with pytest.raises(ConfigurationError) as caught:
+        detect(app, uri="shop:x")
+    assert str(caught.value) == line
+    with pytest.raises(ConfigurationError, match=r"name it with brackets: '\w+\(\)'$"):
+        detect(app)
+
+
+def test_the_override_is_not_believed_of_what_takes_no_argument() -> None:
+    """The server would answer 500 to everything. What a decorator only seems to leave without arguments is served."""
+    with pytest.raises(ConfigurationError, match="'make' takes no arguments"):
+        detect(make, "wsgi")
+    decision = detect(decorate(make), "wsgi")
+    assert decision.interface is WSGI
+    assert "takes no arguments" in decision.doubt
+
+
+@pytest.mark.parametrize(
+    ("app", "doubt"),
+    [
+        (make_app, "'make_app' looks like a factory by its name, and like WSGI because it takes two parameters:"),
+        (getApp, "'getApp' looks like a factory by its name, and like ASGI 2 because it takes one parameter:"),
+        (build_application, ""),
+        (wsgi, ""),
+        (create_app, ""),
+    ],
+)
+def test_a_factory_with_arguments_is_served_with_a_warning(app: Any, doubt: str) -> None:
+    """Its parameters may be as many as those of an application; what they are called can clear it."""
+    decision = detect(app, uri="shop:x")
+    if doubt:
+        doubt += " if it makes the application, name it with its arguments: 'shop:x(...)'"
+    assert decision.doubt == doubt
+
+
+@pytest.mark.parametrize(
+    ("app", "override", "doubt"),
+    [
+        (
+            asgi3,
+            "wsgi",
+            "HYBRIDWORKER_INTERFACE=wsgi, but 'asgi3' looks like ASGI 3 (it is a coroutine function):"
+            " unset the variable, unless that is wrong",
+        ),
+        (
+            wsgi,
+            "asgi",
+            "HYBRIDWORKER_INTERFACE=asgi, but 'wsgi' looks like WSGI (it takes two parameters):"
+            " unset the variable, unless that is wrong",
+        ),
+        (asgi2, "asgi2", ""),
+        (bare, "wsgi", ""),
+        (make_fail_app("a traceback"), "asgi", ""),
+    ],
+)
+def test_an_override_that_contradicts_a_clear_signature_is_a_warning(app: Any, override: str, doubt: str) -> None:
+    """It is believed all the same."""
+    assert detect(app, override).doubt == doubt
+
+
+@pytest.mark.parametrize("interface", list(Interface))
+def test_the_override_decides_whatever_the_signature_says(interface: Interface) -> None:
+    """``HYBRIDWORKER_INTERFACE`` is believed."""
+    assert detect(bare, interface.value).interface is interface
+    assert interface.value in detect(bare, interface.value).reason
+
+
+def test_the_fail_app_is_wsgi_whatever_the_override_says() -> None:
+    """gunicorn shows a syntax error through it, also to ASGI users."""
+    assert detect(make_fail_app("a traceback"), "asgi").interface is WSGI
+
+
+def test_an_asgi2_application_is_made_single() -> None:
+    """An ASGI 3 one is left as it is."""
+    assert single_callable(asgi3, ASGI3) is asgi3
+    assert iscoroutinefunction(single_callable(asgi2, ASGI2))
+
+
+def test_names() -> None:
+    """As the boot log line shows them."""
+    assert [str(interface) for interface in Interface] == ["ASGI 3", "ASGI 2", "WSGI"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "name", "line"),
+    [
+        ("shop:app", "shop", "shop:app: there is no module 'shop' in "),
+        ("shop.web:app", "shop", "shop.web:app: there is no module 'shop' in "),
+        ("shop.web", "shop.web", "shop.web: there is no module 'shop.web' in "),
+        ("shop.web:app", "shop.database", None),
+        ("shop.web:app", "sho", None),
+        ("shop.web:app", None, None),
+        (None, "shop", None),
+    ],
+)
+def test_advice_for_a_module_that_is_missing(uri: str | None, name: str | None, line: str | None) -> None:
+    """Only where it is part of the path that was given: what the application misses, its traceback tells."""
+    given = advice(uri, ModuleNotFoundError("No module named ...", name=name))
+    assert given is None if line is None else given is not None and given.startswith(line)
+
+
+def test_advice_for_a_file_is_gunicorns() -> None:
+    """It says what was meant."""
+    said = "Failed to find application, did you mean 'shop:app'?"
+    assert advice("shop.py:app", ImportError(said)) == f"shop.py:app: {said}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        (":ap", "did you mean shop:app?"),
+        ("", "did you mean shop:app?"),
+        (":mak_app()", "did you mean shop:make_app?"),
+        (":nothing_like_it", "did you mean shop:app?"),
+        (":app", "name the application as module:variable"),
+    ],
+)
+def test_advice_for_a_variable(monkeypatch: pytest.MonkeyPatch, variable: str, hint: str) -> None:
+    """The nearest callable of the module, else one with a usual name; never what was given."""
+    module = ModuleType("shop")
+    vars(module).update(app=asgi3, make_app=never, price=1)
+    if variable == ":app":
+        del module.make_app
+    monkeypatch.setitem(sys.modules, "shop", module)
+    error = Exception("Failed to find attribute 'x' in 'shop'.")
+    assert advice(f"shop{variable}", error) == f"shop{variable}: Failed to find attribute 'x' in 'shop'; {hint}"
+
+
+def test_an_object_that_has_every_attribute_is_looked_at_for_a_while_only() -> None:
+    """Mocks and proxies wrap themselves without end."""
+
+    class Anything:
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_asgi"):
+                return None
+            return Anything()
+
+        def __call__(self, environ: Any, start_response: Any) -> Any:
+            never()
+
+    try:
+        detect(Anything())
+    except ConfigurationError:
+        pass  # either answer will do
+
+
+def test_an_asynchronous_generator_is_no_application() -> None:
+    """Nobody would iterate over it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> Any:
+        yield never()
+
+    with pytest.raises(ConfigurationError):
+        detect(app)
