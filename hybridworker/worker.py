@@ -42,7 +42,9 @@ from .config.settings import Settings, check
 from .connection.context import WorkerContext
 from .connection.tls import explain, read_certificate
 from .errors import ConfigurationError, LifespanFailed, WorkerExit
-from .fleet import AGE, PID, REASONS, RECYCLED, STARTED, Board, Fleet, Slot, Standing, stand
+from .group.scoreboard import AGE, PID, REASONS, RECYCLED, STARTED, Group, Scoreboard, Slot, WorkerState, set_state
+from .group.share import Share
+from .group.succession import Succession
 from .log.access import RequestHooks, access_writer
 from .process.background import describe, end_tasks, sentence, wait_for_jobs
 from .process.endpoints import Status, counted, versions
@@ -51,9 +53,9 @@ from .process.exitcode import exit_code
 from .process.foreignloops import ForeignLoops
 from .process.grace import Grace
 from .process.lifespan import Lifespan
+from .process.server import Server
 from .process.signals import Signals
 from .process.watchdog import Watchdog, beat, resident, warn_of_size, warn_of_slow_calls
-from .server import Server
 from .states import ServerState
 from .wsgi.middleware import WSGIMiddleware
 from .wsgi.threads import ThreadPool, patched
@@ -78,7 +80,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     context: WorkerContext
     server: Server
     signals: Signals
-    slot: Slot | None = None  #: our row of the board
+    slot: Slot | None = None  #: our row of the scoreboard
     reason = "term"  #: why the worker leaves
     accepting = False  #: the worker has begun to accept, so that its boot can no longer fail
     _alive = True
@@ -108,8 +110,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any) -> None:
         """Called by the arbiter before the fork: the place in the group is taken where nobody else takes one."""
         super().__init__(*args)
-        self.board = Board.of_master(self.log.warning, self.cfg.workers)
-        self.slot = None if self.board is None else self.board.claim(self.age, self.log.warning)
+        self.scoreboard = Scoreboard.of_master(self.log.warning, self.cfg.workers)
+        self.slot = None if self.scoreboard is None else self.scoreboard.claim(self.age, self.log.warning)
 
     @property
     def pid(self) -> int | str:
@@ -246,9 +248,9 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     async def _main(self, loop: asyncio.AbstractEventLoop) -> None:
         self.context = self._new_context(loop)
-        self.fleet = self._join_fleet()
-        self.server = Server(self.context, self.sockets, self.tls, self.fleet)
-        self.status = Status(self.context, self.fleet, self.pool, lambda: self.server.saturated)
+        group, share = self._join_group()
+        self.server = Server(self.context, self.sockets, self.tls, share)
+        self.status = Status(self.context, group, self.pool, lambda: self.server.saturated)
         self.context.endpoints = self.status.endpoints()
         self._attach(loop)
         beating = loop.create_task(self._beat(loop))
@@ -268,7 +270,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             if self.alive:
                 self.server.start()
                 self.accepting = True
-                stand(self.context.slot, Standing.READY)
+                set_state(self.context.slot, WorkerState.READY)
                 await self.stop.wait()
             await self._leave(loop, lifespan)
         finally:
@@ -303,14 +305,17 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             slot=self.slot,
         )
 
-    def _join_fleet(self) -> Fleet | None:
-        """Take our place among the siblings; None without a board."""
+    def _join_group(self) -> tuple[Group | None, Share | None]:
+        """Take our place among the siblings; without a scoreboard the worker knows of none."""
         slot = self.context.slot
         slot[STARTED] = int(time.time())
-        if self.board is None:
-            return None
-        slot[PID], slot[AGE] = os.getpid(), self.age  # said already where the slot is one of the board's
-        return Fleet(self.board, slot, self.settings, None if self.pool is None else self.pool.size)
+        self.succession: Succession | None = None
+        if self.scoreboard is None:
+            return None, None
+        slot[PID], slot[AGE] = os.getpid(), self.age  # there already where the slot is one of the scoreboard's
+        group = Group(self.scoreboard, slot)
+        self.succession = Succession(group, self.settings)
+        return group, Share(group, self.settings, None if self.pool is None else self.pool.size)
 
     async def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         """The heartbeat, the watch over the parent, and the clock: the one periodic task of the worker."""
@@ -344,7 +349,11 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if limit and self.wish is None and self.alive and used > limit:
             self.log.info("Autorestarting worker: it uses %d MiB, HYBRIDWORKER_MAX_RSS is %d.", used, limit)
             self._recycle("max_rss")
-        if self.wish is not None and self.alive and (self.fleet is None or self.fleet.may_go(time.monotonic())):
+        if (
+            self.wish is not None
+            and self.alive
+            and (self.succession is None or self.succession.may_go(time.monotonic()))
+        ):
             self.shut_down(self.wish)
 
     async def _leave(self, loop: asyncio.AbstractEventLoop, lifespan: Lifespan | None) -> None:
@@ -374,12 +383,15 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     async def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         """Told to go, go on accepting until a younger worker does, if one is coming, and for the drain delay."""
-        begun, fleet = loop.time(), self.fleet
-        if fleet is not None:
-            fleet.told_to_go()
-            while loop.time() < begun + self.settings.graceful_timeout / 2 and fleet.successor() is Standing.BOOTING:  # noqa: ASYNC110 (a sibling is another process)
+        begun, succession = loop.time(), self.succession
+        if succession is not None:
+            succession.told_to_go()
+            while (
+                loop.time() < begun + self.settings.graceful_timeout / 2
+                and succession.successor() is WorkerState.BOOTING
+            ):
                 await asyncio.sleep(HAND_OVER_TICK)
-        stand(self.context.slot, Standing.DRAINING)
+        set_state(self.context.slot, WorkerState.DRAINING)
         if self.server.is_tcp:
             await asyncio.sleep(begun + self.settings.drain_delay - loop.time())
 
@@ -390,7 +402,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.alive or not self.stop.is_set():
             self.reason = reason
             self.context.slot[RECYCLED + REASONS.index(reason)] += 1
-            stand(self.context.slot, Standing.RETIRING if reason == "term" else Standing.RECYCLING)
+            set_state(self.context.slot, WorkerState.RETIRING if reason == "term" else WorkerState.RECYCLING)
         if reason != "term":
             self.context.leave()  # with the response at hand
         self._alive = False
@@ -402,18 +414,18 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         """
         This worker is to be replaced, by its own count.
 
-        Of several that want it, one goes at a time: see :meth:`Fleet.may_go`. One that is
+        Of several that want it, one goes at a time: see :meth:`Succession.may_go`. One that is
         alone goes at once.
         """
         if not self.alive:
             return  # it is leaving as it is
         if reason == "max_requests":
             self.log.info("Autorestarting worker after current request.")
-        if self.fleet is None or self.fleet.single():
+        if self.succession is None or self.succession.single():
             self.shut_down(reason)
         elif self.wish is None:
             self.wish = reason
-            stand(self.context.slot, Standing.WISHING)
+            set_state(self.context.slot, WorkerState.WISHING)
 
     # -- signals
 
@@ -435,7 +447,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         super().handle_exit(sig, frame)
         self.reason = "term"
         if self.slot is not None:
-            stand(self.slot, Standing.DRAINING)
+            set_state(self.slot, WorkerState.DRAINING)
 
     def handle_usr2(self, sig: int, frame: FrameType | None) -> None:
         """Write to the error log what the worker does. (gunicorn leaves this signal deadly.)"""

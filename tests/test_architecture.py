@@ -22,12 +22,12 @@ PACKAGE = Path(hybridworker.__file__).parent
 
 #: The wings, highest first. Each consists of levels, highest first; ``""`` is the package itself, in two pieces.
 WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
-    ("", ({"__init__"}, {"worker"}, {"server"})),
+    ("", ({"__init__"}, {"worker"})),
     (
         "process",
         (
-            {"endpoints", "lifespan", "watchdog"},
-            {"background", "exit", "exitcode", "foreignloops", "grace", "signals"},
+            {"endpoints", "lifespan", "server", "watchdog"},
+            {"background", "exit", "exitcode", "foreignloops", "grace", "listener", "signals"},
         ),
     ),
     ("http11", ({"protocol"}, {"cycle", "head"}, {"framing", "writer"})),
@@ -35,10 +35,10 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     ("connection", ({"files"}, {"context", "sendfile"}, {"flow", "forwarded", "response", "scope", "tls"}, {"kernel"})),
     ("application", ({"application"}, {"detect"})),
     ("log", ({"access"},)),
-    ("", ({"fleet"},)),
+    ("group", ({"share", "succession"}, {"scoreboard"})),
     ("wsgi", ({"middleware"}, {"environ", "handoff", "threads", "values"})),
     ("config", ({"settings"},)),
-    ("", ({"asgi", "backlog", "errors", "states", "variables"},)),
+    ("", ({"asgi", "errors", "states", "variables"},)),
 )
 
 #: Module -> its rank: the place of its wing, then its level there. Lower numbers are higher in the house.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..application.application import Application
 from ..config.settings import Settings
-from ..fleet import CELLS, IN_FLIGHT, Slot
+from ..group.scoreboard import CELLS, IN_FLIGHT, Slot
 from .response import default_fields
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ Two small ASGI applications, :meth:`Status.health` and :meth:`Status.metrics`, t
 :mod:`.http11.protocol` calls instead of the application for the paths of
 ``HYBRIDWORKER_HEALTH_PATH`` and ``HYBRIDWORKER_METRICS_PATH``. They are not counted for
 ``max_requests`` and not in the access log. Any worker answers for the whole group, from the
-board of :mod:`.fleet`. Event loop side only. The rule one could break by accident: nothing
-here may wait, for it is asked most urgently when everything else is stuck.
+scoreboard. Event loop side only.
+
+Invariant: nothing here may wait, because it is asked most urgently when everything else is stuck.
 
 :func:`versions` and :func:`counted` are for the log.
 
@@ -26,7 +27,7 @@ import uvloop
 from ..application.application import Application, Endpoint
 from ..asgi import Receive, Scope, Send
 from ..connection.context import WorkerContext
-from ..fleet import (
+from ..group.scoreboard import (
     ACCEPTING,
     BUSY,
     CONNECTIONS,
@@ -38,12 +39,12 @@ from ..fleet import (
     RECYCLED,
     RSS,
     SERVED,
-    STANDING,
     STARTED,
+    STATE,
     WAITED,
-    Fleet,
+    Group,
     Slot,
-    Standing,
+    WorkerState,
     present,
 )
 from ..wsgi.threads import WAIT_BOUNDS, ThreadPool
@@ -93,11 +94,11 @@ class Status:
     """
 
     def __init__(
-        self, context: WorkerContext, fleet: Fleet | None, pool: ThreadPool | None, full: Callable[[], bool]
+        self, context: WorkerContext, group: Group | None, pool: ThreadPool | None, full: Callable[[], bool]
     ) -> None:
         self.context = context
         self.slot = context.slot
-        self.fleet = fleet
+        self.group = group
         self.pool = pool
         self.full = full
 
@@ -124,8 +125,8 @@ class Status:
             for cell, count in enumerate(self.pool.take_waits(), WAITED):
                 slot[cell] += count
             self.pool.queue_age(time.monotonic())  # it is known from the second look on
-        if self.fleet is not None:
-            self.fleet.tick()
+        if self.group is not None:
+            self.group.look()
 
     # -- health
 
@@ -135,7 +136,7 @@ class Status:
         await _answer(send, 503 if trouble else 200, b"text/plain; charset=utf-8", f"{trouble or 'ok'}\n")
 
     def _trouble(self) -> str:
-        if self.slot[STANDING] == Standing.DRAINING and not self._relieved():
+        if self.slot[STATE] == WorkerState.DRAINING and not self._relieved():
             return "draining"
         if self.full():
             return "worker_connections is reached"
@@ -145,15 +146,15 @@ class Status:
 
     def _relieved(self) -> bool:
         """Whether a sibling takes the connections that this worker no longer takes."""
-        return self.fleet is not None and any(sibling[STANDING] in ACCEPTING for sibling in self.fleet.siblings)
+        return self.group is not None and any(sibling[STATE] in ACCEPTING for sibling in self.group.siblings)
 
     # -- metrics
 
     async def metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The counts of all workers, each and in sum."""
-        slots = [self.slot] if self.fleet is None else self.fleet.rows()
+        slots = [self.slot] if self.group is None else self.group.rows()
         used = [(number, slot) for number, slot in enumerate(slots) if slot[STARTED]]
-        living = [(number, slot) for number, slot in used if slot[STANDING] != Standing.FREE and present(slot)]
+        living = [(number, slot) for number, slot in used if slot[STATE] != WorkerState.FREE and present(slot)]
         threads = 0 if self.pool is None else self.pool.size
         text = "".join(f"{line}\n" for line in _exposition(used, living, threads))
         await _answer(send, 200, b"text/plain; version=0.0.4; charset=utf-8", text)
@@ -172,7 +173,7 @@ _Numbered = list[tuple[int, Slot]]
 def _exposition(used: _Numbered, living: _Numbered, threads: int) -> Iterator[str]:
     """Counters of every slot that was ``used``, so that no sum falls; gauges of the workers that are ``living``."""
     yield from _family("workers", "gauge", "Workers that are there.", [("", len(living))])
-    info = [(f'slot="{n}",pid="{s[PID]}",state="{Standing(s[STANDING]).name.lower()}"', 1) for n, s in living]
+    info = [(f'slot="{n}",pid="{s[PID]}",state="{WorkerState(s[STATE]).name.lower()}"', 1) for n, s in living]
     yield from _family("worker_info", "gauge", "Which worker has a slot.", info)
     yield from _family("worker_threads", "gauge", "Threads for WSGI calls that a worker may have.", [("", threads)])
     for cell, (name, unit, text) in GAUGES.items():

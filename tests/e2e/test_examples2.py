@@ -78,7 +78,7 @@ def test_metrics_by_hooks(gunicorn: Servers) -> None:
     buckets = [value for key, value in samples.items() if key.startswith(f'{name}_bucket{{status="2xx"')]
     assert buckets == sorted(buckets)
     assert buckets[-1] == 3
-    # The worker's own counts reach the board once a second.
+    # The worker's own counts reach the scoreboard once a second.
     server.wait_for(
         lambda: scrape(server.port)['hybridworker_requests_total{status="4xx"}'] >= 1, "the worker's own count"
     )

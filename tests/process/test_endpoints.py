@@ -19,7 +19,7 @@ import pytest
 from hybridworker.application.application import Endpoint
 from hybridworker.asgi import Message, Receive, Scope, Send
 from hybridworker.connection.context import WorkerContext
-from hybridworker.fleet import (
+from hybridworker.group.scoreboard import (
     BUSY,
     CONNECTIONS,
     IN_FLIGHT,
@@ -29,14 +29,14 @@ from hybridworker.fleet import (
     RECYCLED,
     RSS,
     SERVED,
-    STANDING,
     STARTED,
+    STATE,
     WAITED,
-    Board,
-    Fleet,
+    Group,
+    Scoreboard,
     Slot,
-    Standing,
-    stand,
+    WorkerState,
+    set_state,
 )
 from hybridworker.process.endpoints import STUCK, Status, counted, versions
 from hybridworker.wsgi.threads import WAIT_BOUNDS, ThreadPool
@@ -128,25 +128,25 @@ class Worker:
     """One worker of a group of two, as far as its status goes."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: ThreadPool | None = None, **settings: Any) -> None:
-        self.board = Board(4)
-        self.slot, self.other = self.board.claim(1), self.board.slots[1]
+        self.scoreboard = Scoreboard(4)
+        self.slot, self.other = self.scoreboard.claim(1), self.scoreboard.slots[1]
         assert self.slot is not None
         self.slot[PID] = os.getpid()
-        stand(self.slot, Standing.READY)
+        set_state(self.slot, WorkerState.READY)
         self.context = WorkerContext(
             application=application(HELLO), settings=make_settings(**settings), loop=loop, slot=self.slot
         )
-        self.fleet = Fleet(self.board, self.slot, self.context.settings, pool is not None)
+        self.group = Group(self.scoreboard, self.slot)
         self.full = False
-        self.status = Status(self.context, self.fleet, pool, lambda: self.full)
+        self.status = Status(self.context, self.group, pool, lambda: self.full)
 
-    def join(self, standing: Standing) -> None:
+    def join(self, state: WorkerState) -> None:
         """The other worker comes."""
-        slot = self.board.claim(2)
+        slot = self.scoreboard.claim(2)
         assert slot is self.other
         slot[PID] = os.getpid()
-        stand(slot, standing)
-        self.fleet.tick()
+        set_state(slot, state)
+        self.group.look()
 
     async def health(self) -> tuple[int, str]:
         return await ask(self.status.health)
@@ -277,8 +277,8 @@ def test_a_worker_that_serves_is_healthy() -> None:
     """Also one that would like to be replaced, and one that leaves when a younger one is ready."""
 
     async def check(worker: Worker) -> None:
-        for standing in (Standing.READY, Standing.WISHING, Standing.RETIRING, Standing.RECYCLING):
-            stand(worker.slot, standing)
+        for state in (WorkerState.READY, WorkerState.WISHING, WorkerState.RETIRING, WorkerState.RECYCLING):
+            set_state(worker.slot, state)
             assert await worker.health() == (200, "ok\n")
 
     run(check)
@@ -286,13 +286,19 @@ def test_a_worker_that_serves_is_healthy() -> None:
 
 @pytest.mark.parametrize(
     ("sibling", "status"),
-    [(None, 503), (Standing.READY, 200), (Standing.WISHING, 200), (Standing.BOOTING, 503), (Standing.DRAINING, 503)],
+    [
+        (None, 503),
+        (WorkerState.READY, 200),
+        (WorkerState.WISHING, 200),
+        (WorkerState.BOOTING, 503),
+        (WorkerState.DRAINING, 503),
+    ],
 )
-def test_a_worker_that_leaves_is_unhealthy_unless_a_sibling_is_ready(sibling: Standing | None, status: int) -> None:
+def test_a_worker_that_leaves_is_unhealthy_unless_a_sibling_is_ready(sibling: WorkerState | None, status: int) -> None:
     """The connections of one that is relieved go to the other, and no balancer need notice."""
 
     async def check(worker: Worker) -> None:
-        stand(worker.slot, Standing.DRAINING)
+        set_state(worker.slot, WorkerState.DRAINING)
         if sibling is not None:
             worker.join(sibling)
         assert await worker.health() == (status, "draining\n" if status == 503 else "ok\n")
@@ -342,7 +348,7 @@ def test_a_draining_worker_without_a_board_is_unhealthy() -> None:
         )
         status = Status(context, None, None, lambda: False)
         assert await ask(status.health) == (200, "ok\n")
-        stand(context.slot, Standing.DRAINING)
+        set_state(context.slot, WorkerState.DRAINING)
         assert await ask(status.health) == (503, "draining\n")
 
     asyncio.run(main())
@@ -369,10 +375,10 @@ def test_the_tick_looks_for_siblings() -> None:
     """Whoever came is known from then on."""
 
     async def check(worker: Worker) -> None:
-        slot = worker.board.claim(2)
-        assert worker.fleet.siblings == []
+        slot = worker.scoreboard.claim(2)
+        assert worker.group.siblings == []
         worker.status.publish(0.0, 0)
-        assert worker.fleet.siblings == [slot]
+        assert worker.group.siblings == [slot]
 
     run(check)
 
@@ -406,7 +412,7 @@ def test_a_worker_without_a_board_publishes_to_itself() -> None:
             application=application(HELLO), settings=make_settings(), loop=asyncio.get_running_loop()
         )
         context.slot[STARTED] = 1_700_000_000
-        stand(context.slot, Standing.READY)
+        set_state(context.slot, WorkerState.READY)
         context.responses[2] = 3
         status = Status(context, None, None, lambda: False)
         status.publish(0.0, 1)
@@ -430,7 +436,7 @@ def test_gauges_are_of_the_living_each_and_in_sum() -> None:
     """In the units that Prometheus wants: seconds and bytes."""
 
     async def check(worker: Worker) -> None:
-        worker.join(Standing.BOOTING)
+        worker.join(WorkerState.BOOTING)
         for number, slot in enumerate((worker.slot, worker.other), 1):
             slot[CONNECTIONS], slot[IN_FLIGHT], slot[BUSY], slot[QUEUED] = 10 * number, 3, 2, 1
             slot[LAG], slot[RSS], slot[STARTED] = 1500, 2048 * number, 1_700_000_000
@@ -460,7 +466,7 @@ def test_counters_are_of_the_dead_as_well() -> None:
     gone.wait()
 
     async def check(worker: Worker) -> None:
-        worker.join(Standing.DRAINING)
+        worker.join(WorkerState.DRAINING)
         worker.slot[SERVED + 1] = 5
         worker.other[SERVED + 1], worker.other[SERVED + 4], worker.other[RECYCLED + 2] = 6, 1, 1
         worker.other[PID] = gone.pid
@@ -471,7 +477,7 @@ def test_counters_are_of_the_dead_as_well() -> None:
             assert value(families, "hybridworker_requests_total", status="5xx") == 1
             assert value(families, "hybridworker_recycles_total", reason="max_requests") == 1
             assert value(families, "hybridworker_worker_recycles_total", slot="0", reason="max_requests") == 0
-            assert worker.board.claim(3) is worker.other
+            assert worker.scoreboard.claim(3) is worker.other
 
     run(check)
 
@@ -482,13 +488,13 @@ def test_a_dead_worker_has_no_gauges() -> None:
     gone.wait()
 
     async def check(worker: Worker) -> None:
-        worker.join(Standing.READY)
+        worker.join(WorkerState.READY)
         worker.slot[CONNECTIONS], worker.other[CONNECTIONS] = 2, 100
         worker.other[PID] = gone.pid
         families = await worker.metrics()
         assert value(families, "hybridworker_connections") == 2
         assert value(families, "hybridworker_workers") == 1
-        worker.other[STANDING] = Standing.FREE
+        worker.other[STATE] = WorkerState.FREE
         assert value(await worker.metrics(), "hybridworker_workers") == 1
 
     run(check)
@@ -499,7 +505,7 @@ def test_the_time_in_the_queue_is_a_histogram() -> None:
 
     async def main() -> None:
         async with wsgi_worker() as worker:
-            worker.join(Standing.READY)
+            worker.join(WorkerState.READY)
             slots: list[Slot] = [worker.slot, worker.other]
             for slot in slots:
                 slot[WAITED] = 7  # up to 1 ms

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hybridworker.fleet import REASONS
+from hybridworker.group.scoreboard import REASONS
 from hybridworker.process.grace import EXIT_MAX, RELOAD_MAX, SHUTDOWN_MAX, TOLD, Grace
 
 OWN = [reason for reason in REASONS if reason not in TOLD] + ["a later one"]

@@ -1,5 +1,5 @@
-"""A configuration in which the board has room for one worker."""
+"""A configuration in which the scoreboard has room for one worker."""
 
-from hybridworker import fleet
+from hybridworker.group import scoreboard
 
-fleet.SLOTS, fleet.SLOTS_EACH = 1, 0
+scoreboard.SLOTS, scoreboard.SLOTS_EACH = 1, 0

@@ -16,20 +16,22 @@ import pytest
 import trustme
 import uvloop
 
-from hybridworker import server as module
 from hybridworker.asgi import ASGIApp, Receive, Scope, Send
-from hybridworker.backlog import Arrival, Backlog
 from hybridworker.connection.context import WorkerContext
-from hybridworker.fleet import CONNECTIONS, IN_FLIGHT, LEAD, PID, TAKEN, VAIN_MAX, Board, Fleet, Slot, Standing, stand
-from hybridworker.server import ACCEPT_BATCH, DEFER, DEFER_MAX, Server
+from hybridworker.group.scoreboard import CONNECTIONS, IN_FLIGHT, TAKEN, Group, Scoreboard
+from hybridworker.group.share import LEAD, OFFERS_MAX, Share
+from hybridworker.process import server as module
+from hybridworker.process.listener import Listener, establish
+from hybridworker.process.server import ACCEPT_BATCH, DEFER, DEFER_MAX, Server
 from hybridworker.states import ConnectionState, ServerState
 from tests.fakes import FakeLog
 from tests.harness import GET, HELLO, application, body, make_settings, start
+from tests.slots import take
 
 DEADLINE = 10
 
 
-class Listener:
+class Bound:
     """What gunicorn's listening sockets look like from here."""
 
     def __init__(self) -> None:
@@ -40,15 +42,6 @@ class Listener:
         self.sock.close()
 
 
-def ready(board: Board, age: int) -> Slot:
-    """The slot of a worker that lives and accepts."""
-    slot = board.claim(age)
-    assert slot is not None
-    slot[PID] = os.getpid()
-    stand(slot, Standing.READY)
-    return slot
-
-
 class Site:
     """A running server and clients for it. ``siblings`` are workers that accept, and carry nothing by themselves."""
 
@@ -57,15 +50,15 @@ class Site:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.log = FakeLog()
-        board = Board(8)
-        own, *self.siblings = [ready(board, age) for age in range(1, 2 + (siblings or 0))]
+        scoreboard = Scoreboard(8)
+        own, *self.siblings = [take(scoreboard, age) for age in range(1, 2 + (siblings or 0))]
         self.context = WorkerContext(
             application=application(app), settings=make_settings(**settings), loop=self.loop, log=self.log, slot=own
         )
-        fleet = None if siblings is None else Fleet(board, own, self.context.settings)
-        self.listener = Listener()
-        self.address = self.listener.sock.getsockname()
-        self.server = Server(self.context, [self.listener], ssl_context, fleet)
+        share = None if siblings is None else Share(Group(scoreboard, own), self.context.settings)
+        self.bound = Bound()
+        self.address = self.bound.sock.getsockname()
+        self.server = Server(self.context, [self.bound], ssl_context, share)
         self.writers: list[asyncio.StreamWriter] = []
 
     async def client(self, **options: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -181,13 +174,13 @@ def test_an_exhausted_process_pauses_and_goes_on(monkeypatch: pytest.MonkeyPatch
     """EMFILE never spins: accepting rests until the tick after a second."""
     calls = []
 
-    def exhausted(backlog: Backlog) -> socket.socket:
-        calls.append(backlog)
+    def exhausted(listener: Listener) -> socket.socket:
+        calls.append(listener)
         raise OSError(errno.EMFILE, "too many open files")
 
     async def test(site: Site) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(Backlog, "take", exhausted)
+            patch.setattr(Listener, "accept", exhausted)
             site.server.start()
             getting = asyncio.create_task(site.get())
             await site.until(lambda: bool(calls))
@@ -207,13 +200,30 @@ def test_an_exhausted_process_pauses_and_goes_on(monkeypatch: pytest.MonkeyPatch
 def test_another_error_of_accept_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is known to pass is waited for."""
 
-    def broken(backlog: Backlog) -> socket.socket:
+    def broken(listener: Listener) -> socket.socket:
         raise OSError(errno.EBADF, "bad descriptor")
 
     async def test(site: Site) -> None:
-        monkeypatch.setattr(Backlog, "take", broken)
+        monkeypatch.setattr(Listener, "accept", broken)
         with pytest.raises(OSError, match="bad descriptor"):
-            site.server._accept(site.server.backlogs[0])
+            site.server._accept(site.server.listeners[0])
+
+    serve(test)
+
+
+def test_a_peer_that_gave_up_is_no_error_and_the_next_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is logged, and accepting does not rest."""
+    accept, answers = Listener.accept, [None, None]
+
+    def some(listener: Listener) -> socket.socket | None:
+        return answers.pop() if answers else accept(listener)
+
+    async def test(site: Site) -> None:
+        monkeypatch.setattr(Listener, "accept", some)
+        site.server.start()
+        assert (await site.get()).endswith(b"hello")
+        assert not answers
+        assert site.log.lines == []
 
     serve(test)
 
@@ -398,7 +408,8 @@ def test_a_connection_that_cannot_be_made_is_given_up() -> None:
     async def test(site: Site) -> None:
         Unwilling(site)
         with socket.create_connection(site.address):
-            site.server._accept(site.server.backlogs[0])
+            site.server._accept(site.server.listeners[0])
+            await site.until(lambda: not site.server.arrivals)
         (sock,) = socks
         assert sock.fileno() == -1
         assert (site.server.size, site.server.arrivals) == (0, {})
@@ -410,17 +421,19 @@ def test_a_connection_that_cannot_be_made_is_given_up() -> None:
 def test_a_connection_that_was_lost_at_once_is_counted_once() -> None:
     """It was among those of the context, and has said itself that it is gone."""
 
+    async def connecting() -> Any:
+        pass
+
     async def test(site: Site) -> None:
-        coroutine = asyncio.sleep(0)
-        arrival = Arrival(coroutine, site.server._connected)
+        arrival = establish(connecting())
+        await arrival
         protocol = module.HTTPProtocol(site.context)
         protocol.state = ConnectionState.CLOSED
         site.server.size = 1  # another one
         with socket.socket() as sock:
             site.server.arrivals[arrival] = protocol, sock
-            site.server._connected(arrival, None)
+            site.server._connected(arrival)
             assert site.server.size == 1
-        coroutine.close()
 
     serve(test)
 
@@ -445,12 +458,12 @@ def test_who_waits_at_any_of_several_sockets_is_seen(waiting: int) -> None:
     """The idle connection makes room for those of each."""
 
     async def test(site: Site) -> None:
-        with Listener().sock as second:
+        with Bound().sock as second:
             second.listen()
-            site.server.backlogs.append(Backlog(second))
+            site.server.listeners.append(Listener(second))
             await asyncio.sleep(0)
             assert not site.server._awaited()
-            with socket.create_connection(site.server.backlogs[waiting].sock.getsockname()):
+            with socket.create_connection(site.server.listeners[waiting].sock.getsockname()):
                 assert site.server._awaited()
 
     serve(test)
@@ -707,12 +720,12 @@ def test_a_connection_is_left_to_a_sibling_a_few_times_and_then_taken() -> None:
 def test_what_a_sibling_took_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every connection wakes all workers, and one gets it: the others look before they try."""
 
-    def take(backlog: Backlog) -> socket.socket:
+    def accept(listener: Listener) -> socket.socket:
         raise AssertionError("nobody is there")
 
     async def test(site: Site) -> None:
-        monkeypatch.setattr(Backlog, "take", take)
-        site.server._accept(site.server.backlogs[0])
+        monkeypatch.setattr(Listener, "accept", accept)
+        site.server._accept(site.server.listeners[0])
 
     serve(test, siblings=1)
 
@@ -757,7 +770,7 @@ def test_each_connection_is_left_to_others_as_often() -> None:
         def take() -> None:
             """As the sibling would."""
             if not taken:
-                taken.append(site.listener.sock.accept()[0])
+                taken.append(site.bound.sock.accept()[0])
 
         loop = Watched(site, take)
         await site.client()
@@ -891,16 +904,20 @@ def test_a_sibling_that_takes_what_is_left_to_it_is_not_blocked(slow: bool) -> N
 
 
 def test_a_blocked_sibling_soon_delays_nobody() -> None:
-    """Whoever takes nothing of what it could have counts no more."""
+    """A sibling that takes nothing of what it could have counts no more, until the tick."""
 
     async def test(site: Site) -> None:
         site.server.start()
         await site.lead()
-        for _ in range(4 * math.ceil(VAIN_MAX / DEFER / DEFER_MAX)):  # a timer may come early, by its resolution
+        for _ in range(math.ceil(OFFERS_MAX / DEFER_MAX)):
             await site.get()
         loop = Watched(site)
         await site.get()
         assert loop.calls == ["accept"]
+        site.server.tick(site.loop.time())
+        loop.calls.clear()
+        await site.get()
+        assert loop.calls == [*LEFT, "accept"]
 
     serve(test, siblings=1, keepalive=100)
 
@@ -957,7 +974,7 @@ def test_so_many_are_taken_at_once_as_siblings_do_not_lack(
         for _ in range(4):
             await site.client()
         loop = Watched(site)
-        site.server._accept(site.server.backlogs[0])
+        site.server._accept(site.server.listeners[0])
         assert loop.calls == ["accept"] * batch
         await site.until(lambda: not site.server.arrivals)
 
@@ -973,10 +990,10 @@ def test_connections_without_a_request_yet_are_not_light() -> None:
         (sibling,) = site.siblings
         sibling[CONNECTIONS] = sibling[IN_FLIGHT] = 8
         loop = Watched(site)
-        site.server._accept(site.server.backlogs[0])
+        site.server._accept(site.server.listeners[0])
         assert loop.calls == ["accept"] * (8 + LEAD)
         loop.calls.clear()
-        site.server._accept(site.server.backlogs[0])  # their requests have still not come
+        site.server._accept(site.server.listeners[0])  # their requests have still not come
         assert loop.calls == ["later"]
         await site.until(lambda: not site.server.arrivals)
 
@@ -1034,10 +1051,10 @@ def test_a_unix_socket_is_not_tcp() -> None:
     async def test(site: Site) -> None:
         assert site.server.is_tcp
         with socket.socket(socket.AF_UNIX) as unix:
-            plain = Listener.__new__(Listener)
+            plain = Bound.__new__(Bound)
             plain.sock = unix
             assert not Server(site.context, [plain]).is_tcp
-            assert Server(site.context, [plain, site.listener]).is_tcp
+            assert Server(site.context, [plain, site.bound]).is_tcp
         site.context.closed = site.server._closed
 
     serve(test)

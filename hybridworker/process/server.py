@@ -1,12 +1,13 @@
 """
 Server: the listeners and the connections of one worker.
 
-Accepts connections and hands each to an :class:`~.http11.protocol.HTTPProtocol`, keeps their
+It accepts connections and hands each to an :class:`~.http11.protocol.HTTPProtocol`, keeps their
 number below ``worker_connections``, looks at their timeouts once a second, and ends
 them in good order when the worker leaves. :mod:`.worker` decides when. Event loop side
-only. States: ``ServerState``. The rule one could break by accident: a listening socket
-belongs to the whole group of workers, so it is closed here and never shut down, and the
-path of a unix socket is left alone.
+only. States: ``ServerState``.
+
+Invariant: a listening socket belongs to the whole group of workers. It is closed here but
+never shut down, and the path of a unix socket is left alone.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import errno
 import math
 import socket
 import ssl
-import time
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from .backlog import Arrival, Backlog
-from .connection import kernel
-from .connection.context import Connection, Cycle, WorkerContext
-from .fleet import CONNECTIONS, TAKEN, Fleet
-from .http11.cycle import RequestResponseCycle
-from .http11.protocol import HTTPProtocol
-from .states import ConnectionState, ServerState
+from ..connection import kernel
+from ..connection.context import Connection, Cycle, WorkerContext
+from ..group.scoreboard import CONNECTIONS, TAKEN
+from ..group.share import Share
+from ..http11.cycle import RequestResponseCycle
+from ..http11.protocol import HTTPProtocol
+from ..states import ConnectionState, ServerState
+from .listener import Arrival, Listener, establish
 
 STARTING, SERVING = ServerState.STARTING, ServerState.SERVING
 DRAINING, STOPPED = ServerState.DRAINING, ServerState.STOPPED
@@ -42,8 +43,7 @@ ACCEPT_BATCH = 16
 #: ``worker_connections`` there may be for a moment.
 PARTING_MAX = 8
 
-#: Seconds for which a worker that carries more than its share leaves a connection to its siblings, and how often.
-#: A sibling that is blocked, or dying, delays it no longer, and soon counts no more: see :meth:`Fleet.left_for`.
+#: Seconds for which a worker that carries more than its share offers a connection to its siblings, and how often.
 DEFER, DEFER_MAX = 0.001, 3
 
 #: Seconds until the loop itself gives up a TLS connection that is being closed: never. Its own limit does not see a
@@ -54,7 +54,7 @@ SSL_SHUTDOWN_TIMEOUT = 86400.0
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Listener(Protocol):
+class BoundSocket(Protocol):
     """What is needed of gunicorn's listening sockets."""
 
     sock: socket.socket
@@ -64,34 +64,32 @@ class Server:
     """Serves until :meth:`drain` is called."""
 
     __slots__ = (
-        "accepting", "alone", "arrivals", "backlogs", "changed", "context", "deadline", "deferral", "deferred", "fleet",
-        "left_at", "listeners", "loop", "parting", "paused_until", "size", "state", "tls",
+        "accepting", "alone", "arrivals", "changed", "context", "deadline", "deferral", "deferred", "listeners",
+        "loop", "parting", "paused_until", "share", "size", "state", "tls",
     )  # fmt: skip
 
     def __init__(
         self,
         context: WorkerContext,
-        listeners: Iterable[Listener],
+        sockets: Iterable[BoundSocket],
         ssl_context: ssl.SSLContext | None = None,
-        fleet: Fleet | None = None,
+        share: Share | None = None,
     ) -> None:
         self.context = context
         self.loop = context.loop
-        self.listeners = list(listeners)
+        self.listeners = [Listener(bound.sock) for bound in sockets]
         self.tls: dict[str, Any] = {}  #: as the loop wants it
         if ssl_context is not None:
             self.tls = {"ssl": ssl_context, "ssl_shutdown_timeout": SSL_SHUTDOWN_TIMEOUT}
             if context.settings.header_timeout < math.inf:
                 self.tls["ssl_handshake_timeout"] = context.settings.header_timeout
-        # With reuse_port each worker has an accept queue of its own: a connection left there is nobody else's.
-        self.fleet = None if context.settings.reuse_port else fleet
+        # With reuse_port each worker has an accept queue of its own: no sibling can take a connection from there.
+        self.share = None if context.settings.reuse_port else share
         self.alone = (
-            fleet is not None or context.settings.reuse_port or context.settings.workers == 1
+            share is not None or context.settings.reuse_port or context.settings.workers == 1
         )  #: as far as known
-        self.backlogs = [Backlog(listener.sock) for listener in self.listeners]
-        self.deferred = 0  #: how often the connection at hand was left to others
-        self.deferral: asyncio.TimerHandle | None = None  #: it is left to them now, until then at most
-        self.left_at = 0.0  #: since when; not loop time, which stands still meanwhile
+        self.deferred = 0  #: how often the connection at hand was offered to siblings
+        self.deferral: asyncio.TimerHandle | None = None  #: ends the offer that is open now
         self.state = STARTING
         self.accepting = False
         self.paused_until = 0.0  #: loop time until which accepting rests
@@ -117,6 +115,8 @@ class Server:
             self.size = len(self.context.connections)  # as it is anyway: an error in counting must not last
         if self.full and not self.accepting and self.state is SERVING and self._awaited():
             self._make_room()  # a connection that was busy when they came may be idle by now
+        if self.share is not None:
+            self.share.tick()
         self._go_on()
 
     # -- accepting
@@ -128,46 +128,46 @@ class Server:
 
     @property
     def fresh(self) -> bool:
-        """Whether connections were taken whose requests may not have come in yet."""
+        """Whether connections were accepted whose requests may not have come in yet."""
         return bool(self.arrivals)
 
     @property
     def saturated(self) -> bool:
         """Whether a connection that comes now has to wait, whoever takes it."""
-        return self.full and not (self.fleet is not None and self.fleet.has_room())
+        return self.full and not (self.share is not None and self.share.has_room())
 
     @property
     def is_tcp(self) -> bool:
         """Whether it listens on anything but unix sockets."""
-        return any(listener.sock.family != socket.AF_UNIX for listener in self.listeners)
+        return any(listener.family != socket.AF_UNIX for listener in self.listeners)
 
     def _awaited(self) -> bool:
-        """Whether somebody waits for being accepted."""
-        return any(backlog.waiting() for backlog in self.backlogs)
+        """Whether a connection waits to be accepted."""
+        return any(listener.waiting() for listener in self.listeners)
 
     def _resume_accepting(self) -> None:
         self.accepting = True
-        for backlog in self.backlogs:
-            self.loop.add_reader(backlog.sock.fileno(), self._accept, backlog)
+        for listener in self.listeners:
+            self.loop.add_reader(listener.sock.fileno(), self._accept, listener)
 
     def _pause_accepting(self) -> None:
         if self.accepting:
             self.accepting = False
-            for backlog in self.backlogs:
-                self.loop.remove_reader(backlog.sock.fileno())
+            for listener in self.listeners:
+                self.loop.remove_reader(listener.sock.fileno())
 
-    def _accept(self, backlog: Backlog) -> None:
-        """Somebody waits in ``backlog``, or did when the loop looked."""
-        fleet = self.fleet
-        if fleet is not None and fleet.alone():
-            fleet = None
-        if fleet is not None and self._defer(fleet):
+    def _accept(self, listener: Listener) -> None:
+        """A connection waits at ``listener``, or did when the loop looked."""
+        share = self.share
+        if share is not None and share.group.alone():
+            share = None
+        if share is not None and self._defer(share):
             return
-        alone = fleet is None and self.alone
-        # Where there are siblings of whom nothing is known, they had better get some.
-        for taken in range(ACCEPT_BATCH if alone or fleet is not None else 1):
-            if taken and fleet is not None and fleet.crowded(fresh=True):
-                return  # the rest is for others
+        alone = share is None and self.alone
+        # Siblings that this worker cannot see get a chance too: one connection for each turn of the loop.
+        for taken in range(ACCEPT_BATCH if alone or share is not None else 1):
+            if taken and share is not None and share.crowded(fresh=True):
+                return  # the rest is for siblings
             if self.full:
                 if taken:
                     return
@@ -175,12 +175,10 @@ class Server:
                 if self.full:
                     self._pause_accepting()  # the backlog keeps them
                     return
-            if (taken or not alone) and not backlog.waiting():
+            if (taken or not alone) and not listener.waiting():
                 return  # a sibling was faster
             try:
-                sock = backlog.take()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return  # a sibling was faster still, or the peer gave up
+                sock = listener.accept()
             except OSError as exc:
                 if exc.errno not in _EXHAUSTED:
                     raise
@@ -188,6 +186,8 @@ class Server:
                 self._pause_accepting()
                 self.paused_until = self.loop.time() + 1
                 return
+            if sock is None:
+                return  # a sibling was faster still, or the peer gave up
             self.size += 1
             self.context.slot[TAKEN] += 1
             self._count()
@@ -214,45 +214,39 @@ class Server:
                     self.parting.add(connection)
                 return
 
-    def _defer(self, fleet: Fleet) -> bool:
-        """Whether the connection at hand is left to a sibling that carries less, for the moment."""
-        if self.deferred == DEFER_MAX or not fleet.crowded(self.fresh):
+    def _defer(self, share: Share) -> bool:
+        """Whether the connection at hand is offered to siblings that carry less, while this worker does not accept."""
+        if self.deferred == DEFER_MAX or not share.offer(self.fresh):
             self.deferred = 0
             return False
         self.deferred += 1
         self._pause_accepting()
-        fleet.leave(self.fresh)
-        self.left_at = time.monotonic()
         self.deferral = self.loop.call_later(DEFER, self._look_again)
         return True
 
     def _look_again(self) -> None:
-        """Connections were left to others for a while: see what has become of them."""
+        """The time for an offer is over: go on accepting."""
         if self.state is SERVING:
             self._end_deferral()
             self._go_on()
 
     def _end_deferral(self) -> None:
-        fleet = self.fleet
-        assert fleet is not None and self.deferral is not None
+        assert self.deferral is not None
         self.deferral.cancel()
         self.deferral = None
-        waiting = self._awaited()
-        # No more than it was meant to be: that the timer came late says as much of this worker as of the others.
-        fleet.left_for(min(DEFER, time.monotonic() - self.left_at), waiting)
-        if not waiting:
-            self.deferred = 0  # they were taken: the next to come is another one
+        if not self._awaited():
+            self.deferred = 0  # a sibling took the connection, so the next one is another
 
     def _connect(self, sock: socket.socket) -> None:
         """Give an accepted socket its transport and protocol; under TLS, shake hands first."""
         protocol = HTTPProtocol(self.context)
-        connecting = self.loop.connect_accepted_socket(lambda: protocol, sock, **self.tls)
-        arrival = Arrival(connecting, self._connected)
+        arrival = establish(self.loop.connect_accepted_socket(lambda: protocol, sock, **self.tls))
         self.arrivals[arrival] = protocol, sock
-        arrival.proceed()
+        arrival.add_done_callback(self._connected)
 
-    def _connected(self, arrival: Arrival, exc: BaseException | None) -> None:
+    def _connected(self, arrival: Arrival) -> None:
         protocol, sock = self.arrivals.pop(arrival)
+        exc = None if arrival.cancelled() else arrival.exception()
         if isinstance(exc, Exception):
             # ssl.SSLError is an OSError; a handshake that failed or took too long harms nobody else.
             level = self.context.log.debug if isinstance(exc, OSError) else self.context.log.error
@@ -282,9 +276,9 @@ class Server:
         if self.accepting or self.state is not SERVING or self.full or self.loop.time() < self.paused_until:
             return
         if self.deferral is not None:
-            if self.fleet is not None and self.fleet.crowded(self.fresh):
+            if self.share is not None and self.share.crowded(self.fresh):
                 return
-            self._end_deferral()  # a connection has ended meanwhile: it would be a waste to wait for the timer
+            self._end_deferral()  # a connection of this worker has ended, so there is no reason to wait for the timer
         self._resume_accepting()
 
     # -- leaving
@@ -293,19 +287,18 @@ class Server:
         """Close the listeners, in this process only."""
         self._pause_accepting()
         if self.context.settings.reuse_port:
-            for backlog in self.backlogs:
-                self._empty(backlog)
+            for listener in self.listeners:
+                self._empty(listener)
         for listener in self.listeners:
             listener.sock.close()
         self.listeners = []
-        self.backlogs = []
 
-    def _empty(self, backlog: Backlog) -> None:
+    def _empty(self, listener: Listener) -> None:
         """Take what is there: with reuse_port it is this worker's own, and lost when the socket is closed."""
         slot, taken = self.context.slot, -1
         while taken != slot[TAKEN]:
             taken = slot[TAKEN]
-            self._accept(backlog)
+            self._accept(listener)
 
     def hurry(self, deadline: float) -> None:
         """A drain, be it under way or still to come, ends at ``deadline`` (loop time), unless it ends earlier."""
@@ -360,14 +353,14 @@ class Server:
                 cycle.cancel()
             cycle.abort()
 
-    def _cut_arrivals(self) -> list[asyncio.Future[Any]]:
+    def _cut_arrivals(self) -> list[Arrival]:
         """Drop the connections that are still shaking hands; returns what has been cancelled."""
-        waiters = [arrival.waiter for arrival in self.arrivals if arrival.waiter is not None]
+        arrivals = list(self.arrivals)
         for _, sock in self.arrivals.values():
             kernel.shut_down(sock.fileno())
-        for waiter in waiters:
-            waiter.cancel()
-        return waiters
+        for arrival in arrivals:
+            arrival.cancel()
+        return arrivals
 
     def hang_up(self) -> None:
         """The process is being left without another turn of the loop: end every connection, whatever has it open."""
@@ -377,7 +370,7 @@ class Server:
 
     async def _cut(self) -> int:
         """Cancel and drop whatever is left."""
-        tasks: list[asyncio.Future[Any]] = [*self.context.tasks(), *self._cut_arrivals()]
+        tasks: list[asyncio.Task[Any]] = [*self.context.tasks(), *self._cut_arrivals()]
         cut = len(self.context.cycles)
         for cycle in list(self.context.cycles):
             if cycle.task is not None:

