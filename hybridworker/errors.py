@@ -3,6 +3,7 @@ Every exception of the package.
 
 * :class:`ConfigurationError` - a setting, variable or application with which serving cannot begin
 * :class:`ProtocolError` - a request that is refused; carries the HTTP ``status`` of the refusal
+* :class:`FrameError` - a WebSocket frame that ends its connection; carries the ``code`` of the close frame
 * :class:`UnexpectedMessage` - the application sent a message that its state does not allow
 * :class:`InvalidMessage` - the application sent a message with a missing key or a wrong type
 * :class:`ResponseError` - a response that contradicts itself (too many bytes, wrong length)
@@ -40,6 +41,20 @@ class ProtocolError(Exception):
         super().__init__(reason)
         self.status = status
         self.logged = logged
+
+
+class FrameError(Exception):
+    """
+    A WebSocket client broke the protocol or a limit, and its connection is given up.
+
+    ``code`` is that of the close frame (RFC 6455 7.4.1), and the message is its reason.
+    """
+
+    code: int
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class UnexpectedMessage(RuntimeError):

@@ -61,6 +61,15 @@ class WebSocketState(enum.Enum):
     CLOSED = enum.auto()  #: nothing more goes in either direction. Terminal
 
 
+class ReaderState(enum.Enum):
+    """What is read of a WebSocket, as :class:`~.frames.MessageReader` sees it."""
+
+    READING = enum.auto()  #: every frame. Exits: CLOSING, CLOSED, FAILED
+    CLOSING = enum.auto()  #: our close frame was sent; all but the peer's is dropped. Exits: CLOSED, FAILED
+    CLOSED = enum.auto()  #: the peer's close frame came. Terminal
+    FAILED = enum.auto()  #: the end without one: the peer broke the protocol, or has gone. Terminal
+
+
 class LifespanState(enum.Enum):
     """The application's startup and shutdown."""
 

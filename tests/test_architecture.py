@@ -31,7 +31,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
         ),
     ),
     ("http11", ({"protocol"}, {"cycle", "head"}, {"framing", "writer"})),
-    ("websocket", ({"protocol"}, {"frames", "handshake", "liveness"})),
+    ("websocket", ({"protocol"}, {"frames"}, {"deflate", "handshake", "liveness"})),
     ("connection", ({"files"}, {"context", "sendfile"}, {"flow", "forwarded", "response", "scope", "tls"}, {"kernel"})),
     ("application", ({"application"}, {"detect"})),
     ("log", ({"access"},)),

@@ -1,72 +1,59 @@
 """
-MessageReader: the bytes of a WebSocket peer as ASGI messages, and the bytes of what is sent to it.
+MessageReader: the frames of a WebSocket client as ASGI messages, and the frames that are sent to it.
 
-The one module that knows the ``websockets`` package: its sans-I/O core parses, checks and
-answers everything that is rare (control frames, fragments, the closing handshake, errors).
-The frames that nearly all traffic consists of, complete and unfragmented data frames,
-are read here, in front of the core, and so is the limit kept: the core would hold a ping
-against it. Pure: no transport, no loop; :mod:`.websocket.protocol` carries the bytes. The rule one
-could break by accident: the core gets whole frames, from their first byte to their last
-and in order, so that its state is always that of the stream.
-
-Sources: RFC 6455, RFC 7692.
+It reads and checks all of RFC 6455 section 5 and the close frames of section 7. :mod:`.deflate` compresses;
+the ``websockets`` package lends its unmasking in C. Pure: no transport, no loop; :mod:`.websocket`
+carries the bytes. Invariant: every frame is read to its last byte, also one that is dropped, since only
+that tells where the next one begins; after a violation nothing is read.
 """
 
 from __future__ import annotations
 
 import codecs
+import io
 import sys
-import zlib
 from collections import deque
 from collections.abc import Iterable
-from typing import cast
 
-from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHandshake, PayloadTooBig, ProtocolError
-from websockets.extensions import Extension
-from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import State
-from websockets.server import ServerProtocol
-
-from .. import errors
 from ..asgi import Message
 from ..connection.response import as_bytes
+from ..errors import FrameError, InvalidMessage
+from ..states import ReaderState
+from .deflate import Deflate, negotiate
 
 try:
     from websockets.speedups import apply_mask
 except ImportError:  # pragma: no cover  # no C extension for this platform
     from websockets.utils import apply_mask
 
-TEXT, BINARY = 0x81, 0x82  #: the first byte of an unfragmented data frame (RFC 6455 5.2)
+READING, CLOSING = ReaderState.READING, ReaderState.CLOSING
+CLOSED, FAILED = ReaderState.CLOSED, ReaderState.FAILED
+
+# RFC 6455 5.2: the first byte of a frame is FIN, three reserved bits and the opcode.
+FIN = 0x80
 COMPRESSED = 0x40  #: RSV1: the message is compressed (RFC 7692 6)
-CLOSE = 0x88
+CONT, CLOSE, PING, PONG = 0, 8, 9, 10
+TEXT, BINARY = FIN | 1, FIN | 2  #: the first byte of an unfragmented data frame
 
 #: Bytes of messages held for an application that does not ask for them; above, no further frame is read.
 HIGH_WATER = 65536
 
-#: What a message counts beside its payload: empty ones take memory, and control frames time.
+#: What a frame counts beside its payload: empty messages take memory, and control frames time.
 OVERHEAD = 64
 
 #: Messages below this many bytes are sent as they are. Deflating takes 50 ns/byte, several times what all
-#: else costs, and saves half: what remains of a short message still takes its packet of its own.
+#: else costs, and saves half: a short message takes a packet of its own in any case.
 DEFLATE_MIN = 512
 
-#: 32 KiB for each connection that compresses and 4 KiB for one that decompresses, instead of 256 and 32 KiB.
-WINDOW_BITS = 12
-MEM_LEVEL = 5
+#: Codes below 3000 that a close frame may carry (RFC 6455 7.4.1, IANA); from there to 4999 all are free.
+CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
 
-#: On chat messages level 1 makes 6 % more bytes than zlib's default, and takes 30 to 40 % less time.
-LEVEL = 1
-
-#: Final blocks that a frame may hold: each costs a new inflater, and can be had for two bytes.
-FINAL_MAX = 16
-
-_FLUSHED = b"\x00\x00\xff\xff"  # what every flush ends with, and no message carries (RFC 7692 7.2.1)
-_LAST_FRAGMENT = b"\x80\x80\x00\x00\x00\x00"  # final, empty, masked with zeros
+_PING = bytes((FIN | PING, 0))
+_NO_FRAMES: frozenset[int] = frozenset()
 _UNFRAGMENTED = frozenset({TEXT, BINARY})
 _COMPRESSIBLE = _UNFRAGMENTED | {TEXT | COMPRESSED, BINARY | COMPRESSED}
-_IGNORED = frozenset({Opcode.CONT, Opcode.TEXT, Opcode.BINARY, Opcode.PING, Opcode.PONG})
+_OPCODES = frozenset({CONT, TEXT & 15, BINARY & 15, CLOSE, PING, PONG})
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 _HEADS = {first: [bytes((first, size)) for size in range(126)] for first in _COMPRESSIBLE}
 
 
@@ -77,128 +64,38 @@ def _long_head(first: int, size: int) -> bytes:
     return bytes((first, 127)) + size.to_bytes(8, "big")
 
 
-class Deflate(Extension):
-    """
-    permessage-deflate as negotiated for one connection (RFC 7692).
-
-    The core's own class makes its zlib objects at once; here an idle connection has none.
-    """
-
-    name = PerMessageDeflate.name
-
-    def __init__(self, agreed: PerMessageDeflate, limit: int) -> None:
-        self.limit = limit
-        self.inflate_bits = agreed.remote_max_window_bits
-        self.deflate_bits = agreed.local_max_window_bits
-        self.inflate_afresh = agreed.remote_no_context_takeover
-        self.deflate_afresh = agreed.local_no_context_takeover
-        self.inflater: zlib._Decompress | None = None
-        self.deflater: zlib._Compress | None = None
-        #: bytes so far of a fragmented message that is compressed; None while there is none
-        self.inflated: int | None = None
-
-    def inflate(self, data: bytes, last: bool = True) -> bytes:
-        """
-        The bytes that ``data`` stands for (RFC 7692 7.2.2), no more than the limit leaves to the message.
-
-        ``last`` is False for all fragments of a message but the last. Raises the core's
-        ``PayloadTooBig``, when there is one byte too many, and ``ProtocolError``.
-        """
-        # With room for one byte more than allowed, zlib never keeps any back for the next message.
-        room = self.limit - (self.inflated or 0) + 1
-        inflater = self.inflater
-        if inflater is None:
-            self.inflater = inflater = zlib.decompressobj(-self.inflate_bits)
-        try:
-            data = inflater.decompress(data + _FLUSHED if last else data, room)
-            if inflater.eof:
-                data = self._beyond(inflater, data, room, last)
-        except zlib.error as exc:
-            raise ProtocolError("the compressed data is malformed") from exc
-        if len(data) >= room:
-            raise PayloadTooBig(None, self.limit)
-        if last and self.inflate_afresh:
-            self.inflater = None
-        return data
-
-    def _beyond(self, inflater: zlib._Decompress, data: bytes, room: int, last: bool) -> bytes:
-        """
-        Go on behind a final block, which ends zlib's stream and not the message (RFC 7692 7.2.1, 7.2.3.4).
-
-        ``data`` is what the frame has given so far. A new inflater takes over the window as far
-        as that reaches: who ends a stream has emptied its own.
-        """
-        for _ in range(FINAL_MAX):
-            rest = inflater.unused_data
-            self.inflater = inflater = zlib.decompressobj(-self.inflate_bits, data[-1 << self.inflate_bits :])
-            if len(data) == room or (last and rest == _FLUSHED):  # without the octet that these were to complete
-                return data
-            data += inflater.decompress(rest, room - len(data))
-            if not inflater.eof:
-                return data
-        raise ProtocolError("the compressed data has too many final blocks")
-
-    def deflate(self, data: bytes) -> bytes:
-        """The compressed payload of a message (RFC 7692 7.2.1)."""
-        deflater = self.deflater
-        if deflater is None:
-            deflater = zlib.compressobj(LEVEL, zlib.DEFLATED, -self.deflate_bits, MEM_LEVEL)
-            self.deflater = None if self.deflate_afresh else deflater
-        return (deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
-
-    # -- called by the core: fragments, and frames that came in pieces
-
-    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-        """Inflate one frame. A reserved bit that is left standing is refused by the core."""
-        if frame.opcode >= Opcode.CLOSE:
-            return frame
-        if frame.opcode != Opcode.CONT:
-            if not frame.rsv1:
-                return frame
-        elif self.inflated is None or frame.rsv1:
-            return frame
-        # An empty payload is taken for the empty message: it would leave the inflater amid a block (RFC 7692 7.2.3.6).
-        data = self.inflate(bytes(frame.data), frame.fin) if frame.data or frame.opcode == Opcode.CONT else b""
-        self.inflated = None if frame.fin else (self.inflated or 0) + len(data)
-        return Frame(frame.opcode, data, frame.fin, False, frame.rsv2, frame.rsv3)
-
-    def encode(self, frame: Frame) -> Frame:
-        """The core sends control frames only, and these are never compressed (RFC 7692 6.1)."""
-        return frame
-
-
 class MessageReader:
     """
-    The state of one WebSocket stream.
+    One WebSocket connection as frames.
 
-    ``messages`` are ASGI events. :meth:`feed` appends to them until ``buffered`` exceeds
-    ``high_water`` and keeps what it has not read; whoever empties the queue sets ``buffered`` to 0 and
-    feeds it again, if only with ``b""``.
+    :meth:`feed` reads until the reader is :attr:`full`, and keeps what it has not read. :meth:`take` gives
+    the messages; when the reader is ``idle`` again, :meth:`resume` reads on.
     """
 
     __slots__ = (
-        "core", "data_frames", "deflate", "limit",  # the stream
-        "buffered", "closed", "high_water", "ignoring", "messages", "owed", "rest", "skipping",  # what was read of it
-        "fragmented", "is_text", "parts", "utf8",  # the fragmented message in progress
+        "deflate", "ending", "limit", "state",  # the connection
+        "buffered", "idle", "messages", "rest", "whole",  # what comes
+        "key", "left", "opened", "packed", "parts", "utf8",  # the message that comes in parts
+        "answers",  # what goes
     )  # fmt: skip
 
     def __init__(self, max_size: int | None) -> None:
-        self.core = ServerProtocol(state=State.OPEN, max_size=None)
-        self.deflate: Deflate | None = None
+        self.state = READING
+        self.ending = (1006, "")  #: the code and the reason that the application is told when the connection ends
         self.limit = sys.maxsize - 1 if max_size is None else max_size  # always one less than can be counted
-        self.messages: deque[Message] = deque()
-        self.buffered = 0
-        self.high_water = HIGH_WATER
-        self.rest = b""  #: bytes that were not looked at: the beginning of a frame's head, or whatever is too much
-        self.owed = 0  #: bytes of a frame, begun and not read here, that have not come
-        self.skipping = False  #: these are nobody's; else the core's
-        self.ignoring = False  #: nothing but the close frame is of interest
-        self.closed = False  #: the close frame has come, or the stream has failed: nothing more is read
-        self.data_frames = _UNFRAGMENTED  #: the first bytes of the frames that need no core
-        self.fragmented = False
-        self.parts = bytearray()
-        self.is_text = False
-        self.utf8 = codecs.getincrementaldecoder("utf-8")()
+        self.deflate: Deflate | None = None
+        self.messages: deque[Message] = deque()  #: ASGI events
+        self.idle = True  #: there are none
+        self.buffered = 0  #: their bytes, and OVERHEAD for each frame; 0 when all are taken
+        self.rest = b""  #: what was not looked at: the beginning of a frame, or what came when we were full
+        self.left = 0  #: bytes of a data frame, or of a dropped frame, that have not come
+        self.key = b""  #: unmasks these
+        self.whole = _UNFRAGMENTED  #: the first bytes of frames that are a whole message, in this state
+        self.opened = 0  #: the first byte of the message that comes in parts, FIN if this is its last frame; or 0
+        self.parts = io.BytesIO()  #: its payload so far, inflated
+        self.packed = io.BytesIO()  #: the compressed payload of its frame in progress
+        self.utf8: codecs.IncrementalDecoder | None = None  #: checks it; None if it is binary
+        self.answers = bytearray()  #: frames to be sent: pongs, a close frame
 
     def negotiate(self, offers: Iterable[bytes]) -> bytes:
         """
@@ -206,160 +103,166 @@ class MessageReader:
 
         Returns the value of the response field, or ``b""``. Raises :class:`~.errors.ProtocolError`.
         """
-        headers = Headers([("Sec-WebSocket-Extensions", offer.decode("latin-1")) for offer in offers])
-        self.core.available_extensions = [
-            ServerPerMessageDeflateFactory(server_max_window_bits=WINDOW_BITS, client_max_window_bits=WINDOW_BITS)
-        ]
-        try:
-            answer, extensions = self.core.process_extensions(headers)
-        except InvalidHandshake as exc:
-            raise errors.ProtocolError(f"Sec-WebSocket-Extensions is malformed (RFC 6455 9.1): {str(exc)!a}") from exc
-        except ValueError:  # zlib has no window of 8 bits; websockets 17 and later decline the offer themselves
-            return b""
-        if answer is None:
-            return b""
-        self.deflate = Deflate(cast(PerMessageDeflate, extensions[0]), self.limit)
-        self.core.extensions = [self.deflate]
-        self.data_frames = _COMPRESSIBLE
-        return answer.encode("ascii")
+        answer, self.deflate = negotiate(offers)
+        if self.deflate is not None:
+            self.whole = _COMPRESSIBLE
+        return answer
+
+    # -- messages for the application
+
+    @property
+    def full(self) -> bool:
+        """Whether no frame is read before :meth:`resume`, so that the application, or others, have their turn."""
+        return self.buffered > HIGH_WATER
+
+    def take(self) -> Message:
+        """The next message. There is one unless :attr:`idle`."""
+        message = self.messages.popleft()
+        if not self.messages:
+            self.idle = True
+            self.buffered = 0
+        return message
 
     # -- what comes
 
     def feed(self, data: bytes) -> bool:
-        """Read the frames in ``data``; returns whether there may be something to :meth:`output`, or it is over."""
-        if self.closed:
-            return False
-        if self.rest:
-            data, self.rest = self.rest + data, b""
+        """Read the frames in ``data``; returns whether there are answers (:meth:`output`), or nothing more is read."""
         answered = False
-        at, end = 0, len(data)
-        while at < end:
-            if self.buffered > self.high_water:
-                self.rest = data[at:]
-                break
-            if self.owed:
-                size = min(self.owed, end - at)
-                self.owed -= size
-                if not self.skipping:
-                    self._feed_core(data[at : at + size])
-                    answered = True
-                    if self.closed:
+        try:
+            if self.left or self.rest or self.state is not READING:
+                data = self._continued(data)
+            at, end = 0, len(data)
+            while end - at > 1 and self.buffered <= HIGH_WATER:
+                # RFC 6455 5.2: first byte, mask bit and length, extended length, masking key, payload.
+                first, second = data[at], data[at + 1]
+                size = second & 127
+                start = at + 6
+                if size > 125:
+                    start += 2 if size == 126 else 8
+                    if start - 4 > end:
                         break
-                at += size
-                continue
-            # RFC 6455 5.2: first byte, mask bit and length, extended length, masking key, payload.
-            start = at + 6
-            if start > end and end - at < 2:
-                self.rest = data[at:]
-                break
-            first, second = data[at], data[at + 1]
-            size = second & 127
-            if size > 125:
-                start += 2 if size == 126 else 8
-                if start - 4 > end:
-                    self.rest = data[at:]
+                    size = int.from_bytes(data[at + 2 : start - 4], "big")
+                stop = start + size
+                if first in self.whole and stop <= end and second > 127 and size <= self.limit:
+                    self._deliver(first, apply_mask(data[start:stop], data[start - 4 : start]))
+                elif not self._wanted(first, second, size):
+                    self.left = max(0, stop - end)
+                    self.buffered += OVERHEAD
+                elif (stop if first & 15 >= CLOSE else start) > end:
                     break
-                size = int.from_bytes(data[at + 2 : start - 4], "big")
-            stop = start + size
-            if first in self.data_frames and stop <= end and second > 127 and size <= self.limit:
-                if not self._message(first, apply_mask(data[start:stop], data[start - 4 : start])):
-                    return True
+                else:
+                    self._read(first, size, data[start - 4 : start], data[start:stop])
+                    self.buffered += OVERHEAD
+                    answered = bool(self.answers)
+                    if self.state is CLOSED:
+                        return True
                 at = stop
-            else:
-                self.owed = stop - at
-                if not self._begin(first, second, size):
-                    return True
+        except FrameError as exc:
+            return self._fail(exc.code, str(exc))
+        except UnicodeDecodeError:
+            return self._fail(1007, "invalid UTF-8")
+        if at < end:
+            self.rest = data[at:]
         return answered
 
-    def _begin(self, first: int, second: int, size: int) -> bool:
-        """See who takes the frame that begins with these; returns whether anybody does."""
+    def resume(self) -> bool:
+        """
+        Read on where :meth:`feed` stopped, in another turn of the loop; returns what :meth:`feed` does.
+
+        While there are messages nothing more is read, unless all that comes is dropped anyway.
+        """
+        if self.idle or self.state is not READING:
+            self.buffered = 0
+        return self.feed(b"")
+
+    def _continued(self, data: bytes) -> bytes:
+        """Finish the data frame that has begun; returns what is to be read behind it."""
+        if self.over:
+            return b""
+        if self.left:
+            piece, data = data[: self.left], data[self.left :]
+            if self.state is CLOSING:
+                self.left -= len(piece)
+            else:
+                self._take_piece(apply_mask(piece, self.key))
+        if self.rest:
+            data, self.rest = self.rest + data, b""
+        return data
+
+    def _wanted(self, first: int, second: int, size: int) -> bool:
+        """
+        Whether the frame with this head is read, or dropped.
+
+        Raises :class:`~.errors.FrameError` if the head is wrong; the payload need not come for that.
+        """
         opcode = first & 15
-        self.skipping = self.ignoring and second > 127 and opcode in _IGNORED
-        if self.skipping:
-            self.buffered += OVERHEAD
-        elif opcode >= Opcode.CLOSE:  # RFC 6455 5.5
-            if size > 125:
-                return self.fail(CloseCode.PROTOCOL_ERROR, "control frame too long")
-            if first == CLOSE and self.fragmented:
-                self._drop_fragments()
-        elif opcode <= Opcode.BINARY and second > 127 and size > self.limit - len(self.parts):
-            return self.fail(CloseCode.MESSAGE_TOO_BIG, "message too big")
+        if second < 128:
+            raise FrameError(1002, "a frame is not masked")  # RFC 6455 5.1
+        if opcode not in _OPCODES:
+            raise FrameError(1002, "unknown opcode")
+        if self.state is CLOSING and opcode != CLOSE:
+            return False
+        if first & (0x30 if self.deflate is not None and 0 < opcode < CLOSE else 0x70):
+            raise FrameError(1002, "a reserved bit is set")
+        if opcode >= CLOSE:  # RFC 6455 5.5: legal between fragments, and no part of the message
+            if size > 125 or first < FIN:
+                raise FrameError(1002, "a control frame is too long or fragmented")
+        elif (opcode == CONT) is not bool(self.opened):  # RFC 6455 5.4
+            raise FrameError(1002, "a message amid another" if self.opened else "a continuation of no message")
+        elif size > self.limit - self.parts.tell():
+            raise FrameError(1009, "message too big")
         return True
 
-    def _message(self, first: int, payload: bytes) -> bool:
-        """Take one whole message; returns whether it is a good one."""
-        self.buffered += OVERHEAD
-        try:
-            if first & COMPRESSED and payload:
-                payload = cast(Deflate, self.deflate).inflate(payload)
-            if first & 1:
-                self.messages.append({"type": "websocket.receive", "text": payload.decode()})
-            else:
-                self.messages.append({"type": "websocket.receive", "bytes": payload})
-        except UnicodeDecodeError:
-            return self.fail(CloseCode.INVALID_DATA, "invalid UTF-8")
-        except PayloadTooBig:
-            return self.fail(CloseCode.MESSAGE_TOO_BIG, "message too big")
-        except ProtocolError as exc:
-            return self.fail(CloseCode.PROTOCOL_ERROR, str(exc))
-        self.buffered += len(payload)
-        return True
+    def _read(self, first: int, size: int, key: bytes, masked: bytes) -> None:
+        """Answer a control frame, or begin a data frame, of which ``masked`` may be the first bytes only."""
+        opcode = first & 15
+        payload = apply_mask(masked, key)
+        if opcode == PING:
+            self.answers += bytes((FIN | PONG, size)) + payload
+        elif opcode == CLOSE:
+            self._take_close(payload)
+        elif opcode != PONG:
+            if not self.opened:
+                self.opened = first
+                self.whole = _NO_FRAMES
+                self.utf8 = _UTF8() if first & 1 else None
+            self.opened |= first & FIN
+            self.left, self.key = size, key
+            self._take_piece(payload)
 
-    def _feed_core(self, piece: bytes) -> None:
-        """Give bytes to the core, and see what it made of them."""
-        core = self.core
-        core.receive_data(piece)
-        for frame in core.events_received():
-            self.buffered += OVERHEAD
-            opcode = cast(Frame, frame).opcode
-            if opcode > Opcode.BINARY:
-                self.closed = self.closed or opcode == Opcode.CLOSE
-            elif self.ignoring:
-                self.fragmented = not cast(Frame, frame).fin
-            else:
-                self._fragment(cast(Frame, frame))
-        self.closed = self.closed or core.parser_exc is not None
-
-    def _fragment(self, frame: Frame) -> None:
-        """Take one data frame from the core, which has checked that its turn is right."""
-        payload = bytes(frame.data)
-        if frame.opcode != Opcode.CONT:
-            if frame.fin:
-                self._message(TEXT if frame.opcode == Opcode.TEXT else BINARY, payload)
+    def _take_piece(self, payload: bytes) -> None:
+        """Take the next bytes of a data frame."""
+        self.left -= len(payload)
+        turn = len(payload) & 3
+        self.key = self.key[turn:] + self.key[:turn]
+        last = self.opened >= FIN and not self.left
+        if self.opened & COMPRESSED:  # frame by frame, so that the first of two faults is the same however it is cut
+            self.packed.write(payload)
+            if self.left:
                 return
-            self.is_text = frame.opcode == Opcode.TEXT
-            self.utf8.reset()
-            self.fragmented = True
-            self.data_frames = frozenset()
-        if self.is_text:  # RFC 6455 8.1 allows to fail at the first bad byte, and so it is done
-            try:
-                self.utf8.decode(payload, frame.fin)
-            except UnicodeDecodeError:
-                self.fail(CloseCode.INVALID_DATA, "invalid UTF-8")
-                return
-        self.parts += payload
-        if frame.fin:
-            payload = bytes(self.parts)
-            self._end_fragments()
-            self._message(TEXT if self.is_text else BINARY, payload)
+            assert self.deflate is not None
+            payload, self.packed = self.packed.getvalue(), io.BytesIO()
+            payload = self.deflate.inflate(payload, self.parts, self.limit, last)
+        if self.utf8 is not None:  # RFC 6455 8.1 allows to fail at the first bad byte, and so it is done
+            self.utf8.decode(payload, last)
+        self.parts.write(payload)
+        if last:
+            payload, self.parts = self.parts.getvalue(), io.BytesIO()  # getvalue() does not copy
+            is_text, self.opened = self.opened & 1, 0
+            self.whole = _UNFRAGMENTED if self.deflate is None else _COMPRESSIBLE
+            self._deliver(is_text, payload)
 
-    def _end_fragments(self) -> None:
-        self.fragmented = False
-        self.parts = bytearray()
-        self.data_frames = _UNFRAGMENTED
-        if self.deflate is not None:
-            self.deflate.inflated = None
-            self.data_frames = _COMPRESSIBLE
-
-    def _drop_fragments(self) -> None:
-        """
-        End a fragmented message that its sender will not end: a close frame comes amid it.
-
-        RFC 6455 5.4 allows that. The core takes it for an error, so it is told that the message is complete.
-        """
-        self._end_fragments()
-        self.core.receive_data(_LAST_FRAGMENT)
-        self.core.events_received()
+    def _deliver(self, first: int, payload: bytes) -> None:
+        """Queue a whole message. ``first`` tells whether it is text, and whether it is still compressed."""
+        if first & COMPRESSED and payload:  # an empty payload would leave the inflater amid a block (RFC 7692 7.2.3.6)
+            assert self.deflate is not None
+            payload = self.deflate.inflate(payload, self.parts, self.limit, True)
+        if first & 1:
+            self.messages.append({"type": "websocket.receive", "text": payload.decode()})
+        else:
+            self.messages.append({"type": "websocket.receive", "bytes": payload})
+        self.idle = False
+        self.buffered += len(payload) + OVERHEAD
 
     # -- what goes
 
@@ -372,14 +275,14 @@ class MessageReader:
         if data is None and (type(text) is str or isinstance(text, str)):
             first = TEXT
             try:
-                payload = str.encode(text)  # of a subclass, too, whatever it makes of that
+                payload = str.encode(text)  # a subclass may have its own encode()
             except UnicodeEncodeError as exc:
-                raise errors.InvalidMessage("text holds surrogates, which UTF-8 cannot encode") from exc
+                raise InvalidMessage("text holds surrogates, which UTF-8 cannot encode") from exc
         elif text is None and data is not None:
             first = BINARY
             payload = data if type(data) is bytes else as_bytes(data)
         else:
-            raise errors.InvalidMessage("websocket.send needs either text, a str, or bytes")
+            raise InvalidMessage("websocket.send needs either text, a str, or bytes")
         size = len(payload)
         if size >= DEFLATE_MIN and self.deflate is not None:
             payload = self.deflate.deflate(payload)
@@ -387,63 +290,75 @@ class MessageReader:
             size = len(payload)
         return _HEADS[first][size] if size < 126 else _long_head(first, size), payload
 
+    def output(self) -> bytes:
+        """The frames that answer what was read."""
+        answers, self.answers = bytes(self.answers), bytearray()
+        return answers
+
     def ping(self) -> bytes:
-        """The bytes of a ping. Any sign of life answers it, so it needs no payload to tell it from others."""
-        self.core.send_ping(b"")
-        return self.output()
+        """A ping. Any byte from the client answers it, so it needs no payload to tell it from others."""
+        return _PING
+
+    # -- the end
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is read: the client's close frame has come, or none is expected any more."""
+        return self.state is CLOSED or self.state is FAILED
 
     def close(self, code: object, reason: object) -> bytes:
-        """The bytes of our close frame. Raises :class:`~.errors.InvalidMessage` if it cannot be sent."""
+        """
+        Our close frame. After it, every frame but the client's close frame is dropped unread.
+
+        Raises :class:`~.errors.InvalidMessage` if no close frame may carry these.
+        """
         if not isinstance(code, int) or isinstance(code, bool) or not isinstance(reason, str):
-            raise errors.InvalidMessage(f"a close needs an int as code and a str as reason, not {code!r}, {reason!r}")
+            raise InvalidMessage(f"a close needs an int as code and a str as reason, not {code!r}, {reason!r}")
+        if not _is_close_code(code):
+            raise InvalidMessage(f"{code} is no code for a close frame (RFC 6455 7.4)")
         try:
-            self.core.send_close(code, reason)
-        except (ProtocolError, UnicodeEncodeError) as exc:
-            raise errors.InvalidMessage(f"close code {code} with reason {reason!r}: {exc}") from exc
-        return self.output()
+            payload = code.to_bytes(2, "big") + reason.encode()
+        except UnicodeEncodeError as exc:
+            raise InvalidMessage(f"the reason {reason!r} for close code {code} holds surrogates") from exc
+        if len(payload) > 125:
+            raise InvalidMessage(f"the reason {reason!r} for close code {code} has more than 123 bytes (RFC 6455 5.5)")
+        self.ending = (int(code), reason)
+        self._end(CLOSING)
+        return bytes((FIN | CLOSE, len(payload))) + payload
 
-    def fail(self, code: int, reason: str) -> bool:
-        """Give the stream up (RFC 6455 7.1.7); returns False, as whoever finds a fault in it does."""
-        self.core.fail(code, reason)
-        self.closed = True
-        return False
+    def _take_close(self, payload: bytes) -> None:
+        """Take the client's close frame. It answers ours, or is answered by a copy of itself (RFC 6455 5.5.1)."""
+        ending = (1005, "")  # RFC 6455 7.1.5: for a frame without a code
+        if payload:
+            ending = (int.from_bytes(payload[:2], "big"), payload[2:].decode())
+            if not _is_close_code(ending[0]):  # a single byte is too small to be one
+                raise FrameError(1002, "a close frame without a valid code")
+        if self.state is READING:
+            self.answers += bytes((FIN | CLOSE, len(payload))) + payload
+        self.ending = ending
+        self._end(CLOSED)
 
-    def ignore(self) -> None:
-        """
-        Read on until the close frame comes, and only for that: no other frame is unmasked or inflated.
-
-        One that the core has begun is the exception, since it needs every byte of it.
-        """
-        self.ignoring = True
-        self.messages = deque()
-        self.data_frames = frozenset()
-        self.parts = bytearray()
+    def _fail(self, code: int, reason: str) -> bool:
+        """Give the connection up (RFC 6455 7.1.7); returns True, as :meth:`feed` then does."""
+        if self.state is READING:  # else our close frame is out already
+            self.answers += self.close(code, reason)
+        self._end(FAILED)
+        return True
 
     def release(self) -> None:
-        """
-        The connection is gone: let go of what is large.
+        """The connection is lost: free what is large, unless messages are left that the application may ask for."""
+        if not self.rest and not self.over:
+            self._end(FAILED)
 
-        The core is part of a reference cycle, which only the collector frees.
-        """
-        if self.rest:
-            return  # messages that the application has not asked for yet
-        self.closed = True
-        self.parts = bytearray()
-        self.core.fail(CloseCode.ABNORMAL_CLOSURE)  # drops its buffer
+    def _end(self, state: ReaderState) -> None:
+        """Read no further message."""
+        self.state = state
+        self.whole = _NO_FRAMES
+        self.parts = self.packed = io.BytesIO()
         if self.deflate is not None:
-            self.deflate.inflater = self.deflate.deflater = None
+            self.deflate.release()
 
-    def output(self) -> bytes:
-        """What the core wants to be sent."""
-        return b"".join(self.core.data_to_send())
 
-    @property
-    def failed(self) -> bool:
-        """Whether it is over without the peer's close frame: the peer broke the protocol or a limit."""
-        return self.core.close_rcvd is None
-
-    @property
-    def ending(self) -> tuple[int, str]:
-        """The code and the reason that the application is told once ``closed``."""
-        close = self.core.close_rcvd or self.core.close_sent
-        return (1006, "") if close is None else (int(close.code), close.reason)
+def _is_close_code(code: int) -> bool:
+    """Whether a close frame may carry ``code`` (RFC 6455 7.4)."""
+    return code in CLOSE_CODES or 3000 <= code < 5000

@@ -3,8 +3,8 @@ WebSocketProtocol: one connection after the upgrade, between its transport and t
 
 :class:`~.http11.protocol.HTTPProtocol` hands over a connection whose request is a handshake.
 
-    data_received -> MessageReader.feed -> messages -> receive()
-    send()        -> MessageReader.encode           -> transport.write
+    data_received -> MessageReader.feed -> MessageReader.take -> receive()
+    send()        -> MessageReader.encode                       -> transport.write
 
 :mod:`.handshake` knows the HTTP before the first frame, :mod:`.frames` the frames; here are
 the states (``states.WEBSOCKET``; :meth:`WebSocketProtocol.send` is that table as a ladder), the
@@ -33,7 +33,7 @@ from ..errors import (
     passes_through,
 )
 from ..log.access import ResponseView
-from ..states import WEBSOCKET, WebSocketState, expected
+from ..states import WEBSOCKET, ReaderState, WebSocketState, expected
 from .handshake import Denial, accept_response, check_handshake, refusal, values
 from .liveness import Liveness, Verdict
 
@@ -76,7 +76,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "close_by", "context", "flow", "leaving", "liveness", "state", "transport",  # the connection
         "early", "key", "method", "scope", "started_at",  # the request
         "denial", "extensions", "headers", "reason", "sent", "status",  # the response
-        "behind", "messages", "reader", "waiters",  # what comes
+        "behind", "connected", "reader", "waiters",  # what comes
         "cancelled", "dismissed", "end", "task", "told", "variables",  # the application
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.key = self.extensions = self.early = b""  # early: what comes before the application accepts
         self.denial: Denial | None = None
         self.reader = frames.MessageReader(context.settings.websocket_max_message_size)
-        self.messages = self.reader.messages
+        self.connected = False  #: the application has received websocket.connect
         self.behind = False  #: in the next turn of the loop, more will be read of what has come
         self.dismissed = False  #: the application itself has ended the connection, and may go on without it
         self.told = False  #: it has received ``end``
@@ -118,7 +118,6 @@ class WebSocketProtocol(asyncio.Protocol):
             self.variables.copy().run(context.log.warning, "Invalid request from ip=%s: %s", peer, exc)
             self._refuse(exc.status)
             return
-        self.messages.append({"type": "websocket.connect"})
         self.task = context.loop.create_task(self.run(), context=self.variables)
 
     # -- called by the transport
@@ -130,14 +129,14 @@ class WebSocketProtocol(asyncio.Protocol):
             reader = self.reader
             if reader.feed(data):
                 self._answer()
-            if reader.buffered > reader.high_water:
+            if reader.full:
                 self.flow.pause_reading()
-                if not reader.messages:  # frames without a message
+                if reader.idle or state is LOCAL_CLOSING:  # frames without a message
                     self._read_later()
-            if self.waiters and self.messages:
+            if self.waiters and not reader.idle:
                 self._wake()
         elif state is CONNECTING:
-            # Held back: the core would answer a ping before the handshake is answered.
+            # Held back: a ping would be answered before the handshake is.
             self.early += data
             if len(self.early) > EARLY_MAX:
                 self.flow.pause_reading()
@@ -170,7 +169,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.flow.resume_writing()
-        if self.flow.read_paused and self.state is not CONNECTING and self.reader.buffered <= self.reader.high_water:
+        if self.flow.read_paused and self.state is not CONNECTING and not self.reader.full:
             self._read_on()
 
     # -- called by the server
@@ -259,9 +258,12 @@ class WebSocketProtocol(asyncio.Protocol):
 
     async def receive(self) -> Message:
         """The next event (ASGI WebSocket 2.5). After the last, ``websocket.disconnect`` for ever."""
-        messages = self.messages
-        while not messages:
-            if self.end is not None and (not self.behind or self.reader.ignoring):
+        reader = self.reader
+        if not self.connected:
+            self.connected = True
+            return {"type": "websocket.connect"}
+        while reader.idle:
+            if self.end is not None and (not self.behind or reader.state is not ReaderState.READING):
                 self.told = True
                 return self.end.copy()
             waiter = self.context.loop.create_future()
@@ -272,11 +274,9 @@ class WebSocketProtocol(asyncio.Protocol):
                 if waiter in self.waiters:
                     self.waiters.remove(waiter)
                 raise
-        message = messages.popleft()
-        if not messages:
-            self.reader.buffered = 0
-            if self.flow.read_paused:
-                self._read_later()
+        message = reader.take()
+        if self.flow.read_paused and reader.idle:
+            self._read_later()
         return message
 
     async def send(self, message: Message) -> None:
@@ -379,32 +379,30 @@ class WebSocketProtocol(asyncio.Protocol):
         """What was read is done with: parse what was held back, and read again."""
         self.behind = False
         reader = self.reader
-        if not reader.messages:
-            reader.buffered = 0
-        if reader.feed(b""):
+        if reader.resume():
             self._answer()
-        if reader.buffered > reader.high_water:
-            if not reader.messages:
+        if reader.full:
+            if reader.idle or self.state is LOCAL_CLOSING:
                 self._read_later()
         elif not self.flow.write_paused:
             self.flow.resume_reading()
-        if self.waiters and (self.messages or self.end is not None):
+        if self.waiters and (not reader.idle or self.end is not None):
             self._wake()
 
     def _answer(self) -> None:
-        """Send what the core has to say to what it was fed, and end with it."""
+        """Send the reader's answers, and end with it."""
         reader = self.reader
         output = reader.output()
         if output and not self.flow.lost:
             self._write(output)
-        if not reader.closed:
+        if not reader.over:
             if self.flow.write_paused:
                 self.flow.pause_reading()  # a peer that pings and does not read
             return
         self._tell(*reader.ending)
         if self.state is CLOSED:
             return
-        if reader.failed:
+        if reader.state is ReaderState.FAILED:
             self._finish(LOCAL_CLOSING)
             return
         if self.state is OPEN:
@@ -436,7 +434,6 @@ class WebSocketProtocol(asyncio.Protocol):
         self.state = LOCAL_CLOSING
         self.close_by = self.context.loop.time() + self._patience()
         self._tell(code if told is None else told, reason)
-        self.reader.ignore()
         if self.flow.read_paused:
             self._read_later()
 
@@ -449,7 +446,6 @@ class WebSocketProtocol(asyncio.Protocol):
         """
         self.state = state
         self._tell(1006)
-        self.reader.ignore()
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self.flow.resume_reading()

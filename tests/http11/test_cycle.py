@@ -825,7 +825,7 @@ def test_a_coroutine_that_is_thrown_away_is_not_logged() -> None:
     with wire(app) as w:
         w.feed(GET)
         cycle = w.protocol.cycle
-        thrown = cycle.run(HELLO)
+        thrown = cycle.run(app)
         thrown.send(None)
         thrown.close()
         assert w.log.lines == []

@@ -61,7 +61,7 @@ def test_l1_scope_and_events() -> None:
         await lifespan.startup()
         assert lifespan.state is LifespanState.STARTED
         assert events == ["lifespan.startup"]
-        assert context.state == {"pool": "shared"}
+        assert context.application.state == {"pool": "shared"}
         await lifespan.shutdown(5)
         assert lifespan.state is LifespanState.STOPPED
 
@@ -278,7 +278,7 @@ def test_l14_variables_set_in_startup_are_in_the_base_context() -> None:
 
     async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
         await lifespan.startup()
-        assert context.base[variable] == 3
+        assert context.application.context[variable] == 3
         await lifespan.shutdown(5)
 
     live(app, test)

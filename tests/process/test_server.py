@@ -473,7 +473,7 @@ def test_drain_finishes_what_was_begun() -> None:
     """A request in flight gets its answer, with ``Connection: close``; nobody new gets in."""
 
     async def test(site: Site) -> None:
-        gate = site.context.app
+        gate = site.context.application.app
         assert isinstance(gate, Gate)
         site.server.start()
         reader, writer = await site.client()
@@ -521,7 +521,7 @@ def test_drain_cuts_what_is_not_finished_in_time() -> None:
     """At the deadline tasks are cancelled and connections dropped; the number is returned."""
 
     async def test(site: Site) -> None:
-        gate = site.context.app
+        gate = site.context.application.app
         assert isinstance(gate, Gate)
         site.server.start()
         reader, writer = await site.client()
@@ -622,7 +622,7 @@ def test_a_drain_may_be_hurried(under_way: bool) -> None:
     """Before it begins and while it is under way; and nothing gives it more time than it has."""
 
     async def test(site: Site) -> None:
-        gate = site.context.app
+        gate = site.context.application.app
         assert isinstance(gate, Gate)
         site.server.start()
         _, writer = await site.client()
@@ -1004,7 +1004,7 @@ def test_siblings_see_the_connections_and_the_requests() -> None:
     """From the accept to the end, each once."""
 
     async def test(site: Site) -> None:
-        gate = site.context.app
+        gate = site.context.application.app
         assert isinstance(gate, Gate)
         site.server.start()
         slot = site.context.slot

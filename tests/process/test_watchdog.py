@@ -346,7 +346,7 @@ def test_the_report_of_the_applications_own_tasks(monkeypatch: pytest.MonkeyPatc
     async def main(context: WorkerContext) -> None:
         context.application = application(app)
         tasks = [context.loop.create_task(polls(), name=f"Poller-{number}") for number in range(3)]
-        tasks.append(context.loop.create_task(Lifespan(context)._run(), name="ours"))
+        tasks.append(context.loop.create_task(Lifespan(context, context.application)._run(), name="ours"))
         await asyncio.sleep(0)
         assert not tasks[-1].done()
         text = await asyncio.to_thread(report, None, context, None, tasks=True)

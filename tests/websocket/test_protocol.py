@@ -53,11 +53,16 @@ class Peer:
         method = options.pop("method", b"GET")
         rest = options.pop("rest", b"")
         client = options.pop("client", ("127.0.0.1", 40000))
-        names = ("access", "hooks", "max_requests", "recycle")
+        hooks = options.pop("hooks", None)
+        names = ("access", "max_requests", "recycle")
         context_options = {name: options.pop(name) for name in names if name in options}
         tls = options.pop("tls", False)
         self.context = WorkerContext(
-            application=application(app), settings=make_settings(**options), loop=loop, log=self.log, **context_options
+            application=application(app, hooks=hooks),
+            settings=make_settings(**options),
+            loop=loop,
+            log=self.log,
+            **context_options,
         )
         self.context.fields = b"Server: s\r\nDate: d\r\n"
         self.gone = 0
@@ -202,7 +207,7 @@ def tell(there: Peer, message: Message) -> Exception | None:
 
     async def send() -> None:
         try:
-            await there.context.app.send(message)  # type: ignore[attr-defined]  # an App
+            await there.context.application.app.send(message)  # type: ignore[attr-defined]  # an App
             outcome.append(None)
         except Exception as exc:
             outcome.append(exc)
@@ -215,7 +220,7 @@ def tell(there: Peer, message: Message) -> Exception | None:
 
 def ask(there: Peer) -> Message:
     """The next event, which must be there."""
-    task = there.loop.create_task(there.context.app.receive())  # type: ignore[attr-defined]  # an App
+    task = there.loop.create_task(there.context.application.app.receive())  # type: ignore[attr-defined]  # an App
     there.run()
     assert task.done(), "receive() waits"
     message: Message = task.result()
@@ -514,7 +519,7 @@ def test_w24_reading_pauses_and_resumes() -> None:
                 break
             there.feed(frame(BINARY, payload) * 2)
         assert not there.transport.reading
-        assert len(there.protocol.messages) <= HIGH_WATER // len(payload) + 2
+        assert len(there.protocol.reader.messages) <= HIGH_WATER // len(payload) + 2
         there.feed(frame(TEXT, b"last"))  # a transport may have one segment in hand
         received = [ask(there)]
         while received[-1].get("text") != "last":
