@@ -21,9 +21,8 @@ class ConnectionState(enum.Enum):
     """One TCP connection, as :class:`~.http11.protocol.HTTPProtocol` sees it."""
 
     NEW = enum.auto()  #: accepted, no byte of a request yet. Exits: ACTIVE, CLOSING, CLOSED
-    ACTIVE = (
-        enum.auto()
-    )  #: a request has begun and its response is not complete. Exits: IDLE, UPGRADED, CLOSING, CLOSED
+    #: A request has begun and its response is not complete. Exits: IDLE, UPGRADED, CLOSING, CLOSED
+    ACTIVE = enum.auto()
     IDLE = enum.auto()  #: between a complete response and the next request. Exits: ACTIVE, CLOSING, CLOSED
     UPGRADED = enum.auto()  #: handed to another protocol. Terminal here
     CLOSING = enum.auto()  #: nothing more is parsed; what is written still goes out. Exit: CLOSED
@@ -36,6 +35,15 @@ class RequestState(enum.Enum):
     HEADERS = enum.auto()  #: a request line or header field. Exits: BODY, DONE
     BODY = enum.auto()  #: body bytes; a header field here is a trailer. Exit: DONE
     DONE = enum.auto()  #: the message is complete. Exit: HEADERS, when the connection is reused
+
+
+class CallState(enum.Enum):
+    """The call of the application for one request."""
+
+    HELD = enum.auto()  #: begins when the body of the request is complete. Exits: RUNNING, OVER
+    READY = enum.auto()  #: begins when the parser has had all that came. Exits: RUNNING, OVER
+    RUNNING = enum.auto()  #: Exit: OVER
+    OVER = enum.auto()  #: has ended, or never begins. Terminal
 
 
 class ResponseState(enum.Enum):

@@ -24,7 +24,7 @@ from hybridworker.connection.context import WorkerContext
 from hybridworker.connection.flow import FlowControl
 from hybridworker.connection.sendfile import POOL
 from hybridworker.errors import ClientDisconnected, UnexpectedMessage
-from hybridworker.http11.cycle import RequestResponseCycle
+from hybridworker.http11.cycle import HTTP11Cycle
 from hybridworker.process.lifespan import Lifespan
 from hybridworker.states import (
     CONNECTION,
@@ -86,13 +86,20 @@ def test_every_state_has_a_name_of_its_own() -> None:
         assert len({member.value for member in machine}) == len(list(machine))
 
 
-# -- RESPONSE: RequestResponseCycle.send
+# -- RESPONSE: HTTP11Cycle.send
 
 
-class Owner:
-    """The protocol of a cycle that is alone."""
+class Connection:
+    """The connection of a cycle that is alone."""
 
-    def cycle_complete(self, cycle: RequestResponseCycle) -> None:
+    request = RequestState.DONE
+    http10 = False
+    persistent = True
+
+    def __init__(self, context: WorkerContext, flow: FlowControl) -> None:
+        self.context, self.flow, self.transport = context, flow, flow.transport
+
+    def cycle_complete(self, cycle: HTTP11Cycle) -> None:
         pass
 
     def body_wanted(self) -> None:
@@ -150,14 +157,13 @@ def request_scope() -> Scope:
 
 
 @asynccontextmanager
-async def response_in(state: ResponseState, trailers: bool, files: Files) -> AsyncIterator[RequestResponseCycle]:
+async def response_in(state: ResponseState, trailers: bool, files: Files) -> AsyncIterator[HTTP11Cycle]:
     """A cycle that has come into ``state`` by legal means."""
     loop = asyncio.get_running_loop()
     context = WorkerContext(application=application(HELLO), settings=make_settings(), loop=loop, log=FakeLog())
     flow = FlowControl(FakeTransport())
-    cycle = RequestResponseCycle(
-        context, context.application, Owner(), flow, request_scope(), RequestState.DONE, True, takes_trailers=True
-    )
+    cycle = HTTP11Cycle(Connection(context, flow), context.application, request_scope())
+    cycle.takes_trailers = True
     start = {"type": "http.response.start", "status": 200, "trailers": trailers or state is ResponseState.TRAILERS}
     path: dict[ResponseState, list[Message]] = {
         ResponseState.WAITING: [],
@@ -197,7 +203,7 @@ async def outcome(
 @pytest.mark.parametrize("kind", events(RESPONSE, "http.response.push", "websocket.send"))
 @pytest.mark.parametrize("state", ResponseState, ids=lambda state: state.name)
 def test_response(state: ResponseState, kind: str, files: Files) -> None:
-    """``RequestResponseCycle.send`` against ``RESPONSE``."""
+    """``HTTP11Cycle.send`` against ``RESPONSE``."""
     outcomes = uvloop.run(_outcomes(state, kind, files))
     legal = RESPONSE.get((state, kind))
     if legal is not None:

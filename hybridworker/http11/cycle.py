@@ -1,424 +1,318 @@
 """
-RequestResponseCycle: ``receive()`` and ``send()`` of one request.
+HTTP11Cycle: a response as the bytes of HTTP/1.1.
 
-The cycle runs one call of the application. It sees ASGI messages and never the
-parser: :class:`~.http11.protocol.HTTPProtocol` feeds it the request's body and is told when
-the response is complete.
+It checks what the application sends, chooses the framing, keeps the head back until the first
+part of the body comes (ASGI HTTP 2.5 allows it, and an error before it is still a clean 500), and
+writes head and first part in one call. Files are framed here too; :mod:`.connection.files`
+opens them. Event loop side only.
 
-    feed, feed_eof, disconnect  ->  receive()
-    send() -> ResponseWriter    ->  one transport.write of head and first chunk
-
-Event loop side only. States: ``states.RESPONSE``; :meth:`RequestResponseCycle.send` is
-the same table as a ladder, commonest case first. The rule one could break by accident:
-an application may call ``receive()`` and ``send()`` from several tasks, before, while
-and after the client leaves, and none of these calls may hang.
+Invariant: a message is checked before anything of it is written, because what was written
+cannot be taken back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
-import time
+from typing import Protocol
 
-from ..application.application import Application, Call
-from ..asgi import ASGIApp, Headers, Message, Scope, logged_target
+from ..application.application import Application
+from ..asgi import Message, Scope
 from ..connection.context import WorkerContext
-from ..connection.files import send_file
+from ..connection.cycle import RequestResponseCycle
+from ..connection.files import check_length, open_part
 from ..connection.flow import FlowControl
-from ..connection.response import CLIENT_LEFT, error_response
-from ..errors import (
-    ClientDisconnected,
-    UnexpectedMessage,
-    caused_by_cancellation,
-    caused_by_disconnect,
-    passes_through,
+from ..connection.response import (
+    CLOSE,
+    DATE,
+    LAST_CHUNK,
+    SERVER,
+    as_bytes,
+    encode_fields,
+    encode_trailers,
+    error_response,
+    field_list,
+    final_status,
+    server_fields,
+    status_line,
+    without_length,
 )
-from ..log.access import ResponseView
-from ..states import RESPONSE, RequestState, ResponseState, expected
-from ..variables import variables_of
-from .writer import Owner, ResponseWriter
+from ..connection.sendfile import FilePart, send_some, write
+from ..errors import ClientDisconnected, InvalidMessage, ResponseError
+from ..states import RequestState, ResponseState
 
 WAITING, STARTED, BODY = ResponseState.WAITING, ResponseState.STARTED, ResponseState.BODY
-TRAILERS, COMPLETE, ABORTED = ResponseState.TRAILERS, ResponseState.COMPLETE, ResponseState.ABORTED
-
-#: Bytes of request body held for an application that does not ask for them; above, reading pauses.
-BODY_BUFFER = 65536
-
-#: :attr:`RequestResponseCycle.progress` before anything is written.
-NOTHING = -1
+FILE, DONE = ResponseState.FILE, RequestState.DONE
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+#: The line before a chunk, for the sizes of short ones.
+_SIZES = [b"%x\r\n" % size for size in range(1024)]
 
-class RequestResponseCycle(ResponseWriter):
-    """One request and its response: the application's ``receive`` and ``send``."""
+#: Above this size head and chunk are written as two buffers: copying costs more than the second buffer.
+JOIN_MAX = 65536
 
-    __slots__ = (
-        "access",
-        "buffered",
-        "call",
-        "cancelled",
-        "chunks",
-        "delivered",
-        "disconnected",
-        "event",
-        "scope",
-        "started_at",
-        "task",
-        "variables",
-    )
 
-    def __init__(
-        self,
-        context: WorkerContext,
-        application: Application,
-        owner: Owner,
-        flow: FlowControl,
-        scope: Scope,
-        request: RequestState,
-        keep_alive: bool,
-        http10: bool = False,
-        expect_continue: bool = False,
-        takes_trailers: bool = False,
-    ) -> None:
-        # One constructor for both halves: a second call for each request would show in the benchmarks.
-        self.context = context
-        self.application = application
-        self.owner = owner
-        self.flow = flow
-        self.transport = flow.transport
-        self.scope = scope
-        self.method: str = scope["method"]
-        self.http10 = http10
-        self.expect_continue = expect_continue
-        self.takes_trailers = takes_trailers
-        self.request = request
-        self.chunks: list[bytes] = []
-        self.buffered = 0
-        self.delivered = False
-        self.disconnected = False
-        self.event: asyncio.Event | None = None
-        self.access = context.access if application.counted else None
-        # The clock of the last tick will do for a report; only the access log needs it exact.
-        self.started_at = context.now if self.access is None else time.monotonic()
-        self.task: asyncio.Task[None] | None = None
-        self.variables = application.context  #: the context of the task
-        self.call: Call | None = None  #: a WSGI call that runs without a task
-        self.cancelled = False  #: this worker has cancelled the task
-        self.state = WAITING
-        self.keep_alive = keep_alive
-        self.head = b""
-        self.headers: Headers = []
-        self.status = 0
-        self.reason: bytes | None = None
-        self.sent = 0
-        self.chunked = False
-        self.bodiless = False
-        self.trailers = False
-        self.remaining: int | None = None
+class HTTP11Connection(Protocol):
+    """What a cycle needs of its connection, an :class:`~.http11.protocol.HTTPProtocol`."""
 
-    # -- fed by the protocol
+    context: WorkerContext
+    flow: FlowControl
+    transport: asyncio.Transport
+    request: RequestState  #: how far the request has been parsed
+    http10: bool
+    persistent: bool  #: the client may send further requests
 
-    def feed(self, data: bytes) -> None:
-        """Bytes of the request's body; too late when the application was told that the client is gone."""
-        if self.disconnected:
-            return
-        self.chunks.append(data)
-        self.buffered += len(data)
-        if self.buffered > BODY_BUFFER:
-            self.flow.pause_reading()
-        if self.event is not None:
-            self.event.set()
+    def cycle_complete(self, cycle: HTTP11Cycle) -> None:
+        """The last byte of the response was written."""
 
-    def feed_eof(self) -> None:
-        """The request's body is complete."""
-        if self.disconnected:
-            return
-        self.request = RequestState.DONE
-        if self.event is not None:
-            self.event.set()
+    def body_wanted(self) -> None:
+        """The application waits for bytes of the body that have not come."""
 
-    def end_of_input(self) -> None:
-        """
-        The peer will send nothing more, and may still be reading: a closed and a half-closed one look the same.
-
-        Everything goes on, but for ``receive()``, which says ``http.disconnect`` once the body is consumed.
-        """
-        self.disconnected = True
-        if self.request is RequestState.BODY:
-            self.keep_alive = False  # what comes of the body is dropped
-        if self.event is not None:
-            self.event.set()
-
-    def disconnect(self) -> None:
-        """The connection is gone: whatever is sent from now on raises, and a WSGI call that is queued never runs."""
-        if self.state is not COMPLETE:
-            self.state = ABORTED
-        self.end_of_input()
-        if self.call is not None:
-            self.cancel()
-
-    @property
-    def progress(self) -> int:
-        """How far the response has come: bytes of body that were written, or :data:`NOTHING`."""
-        return NOTHING if self.state is WAITING or self.state is STARTED else self.sent
-
-    def give_up(self, before: int = NOTHING) -> None:
-        """
-        The grace period is over: end the application, unless it is answering a half-closed peer.
-
-        ``before`` is the progress that there was when the peer ended its side. A response that
-        has made none since waits for something to say, perhaps for ever, and perhaps to nobody;
-        one that is on its way finds out by itself whether there is anybody.
-        """
-        state = self.state
-        if state is ABORTED:
-            self.cancel()
-        elif state is WAITING or state is STARTED:
-            if not self.application.threaded:  # a thread cannot be cancelled: it may as well answer
-                self.cancel()
-        elif (state is BODY or state is TRAILERS) and self.progress == before and not self.flow.unsent():
-            self.cancel()
-            self.abort()
-
-    @property
-    def streaming(self) -> bool:
-        """Whether the response has begun without saying how long it will be. A file has an end."""
-        state = self.state
-        begun = state is BODY or state is TRAILERS or (state is STARTED and not self.bodiless)
-        return begun and self.remaining is None
+    def drainable(self) -> bool:
+        """Whether the unread rest of the request is short enough to be read and dropped."""
 
     def abort(self) -> None:
-        """Cut the connection: the worker has no more time for the request."""
-        self.owner.abort()
+        """Cut the connection."""
 
-    def refuse(self, status: int) -> None:
-        """The body of the request is malformed: the peer gets ``status``, the application loses its client."""
-        if self.state is WAITING or self.state is STARTED:
-            self.fail(status)
-        elif self.state is not COMPLETE:
-            self.owner.abort()
-        self.state = ABORTED
-        self.end_of_input()
-        if self not in self.context.cycles:
-            self.cancel()  # the application has not begun, and never will
 
-    def cancel(self) -> None:
-        """
-        End the call: nobody waits for its response, or the worker's time is up.
+class HTTP11Cycle(RequestResponseCycle):
+    """
+    One request and its response on a connection of HTTP/1.1.
 
-        Invariant: the task is cancelled once. A second cancellation would interrupt the
-        application while it cleans up after the first. ``Task.cancelling()`` cannot tell: it
-        also counts cancellations of the application's own, and forgets what was taken back.
-        """
-        if self.task is not None:
-            if not self.cancelled:
-                self.cancelled = True
-                self.task.cancel()
-        elif self.call is not None:
-            self.call.cancel()
-            self.call = None
-            self._over()
+    ``keep_alive`` is what the request allows until the head is known, and then what was announced.
+    """
 
-    # -- the application's side
+    __slots__ = (
+        "chunked",
+        "expect_continue",
+        "head",
+        "http10",
+        "keep_alive",
+        "protocol",
+        "takes_trailers",
+        "transport",
+    )
 
-    def start(self, at_once: bool = False) -> None:
-        """
-        Call the application, in a task of its own and a fresh copy of its context.
+    def __init__(self, protocol: HTTP11Connection, application: Application, scope: Scope) -> None:
+        context = protocol.context
+        super().__init__(context, application, protocol.flow, scope, protocol.request)
+        self.protocol = protocol
+        self.transport = protocol.transport
+        self.http10 = protocol.http10
+        self.keep_alive = protocol.persistent and context.keep_alive
+        self.expect_continue = False  #: the client waits for a 100 that was not sent
+        self.takes_trailers = False  #: the client asked for them
+        self.chunked = False
+        self.head = b""  #: until it is written; then the trailers
 
-        With ``at_once`` the task begins before this returns, where Python can do that (3.12
-        and later): an application that waits for nothing then costs no turn of the loop.
-
-        A WSGI application whose request is complete is called without a task: its thread
-        makes most responses whole, and a task would have nothing to wait for.
-        """
-        context, application = self.context, self.application
-        if application.begin is None or self.request is not RequestState.DONE:
-            self.variables = variables = application.context.copy()
-            if at_once and sys.version_info >= (3, 12):
-                self.task = asyncio.Task(
-                    self.run(application.app), loop=context.loop, context=variables, eager_start=True
-                )
-            else:
-                self.task = context.loop.create_task(self.run(application.app), context=variables)
-            return
-        context.enter(self)
-        try:
-            self.call = application.begin(self.scope, self._take(), self._answered)
-        except RuntimeError as exc:  # no thread can be started
-            self._failed(exc)
-            self._over()
-
-    def _answered(self) -> None:
-        """The WSGI call has something to send, or to raise."""
-        call, self.call = self.call, None
-        if call is None:  # QUIT has interrupted start(), before that knew the call: the process is being left
-            return
-        body = call.whole()
-        if body is None:
-            self.task = self.context.loop.create_task(self.run(call))
-            return
-        try:
-            if self.state is ABORTED:
-                raise ClientDisconnected("the client disconnected")
-            self.start_response(call.start)
-            self.body(body, False)
-        except Exception as exc:
-            self._failed(exc)
-        finally:
-            call.gone = True
-            self._over()
-
-    async def run(self, app: ASGIApp) -> None:
-        """Call ``app`` once and see to it that its response ends, well or badly."""
-        context, hooks, view = self.context, self.application.hooks, None
-        context.enter(self)
-        try:
-            if hooks is not None:
-                view = hooks.before(self.scope)
-            await app(self.scope, self.receive, self.send)
-            if self.state is COMPLETE or self.state is ABORTED:
-                pass
-            elif self.disconnected:  # and the application saw it, and had nothing more to say
-                context.log.debug("Client disconnected: %s %s", self.method, logged_target(self.scope))
-            elif self.cancelled:  # and the application swallowed it, to end early
-                context.log.debug("Request cancelled: %s %s", self.method, logged_target(self.scope))
-            else:
-                context.log.error(
-                    "Application returned without completing its response: %s %s (state %s, expected %s)",
-                    self.method,
-                    logged_target(self.scope),
-                    self.state.name,
-                    expected(RESPONSE, self.state),
-                )
-        except BaseException as exc:  # of any kind: nobody else would log it with its request
-            if not passes_through(exc):
-                self._failed(exc)
-            else:
-                self._cut()  # the process is being left, perhaps amid a write of ours: nothing may follow
-                if self.task is not None:
-                    raise
-                # Else the task has begun at once, and asyncio would complain of one that nobody has. The loop stops.
-        finally:
-            self._over()
-            if hooks is not None and view is not None:
-                hooks.after(view, None, ResponseView(self))
-
-    def _failed(self, exc: BaseException) -> None:
-        """Log what the application has raised."""
-        log, scope = self.context.log, self.scope
-        if self.disconnected and caused_by_disconnect(exc):
-            log.debug("Client disconnected: %s %s", self.method, logged_target(scope))
-        elif self.cancelled and caused_by_cancellation(exc):
-            # The client left and the grace period is over, or the worker is leaving and its time is up.
-            log.debug("Request cancelled: %s %s", self.method, logged_target(scope))
+    def start_response(self, message: Message) -> None:
+        status = message.get("status")
+        if type(status) is not int or not 200 <= status <= 999:
+            status = final_status(status)
+        headers = message.get("headers", ())
+        context = self.context
+        if context.access is not None or self.application.hooks is not None or status == 204:
+            self.headers = headers = field_list(message)
+            if status == 204:
+                headers = without_length(self.headers)
+        block, length, seen = encode_fields(headers)
+        if seen & CLOSE or not context.keep_alive:
+            self.keep_alive = False
+        elif self.keep_alive and self.request is not DONE:
+            # RFC 9110 10.1.1: without the 100 the client may or may not send its body.
+            self.keep_alive = not self.expect_continue and self.protocol.drainable()
+        framing = b""
+        if self.method == "HEAD" or status == 204 or status == 304:  # what `bodiless` says, without the call
+            self.bodiless = True
+        elif length is not None:
+            self.remaining = length
+        elif self.http10:
+            self.keep_alive = False
         else:
-            run = variables_of(scope, self.variables).run
-            run(log.exception, "Error handling request %s %s", self.method, logged_target(scope), exc_info=exc)
-
-    def _over(self) -> None:
-        """The application is done with the request: the response ends, well or badly."""
-        self.context.exit(self)
-        if self.state is not COMPLETE:
-            # A body that did not come to its end is the client's fault.
-            self.fail(400 if self.disconnected and self.request is RequestState.BODY else 500)
-
-    def _take(self) -> bytes:
-        """The bytes of the body that have come."""
-        body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
-        self.chunks.clear()
-        self.buffered = 0
-        self.delivered = self.request is RequestState.DONE
-        if self.flow.read_paused:  # also at the end of the body: paused, the client could not be seen to leave
-            self.flow.resume_reading()
-        return body
-
-    async def receive(self) -> Message:
-        """The next event of the request (ASGI HTTP 2.5, "Request" and "Disconnect")."""
-        while True:
-            done = self.request is RequestState.DONE
-            if self.chunks or (done and not self.delivered):
-                return {"type": "http.request", "body": self._take(), "more_body": not done}
-            if self.disconnected or self.state is COMPLETE:
-                return {"type": "http.disconnect"}
-            if not done:
-                if self.expect_continue and self.state is WAITING:
-                    self.expect_continue = False
-                    self.transport.write(CONTINUE)
-                self.owner.body_wanted()
-            if self.event is None:
-                self.event = asyncio.Event()
-            self.event.clear()
-            await self.event.wait()
-
-    async def send(self, message: Message) -> None:
-        """
-        Take one message of the response (ASGI HTTP 2.5, "Response").
-
-        Raises :class:`~.errors.UnexpectedMessage`, :class:`~.errors.InvalidMessage` or
-        :class:`~.errors.ResponseError` for a message that is wrong, and
-        :class:`~.errors.ClientDisconnected` when nobody is there to read it. Waits while
-        the client does not read.
-        """
-        kind = message["type"]
-        state = self.state
-        if kind == "http.response.body" and (state is STARTED or state is BODY):
-            self.body(message.get("body", b""), message.get("more_body", False))
-        elif kind == "http.response.start" and state is WAITING:
-            self.start_response(message)
-        elif state is ABORTED:
-            raise ClientDisconnected("the client disconnected")
-        elif (kind == "http.response.zerocopysend" and (state is STARTED or state is BODY)) or (
-            kind == "http.response.pathsend" and state is STARTED
-        ):
-            await send_file(self, message, self.context.settings)
-        elif (kind == "http.response.early_hint" or kind == "http.response.informational") and (
-            state is WAITING or state is STARTED or state is BODY
-        ):
-            self.informational(kind, message)
-        elif kind == "http.response.trailers" and state is TRAILERS:
-            self.send_trailers(message)
+            self.chunked = True
+            framing = b"Transfer-Encoding: chunked\r\n"
+        if not self.keep_alive:
+            framing = b"Connection: close\r\n" + framing
+        elif self.http10:
+            framing = b"Connection: keep-alive\r\n" + framing
+        if len(message) > 3 or "headers" not in message:  # not what most applications send: type, status, headers
+            self.reason = message.get("hybridworker.reason")
+            self.trailers = bool(message.get("trailers", False))
+        if seen & (DATE | SERVER):  # the application's own win, and there are never two
+            line = status_line(status, self.reason) + server_fields(context.fields, seen)
         else:
-            raise UnexpectedMessage(kind, state, expected(RESPONSE, state))
-        if self.flow.write_paused and self.state is not COMPLETE:
-            await self.flow.drain()
+            line = status_line(status, self.reason) + context.fields
+        self.head = line + framing + block + b"\r\n"
+        self.status = status
+        self.state = STARTED
 
-    # -- the end
-
-    def complete(self) -> None:
-        """The last byte was written."""
-        self.state = COMPLETE
-        if self.application.counted:
-            self.context.responses[self.status // 100] += 1
-        if self.event is not None:
-            self.event.set()
-        if self.access is not None:
-            self._log()
-        self.owner.cycle_complete(self)
-
-    def fail(self, status: int) -> None:
-        """End the response with an error page, or, when its head is out, by cutting the connection."""
-        if self.state is WAITING or self.state is STARTED:
-            self.status, self.headers, self.reason, self.keep_alive = status, [], None, False
-            page = error_response(status, self.context.fields, body=self.method != "HEAD")
-            self.transport.write(page)
+    def body(self, body: bytes, more: bool) -> None:
+        """Take a part of the body: check it, frame it, write it."""
+        if type(body) is not bytes:
+            body = as_bytes(body)
+        size = len(body)
+        whole = size == self.remaining and not more and not self.trailers
+        if whole and self.head and size <= JOIN_MAX:
+            # A short body in one part, as most are: the same as below, in one step.
+            self.remaining, self.sent = 0, size
+            self.transport.write(self.head + body)
             self.complete()
-        elif self.state is ABORTED:  # nobody is there to be told
-            self.status = self.status or CLIENT_LEFT
-            self._log()
+            return
+        last = b""  #: what frames the end
+        if self.remaining is not None:
+            if size > self.remaining or (not more and size < self.remaining):
+                raise ResponseError(
+                    f"the body has {'more' if size > self.remaining else 'fewer'} bytes than its Content-Length:"
+                    f" {size} where {self.remaining} remain"
+                )
+            self.remaining -= size
+            self.sent += size
+        elif self.bodiless:
+            body = b""
+        elif self.chunked:
+            self.sent += size
+            if size:
+                prefix = _SIZES[size] if size < len(_SIZES) else b"%x\r\n" % size
+                if size <= JOIN_MAX:
+                    body = prefix + body + b"\r\n"
+                else:
+                    self.head += prefix
+                    last = b"\r\n"
+            if not more and not self.trailers:
+                last += LAST_CHUNK
         else:
-            self._cut()
+            self.sent += size
+        self._write(body, last)
+        self.body_sent(more)
 
-    def _cut(self) -> None:
-        """Cut the connection, unless the response is complete, so that the client sees that something is missing."""
-        if self.state is not COMPLETE:
-            self.status = self.status or 500
-            self.state = ABORTED
-            self.owner.abort()
-            self._log()
+    def _write(self, body: bytes, last: bytes) -> None:
+        """Write a part of the body between the head, where that is still held back, and its framing."""
+        head = self.head
+        if head:
+            self.head = b""
+        if len(body) > JOIN_MAX:
+            self.transport.writelines([head, body, last])
+            return
+        data = head + body + last
+        if data:
+            self.transport.write(data)
 
-    def _log(self) -> None:
-        """Write the access line, once, in the variables of the call."""
-        access, self.access = self.access, None
-        if access is not None:
-            variables_of(self.scope, self.variables).run(access, self)
+    def informational(self, kind: str, message: Message) -> None:
+        """A 103 from the standard extension, or gunicorn's own informational message (RFC 8297)."""
+        if kind == "http.response.early_hint":
+            status, headers = 103, [(b"link", link) for link in message.get("links", ())]
+        else:
+            status, headers = message.get("status", 103), without_length(field_list(message))
+            if not isinstance(status, int) or not 100 <= status < 200 or status == 101:
+                raise InvalidMessage(f"an informational status is 100 or from 102 to 199, not {status!r}")
+        block, _, _ = encode_fields(headers)
+        # Not to HTTP/1.0 (RFC 9110 15.2), and after the head a hint is too late (checklist X15).
+        if not self.http10 and self.state is not BODY:
+            if status == 100:
+                self.expect_continue = False  # the client has been told to go on
+            self.transport.write(status_line(status) + block + b"\r\n")
+
+    def send_trailers(self, message: Message) -> None:
+        block = encode_trailers(message.get("headers", ()))
+        if self.chunked and self.takes_trailers:  # RFC 9110 6.5.1: only to a client that asked for them
+            self.head += block
+        if message.get("more_trailers", False):
+            return
+        if self.chunked:
+            self.transport.write(b"0\r\n%b\r\n" % self.head)
+        self.head = b""
+        self.complete()
+
+    # -- files
+
+    async def send_file(self, message: Message) -> None:
+        """
+        Send the file of a ``pathsend`` or ``zerocopysend`` message as a part of the body.
+
+        What is wrong with the file shows before anything is written (a missing file is still
+        a clean 500). Raises OSError, :class:`~.errors.InvalidMessage`,
+        :class:`~.errors.ResponseError` or :class:`~.errors.ClientDisconnected`.
+
+        Invariant: from the moment the file is opened the response is in state FILE, in which no
+        message is legal. A byte that another task wrote meanwhile would end up amid the file.
+        """
+        whole = message["type"] == "http.response.pathsend"
+        state, self.state = self.state, FILE
+        part = None
+        try:
+            part, more = await open_part(message)
+            if self.state is not FILE:
+                raise ClientDisconnected("the client disconnected")
+            if whole and self.remaining is not None:
+                # The file may have grown since the application looked at it; what it announced is what is sent.
+                part.count = min(part.count, self.remaining)
+            small = self.bodiless or part.data is not None
+            if not small:
+                check_length(self.remaining, part.count, more)
+        except BaseException:
+            if part is not None:
+                part.close()
+            if self.state is FILE:
+                self.state = state
+            raise
+        try:
+            if small:
+                self.state = state
+                self.body(b"" if part.data is None else part.data[: part.count], more)
+            else:
+                await self._send_part(part, more)
+        finally:
+            part.close()
+
+    async def _send_part(self, part: FilePart, more: bool) -> None:
+        """
+        Write the framing and the bytes of ``part``.
+
+        An error leaves the response in state FILE, from which nothing leads but the end: what
+        the client has is a piece of a file.
+        """
+        flow, settings, announced = self.flow, self.context.settings, part.count
+        head, self.head = self.head, b""
+        if self.chunked:
+            head += b"%x\r\n" % announced
+        try:
+            write(flow, head)
+            while size := await send_some(flow, part, write_timeout=settings.write_timeout, direct=settings.sendfile):
+                self.sent += size
+            if part.count:
+                raise ResponseError(
+                    f"the file became shorter while it was sent: {part.count} of {announced} bytes are missing"
+                )
+            if self.chunked:
+                write(flow, b"\r\n" if more or self.trailers else b"\r\n" + LAST_CHUNK)
+        except ClientDisconnected:
+            # Found out here: the transport need not notice by itself, or ever.
+            flow.abort()
+            self.disconnect()
+            raise
+        if self.remaining is not None:
+            self.remaining -= announced
+        self.body_sent(more)
+
+    # -- the request, and the end
+
+    def body_wanted(self) -> None:
+        if self.expect_continue and self.state is WAITING:
+            self.expect_continue = False
+            self.transport.write(CONTINUE)
+        self.protocol.body_wanted()
+
+    def end_of_input(self) -> None:
+        super().end_of_input()
+        if self.request is RequestState.BODY:
+            self.keep_alive = False  # what comes of the body is dropped
+
+    def error(self, status: int) -> None:
+        self.keep_alive = False
+        self.transport.write(error_response(status, self.context.fields, body=self.method != "HEAD"))
+
+    def finished(self) -> None:
+        self.protocol.cycle_complete(self)
+
+    def abort(self) -> None:
+        self.protocol.abort()

@@ -2,7 +2,7 @@
 HTTP/1.1 on one connection: where one request ends and the next begins, and their order.
 
 :class:`HTTPProtocol` cuts the bytes of the peer into messages, has them parsed by
-httptools, and hands a scope to a :class:`~.cycle.RequestResponseCycle` when the head of
+httptools, and hands a scope to a :class:`~.cycle.HTTP11Cycle` when the head of
 a request is complete. It never sees an ASGI message; the cycle never sees the parser.
 
     data_received -> _head -> parser -> on_header, on_headers_complete -> cycle
@@ -26,19 +26,21 @@ import httptools
 
 from ..connection import kernel
 from ..connection.context import WorkerContext
+from ..connection.cycle import BODY_BUFFER, NOTHING
 from ..connection.flow import DEAF, LINGER, FlowControl
 from ..connection.response import error_response
 from ..connection.scope import websocket_scope
 from ..errors import ProtocolError
 from ..log.access import Refused
-from ..states import ConnectionState, RequestState
+from ..states import CallState, ConnectionState, RequestState
 from ..websocket import protocol as websocket
-from .cycle import BODY_BUFFER, NOTHING, RequestResponseCycle
+from .cycle import HTTP11Cycle
 from .framing import HeadScanner, misdirected
 from .head import MORE, UPGRADE, RequestHead
 
 NEW, ACTIVE, IDLE = ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
 UPGRADED, CLOSING, CLOSED = ConnectionState.UPGRADED, ConnectionState.CLOSING, ConnectionState.CLOSED
+HELD, READY = CallState.HELD, CallState.READY
 HEADERS, BODY, DONE = RequestState.HEADERS, RequestState.BODY, RequestState.DONE
 
 #: An unread request body of at most this many bytes is read and dropped, so that the connection can go on.
@@ -55,7 +57,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
 
     __slots__ = (
         "deadline", "eof", "flow", "foreign", "loop", "parser", "pending", "state", "transport",  # the connection
-        "cycle", "persistent", "scanner", "upgraded", "waiting", "whole",  # the request
+        "cycle", "persistent", "scanner", "upgraded",  # the request
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext) -> None:
@@ -66,11 +68,9 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self.foreign = False  #: the parser knows one body only
         self.pending = b""  #: bytes behind the current request
         self.scanner: HeadScanner | None = None
-        self.cycle: RequestResponseCycle | None = None
+        self.cycle: HTTP11Cycle | None = None
         self.parser: Any = None
         self.persistent = True  #: the client may send further requests
-        self.waiting = False  #: the cycle has not begun
-        self.whole = False  #: and will when the body is complete
 
     # -- called by the transport
 
@@ -98,7 +98,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
 
     def eof_received(self) -> bool:
         flow, cycle = self.flow, self.cycle
-        if cycle is None or self.waiting or self.tls is not None or kernel.hung_up(flow.fileno()):
+        if cycle is None or not cycle.begun or self.tls is not None or kernel.hung_up(flow.fileno()):
             if cycle is not None:
                 cycle.keep_alive = False  # nothing follows
             self._closing()
@@ -165,7 +165,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
 
     # -- called by the cycle
 
-    def cycle_complete(self, cycle: RequestResponseCycle) -> None:
+    def cycle_complete(self, cycle: HTTP11Cycle) -> None:
         """The last byte of a response was written: on to the next request, or close."""
         if cycle is not self.cycle:
             return  # the connection went on, or is gone
@@ -203,7 +203,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         if data:
             self.pending = b""
             self.data_received(data)
-            if self.eof and (self.cycle is None or self.waiting):
+            if self.eof and (self.cycle is None or not self.cycle.begun):
                 self.close()  # the rest of it never comes
         elif self.eof:
             self.close()
@@ -251,13 +251,13 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                 self._refuse(ProtocolError("the request head was not complete when the worker left", 408))
         elif self.cycle is None:
             self.close(linger=True)  # the rest of a body that is dropped
-        elif self.waiting:
+        elif not self.cycle.begun:
             self.abort()  # the rest of a body that no application waits for
         elif self.request is BODY and not self.flow.read_paused and not self.cycle.expect_continue:
             self.deadline = NEVER
             self.cycle.end_of_input()
 
-    def _grace_over(self, cycle: RequestResponseCycle, before: int) -> None:
+    def _grace_over(self, cycle: HTTP11Cycle, before: int) -> None:
         """The grace period has ended; ``cycle`` had come to ``before`` when the input ended."""
         self.pending = b""
         if self.cycle is not None:
@@ -309,10 +309,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self._refuse(ProtocolError(misdirected(self.head, context.settings) or str(exc)))
         else:
             # The parser has had all there was, so the application may be called, and end its response, in here.
-            if self.waiting and (self.request is DONE or not self.whole):
-                cycle = self.cycle
-                assert cycle is not None
-                self.waiting = False
+            cycle = self.cycle
+            if cycle is not None and (cycle.call_state is READY or (cycle.call_state is HELD and self.request is DONE)):
                 if self.eof:
                     cycle.end_of_input()
                 # Not at once where more is pipelined: each request of a long row lets other connections go first.
@@ -384,26 +382,16 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self.state, self.upgraded = UPGRADED, websocket_scope(scope)
             return
         application = self.application
-        self.cycle = RequestResponseCycle(
-            context,
-            application,
-            self,
-            self.flow,
-            scope,
-            self.request,
-            self.persistent and context.keep_alive,
-            http10,
-            expect_continue,
-            takes_trailers,
-        )
+        self.cycle = cycle = HTTP11Cycle(self, application, scope)
+        if expect_continue or takes_trailers:
+            cycle.expect_continue, cycle.takes_trailers = expect_continue, takes_trailers
         if application.counted:
-            context.count_request()
-        self.waiting = True
-        if application.threaded:
-            self.whole = (
-                self.request is BODY and not expect_continue and self.chunks is None and self.length <= WHOLE_BODY_MAX
-            )
-            if self.whole:
+            context.served += 1  # `count_request`, whose call would be 2 % of a hello
+            if context.served == context.max_requests:
+                context.recycle()
+        if application.threaded and self.request is BODY and not expect_continue:
+            if self.chunks is None and self.length <= WHOLE_BODY_MAX:
+                cycle.call_state = HELD
                 self.body_wanted()
 
     def on_body(self, body: bytes) -> None:
@@ -467,6 +455,5 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                 apart.run(context.access, Refused(scope, error.status, context.now))
             self.close(linger=True)
         else:  # the body is at fault
-            self.waiting = False
             self.request, self.persistent = DONE, True  # whatever else it sends is read and dropped
             cycle.refuse(error.status)

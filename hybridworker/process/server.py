@@ -22,9 +22,9 @@ from typing import Any, Protocol
 
 from ..connection import kernel
 from ..connection.context import Connection, Cycle, WorkerContext
+from ..connection.cycle import RequestResponseCycle
 from ..group.scoreboard import CONNECTIONS, TAKEN
 from ..group.share import Share
-from ..http11.cycle import RequestResponseCycle
 from ..http11.protocol import HTTPProtocol
 from ..states import ConnectionState, ServerState
 from .listener import Arrival, Listener, establish
