@@ -1,5 +1,5 @@
 """
-The vocabulary of ASGI: type aliases, specification versions, and how a log names a request.
+The vocabulary of ASGI: type aliases, specification versions, request hooks, and how a log names a request.
 
 A leaf that every other module may import. Pure.
 Source: asgiref ``specs/asgi.rst`` 3.0, ``specs/www.rst`` 2.5,
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -28,6 +28,25 @@ WEBSOCKET_SPEC_VERSION = "2.5"
 LIFESPAN_SPEC_VERSION = "2.0"
 
 _UNPRINTABLE = re.compile(rb"[^ -~]")
+
+
+class Hooks(Protocol):
+    """What is called around a request: :class:`~.log.hooks.RequestHooks`."""
+
+    def before(self, scope: Scope) -> Any:
+        """
+        Return the view of the request, for :meth:`after`.
+
+        Invariant: this comes before anything is made of ``scope``, which a hook may change. Its exception becomes a
+        500, and :meth:`after` is not called.
+        """
+
+    def after(self, view: Any, environ: dict[str, Any] | None, answer: Any) -> None:
+        """
+        Raise nothing but :class:`~.errors.WorkerExit`.
+
+        ``environ`` is that of the application, if there is one. ``answer`` is a :class:`~.log.views.Answer`.
+        """
 
 
 def logged_target(scope: Scope) -> str:

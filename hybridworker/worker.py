@@ -45,7 +45,8 @@ from .errors import ConfigurationError, LifespanFailed, WorkerExit
 from .group.scoreboard import AGE, PID, REASONS, RECYCLED, STARTED, Group, Scoreboard, Slot, WorkerState, set_state
 from .group.share import Share
 from .group.succession import Succession
-from .log.access import RequestHooks, access_writer
+from .log.access import access_writer
+from .log.hooks import RequestHooks
 from .process.background import describe, end_tasks, sentence, wait_for_jobs
 from .process.endpoints import Status, counted, versions
 from .process.exit import leave_without_threads
@@ -58,8 +59,8 @@ from .process.signals import Signals
 from .process.watchdog import Watchdog, beat, resident, warn_of_size, warn_of_slow_calls
 from .states import ServerState
 from .wsgi.middleware import WSGIMiddleware
+from .wsgi.streams import ErrorLog
 from .wsgi.threads import ThreadPool, patched
-from .wsgi.values import ErrorLog
 
 #: Seconds between two looks at every timeout, and at whether a younger worker is ready.
 TICK, HAND_OVER_TICK = 1.0, 0.05

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 from gunicorn.config import Config
 
-from hybridworker.config.settings import SETTINGS, VARIABLES, Fate, Settings
+from hybridworker.config.reference import SETTINGS, Fate
+from hybridworker.config.settings import Settings
+from hybridworker.config.variables import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 

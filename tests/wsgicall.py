@@ -7,13 +7,11 @@ import dataclasses
 import gc
 import io
 import os
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from wsgiref.validate import validator
 
-import uvloop
 from gunicorn.config import Config
 
 from hybridworker.asgi import Headers, Message, Scope
@@ -21,9 +19,7 @@ from hybridworker.config.settings import Settings
 from hybridworker.errors import ClientDisconnected
 from hybridworker.wsgi.middleware import WSGIMiddleware
 from hybridworker.wsgi.threads import ThreadPool
-
-#: No test waits longer for something that it expects.
-DEADLINE = 20
+from tests.waiting import DEADLINE, run
 
 
 def make_settings(**changes: Any) -> Settings:
@@ -174,13 +170,6 @@ async def bridge(app: Any, **options: Any) -> AsyncIterator[Bridge]:
         made.pool.close()
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until ``condition`` is true: for what a thread does, which tells the loop nothing of it."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110  # there is no event
-            await asyncio.sleep(0.001)
-
-
 @contextmanager
 def without_collector() -> Iterator[None]:
     """Whatever is not freed by its reference count stays."""
@@ -190,12 +179,6 @@ def without_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run ``coroutine`` on uvloop."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(coroutine)
 
 
 def serve(app: Any, scope: Scope | None = None, *body: bytes | None, **options: Any) -> Client:
@@ -230,8 +213,3 @@ def answer(body: Iterable[bytes], *headers: tuple[str, str], status: str = "200 
         return body
 
     return app
-
-
-def passes(event: threading.Event) -> None:
-    """Thread side: wait for ``event``, which comes."""
-    assert event.wait(DEADLINE)

@@ -16,16 +16,9 @@ import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from ..asgi import ASGIApp, Receive, Scope, Send
+from ..asgi import ASGIApp, Hooks, Receive, Scope, Send
 from ..config.settings import Settings
 from ..wsgi.middleware import WSGIMiddleware
-
-
-class Hooks(Protocol):
-    """gunicorn's ``pre_request`` and ``post_request``; what ``before`` returns is given back to ``after``."""
-
-    def before(self, scope: Scope) -> Any: ...
-    def after(self, view: Any, environ: dict[str, Any] | None, response: Any) -> None: ...
 
 
 class Call(Protocol):

@@ -31,7 +31,6 @@ from ..errors import (
     caused_by_disconnect,
     passes_through,
 )
-from ..log.access import ResponseView
 from ..states import RESPONSE, CallState, RequestState, ResponseState, expected
 from ..variables import variables_of
 from .context import WorkerContext
@@ -347,7 +346,7 @@ class RequestResponseCycle:
         finally:
             self._over()
             if hooks is not None and view is not None:
-                hooks.after(view, None, ResponseView(self))
+                hooks.after(view, None, self)
 
     def _failed(self, exc: BaseException) -> None:
         """Log what the application has raised."""

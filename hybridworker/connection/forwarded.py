@@ -1,27 +1,23 @@
 """
-Whom to believe about the client: trusted peers, forwarding fields, the PROXY protocol.
+Whether to trust a peer, and what its forwarding fields may then say about the client.
 
 * :func:`trusts` - whether a peer is one of the proxies that the configuration names
 * :class:`FieldPolicy` - what the request fields of one peer may say
-* :class:`ProxyHeader` - the header that a TCP proxy writes before the first request
 
-:mod:`.http11.protocol` asks; pure, no transport, no loop. The rule one could break by accident:
-trust is decided by the address of the *socket peer*, once per connection, and never by
-an address that came as bytes over that connection. A peer whose address is unknown is
-no unix socket, and is not trusted.
+Pure: no transport, no loop. Invariant: trust is decided by the address of the *socket peer*, once per connection, never
+by an address that came as bytes over that connection. A peer whose address is unknown is not on a unix socket, and is
+not trusted.
 """
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import itertools
 import re
-import socket
-import struct
 from typing import TypeAlias
 
 from ..asgi import Headers
+from ..cache import remember
 from ..config.settings import Network, Settings
 from ..errors import ProtocolError
 
@@ -36,33 +32,15 @@ _ENTRY_MAX = 53  #: bytes of the longest: IPv6 in brackets, ending in dotted IPv
 #: How many entries of X-Forwarded-For are looked at, from the right.
 ENTRIES_MAX = 100
 
-V1_START = b"PROXY "
-V1_MAX = 107  #: bytes of the longest line of version 1, with its CRLF
-V1_FAMILIES = {b"TCP4": socket.AF_INET, b"TCP6": socket.AF_INET6}
-
-V2_START = b"\r\n\r\n\0\r\nQUIT\n"
-V2_HEAD = 16
-V2_LOCAL, V2_PROXY = 0x20, 0x21
-V2_UNSPECIFIED = (0x00, 0x01)  #: gunicorn takes the one, proxy-protocol.txt names the other
-#: Family and transport -> address family, name, layout.
-V2_FAMILIES = {
-    0x11: (socket.AF_INET, "TCP4", struct.Struct("!4s4sHH")),
-    0x21: (socket.AF_INET6, "TCP6", struct.Struct("!16s16sHH")),
-}
-
-#: proxy_protocol -> what a header may begin with.
-STARTS = {"off": (), "v1": (V1_START,), "v2": (V2_START,), "auto": (V1_START, V2_START)}
-
 
 def trusts(networks: tuple[Network, ...] | None, peer: object) -> bool:
     """
     Whether ``peer``, a transport's peername, is in ``networks``; ``None`` stands for every address.
 
-    The peer of a unix socket has a name, mostly empty, and is always trusted, as in
-    gunicorn. A peername of ``None`` is something else: a TCP peer that had reset the
-    connection before anyone asked for its address. Its request can still be read, so it
-    must not pass for a unix socket. An IPv4 address in IPv6 form
-    (``::ffff:192.0.2.1``, of a dual-stack listener) is looked up in both forms.
+    The peer of a unix socket has a name, which is mostly empty, and is always trusted, as in gunicorn. A peername of
+    ``None`` is that of a TCP peer that reset the connection before its address was asked for. Its request can still
+    be read, so it must not pass for a unix socket. An IPv4 address in IPv6 form (``::ffff:192.0.2.1``, of a
+    dual-stack listener) is looked up in both forms.
     """
     if networks is None or isinstance(peer, (str, bytes)):
         return True
@@ -84,7 +62,7 @@ def _within(networks: tuple[Network, ...], address: IPAddress) -> bool:
 
 
 def is_special(name: bytes, settings: Settings) -> bool:
-    """Whether a field with this lower-case name is a matter for :class:`FieldPolicy`; no other ever is."""
+    """Whether :class:`FieldPolicy` decides about the field with this lower-case name."""
     return b"_" in name or name == b"x-forwarded-for" or name in settings.secure_scheme_headers
 
 
@@ -93,9 +71,9 @@ class FieldPolicy:
     What the special fields (:func:`is_special`) of one connection may do.
 
     ``trusted`` is the answer of :func:`trusts` for ``forwarded_networks`` and the socket
-    peer. ``announced`` is the client that a PROXY header named: it stands between the
-    peer and whoever wrote X-Forwarded-For, so the field is believed only if the
-    announced address is trusted as well. (A TCP proxy passes on what any client writes.)
+    peer. ``announced`` is the client that a PROXY header named. A TCP proxy passes on
+    what that client writes, so X-Forwarded-For is believed only if the announced address
+    is trusted as well.
     """
 
     __slots__ = ("names_client", "settings", "trusted")
@@ -107,11 +85,11 @@ class FieldPolicy:
 
     def keeps(self, name: bytes) -> bool:
         """
-        Whether the field stays in the request; ``False`` means that it never was there.
+        Whether the field stays in the request; if not, the application never sees it.
 
-        In CGI names ``X-A`` and ``X_A`` are the same, so a client could pass off one for
-        the other: names with ``_`` are for forwarders, by ``forwarder_headers``; what
-        happens to all others is ``header_map``. Raises :class:`~.errors.ProtocolError`.
+        ``X-A`` and ``X_A`` are the same in CGI, so a client could pass off one for the other.
+        Names with ``_`` are for forwarders, by ``forwarder_headers``. ``header_map`` decides
+        about all others. Raises :class:`~.errors.ProtocolError`.
         """
         if b"_" not in name:
             return True
@@ -150,23 +128,26 @@ def client_from(values: list[bytes], settings: Settings) -> Client | None:
     """
     The right-most untrusted address of the X-Forwarded-For lines ``values``, with its port or 0.
 
-    Every proxy adds the address it saw on the right, so from the right each entry is the
-    word of the one before, beginning with the socket peer, which the caller trusts. The
-    walk ends at the first address that is no trusted proxy, at anything that is no
-    address (``unknown``, an obfuscated name, a bad port), or with the line; the address
-    it reached last is the client. ``None`` if it reached none. So the result is always
-    an address, in its one canonical spelling, that a trusted peer vouches for; where the
-    chain is torn it is that of the last known proxy. ``forwarded_allow_ips = *`` trusts
-    every writer, and so reaches the left end, where any client can write what it likes.
-    Empty entries are skipped (RFC 9110 5.6.1.2); no chain is followed for more than
-    ``ENTRIES_MAX`` of them, because a long line of trusted addresses is cheap to write.
+    Every proxy adds the address it saw on the right. So each entry was written by the proxy
+    to its right, and the last one by the socket peer, which the caller trusts. The walk goes
+    from right to left. It ends at the first address that is no trusted proxy, before
+    anything that is no address (``unknown``, an obfuscated name, a bad port), or at the
+    left end. The client is the address that it reached last, or ``None`` if there was none.
+
+    So the result is always an address, in its canonical spelling, that a trusted peer
+    vouches for; where the chain is broken it is that of the last known proxy.
+    ``forwarded_allow_ips = *`` trusts every writer, so the walk reaches the left end, where
+    any client can write what it likes. Empty entries are skipped (RFC 9110 5.6.1.2). At most
+    ``ENTRIES_MAX`` entries are read, because a long line of trusted addresses is cheap to write.
     """
     networks = settings.forwarded_networks
     client = None
     entries = (entry.strip(b" \t") for value in reversed(values) for entry in reversed(value.split(b",")))
     for entry in itertools.islice(entries, ENTRIES_MAX):
         if entry:
-            hop = _hop(entry) if len(entry) <= _ENTRY_MAX else None
+            hop = _hops.get(entry)
+            if hop is None:
+                hop = _hop(entry)
             if hop is None:
                 break
             address, client = hop
@@ -175,10 +156,13 @@ def client_from(values: list[bytes], settings: Settings) -> Client | None:
     return client
 
 
-@functools.lru_cache(maxsize=1024)
+#: What :func:`_hop` has found.
+_hops: dict[bytes, tuple[IPAddress, Client]] = {}
+
+
 def _hop(entry: bytes) -> tuple[IPAddress, Client] | None:
     """An entry of X-Forwarded-For as an address, and as a client; ``None`` if it is not one."""
-    match = _ENTRY.fullmatch(entry)
+    match = _ENTRY.fullmatch(entry) if len(entry) <= _ENTRY_MAX else None
     if match is None:
         return None
     bracketed, bracketed_port, ipv4, ipv4_port, bare = match.groups()
@@ -191,110 +175,4 @@ def _hop(entry: bytes) -> tuple[IPAddress, Client] | None:
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    return address, (str(address), port)
-
-
-# -- the PROXY protocol
-
-
-class ProxyHeader:
-    """
-    The optional PROXY header before the first request of a connection.
-
-    :meth:`feed` takes segments until it returns the bytes behind the header; afterwards
-    the attributes hold for the whole connection. LOCAL, UNKNOWN and UNSPEC name nobody:
-    ``client`` and ``proxy`` stay ``None``, ``environ`` empty, and the socket peer is the
-    client (gunicorn sets the string ``None`` for addresses and ports there). Source:
-    haproxy.org, ``proxy-protocol.txt``, 2.1 and 2.2.
-    """
-
-    __slots__ = ("buffer", "client", "environ", "found", "peer", "proxy", "settings")
-
-    def __init__(self, settings: Settings, peer: object) -> None:
-        self.settings = settings
-        self.peer = peer  #: of the socket, as for :func:`trusts`
-        self.buffer = bytearray()
-        self.found = False
-        self.client: Client | None = None
-        self.proxy: Client | None = None  #: where the client connected to
-        self.environ: dict[str, str] = {}
-
-    def feed(self, data: bytes) -> bytes | None:
-        """
-        Take the next bytes; returns those behind the header, or ``None`` while they may belong to it.
-
-        Bytes that cannot begin a header of an enabled version are HTTP, and come back
-        whole. Raises :class:`~.errors.ProtocolError`: 403 for a header from a peer that
-        ``proxy_allow_ips`` does not name, 400 for a malformed one.
-        """
-        self.buffer += data
-        end = self._end()
-        if end is None:
-            return None
-        rest = bytes(self.buffer[end:])
-        self.buffer.clear()
-        return rest
-
-    def _end(self) -> int | None:
-        """Where the header ends: 0 if there is none, ``None`` while that is open."""
-        buffer = self.buffer
-        if not self.found:
-            starts = STARTS[self.settings.proxy_protocol]
-            if not buffer.startswith(starts):
-                return None if any(start.startswith(buffer) for start in starts) else 0
-            if not trusts(self.settings.proxy_networks, self.peer):
-                raise ProtocolError("a PROXY header from a peer that is not in proxy_allow_ips", 403)
-            self.found = True
-        return self._version1() if buffer[0] == V1_START[0] else self._version2()
-
-    def _version1(self) -> int | None:
-        """Parse the line of version 1; returns where it ends."""
-        end = self.buffer.find(b"\n", 0, V1_MAX) + 1
-        if not end:
-            if len(self.buffer) >= V1_MAX:
-                raise ProtocolError("PROXY v1: the line is too long")
-            return None
-        line = bytes(self.buffer[:end])
-        if not line.endswith(b"\r\n"):
-            raise ProtocolError("PROXY v1: the line does not end with CRLF")
-        _, protocol, *rest = line[:-2].split(b" ")
-        if protocol == b"UNKNOWN":
-            return end  # whatever the sender adds is to be ignored
-        family = V1_FAMILIES.get(protocol)
-        if family is None or len(rest) != 4:
-            raise ProtocolError("PROXY v1: neither UNKNOWN nor TCP4 or TCP6 with four fields")
-        try:
-            source, destination = (socket.inet_pton(family, field.decode("ascii")) for field in rest[:2])
-        except (OSError, ValueError) as exc:  # ValueError: a byte that is not ASCII, or NUL
-            raise ProtocolError(f"PROXY v1: malformed {protocol.decode()} address") from exc
-        if not all(port.isdigit() and len(port) <= 5 and int(port) <= 65535 for port in rest[2:]):
-            raise ProtocolError("PROXY v1: malformed port")
-        self._announce(family, protocol.decode(), source, destination, int(rest[2]), int(rest[3]))
-        return end
-
-    def _version2(self) -> int | None:
-        """Parse the block of version 2; returns where it ends."""
-        if len(self.buffer) < V2_HEAD:
-            return None
-        command, kind = self.buffer[12:14]
-        end = V2_HEAD + int.from_bytes(self.buffer[14:V2_HEAD], "big")
-        if command not in (V2_LOCAL, V2_PROXY):
-            raise ProtocolError("PROXY v2: unknown version or command")
-        if command == V2_LOCAL or kind in V2_UNSPECIFIED:  # LOCAL: a health check; its address family is to be ignored
-            return end if len(self.buffer) >= end else None
-        if kind not in V2_FAMILIES:
-            raise ProtocolError("PROXY v2: neither TCP over IPv4 nor over IPv6")
-        family, protocol, layout = V2_FAMILIES[kind]
-        if end - V2_HEAD < layout.size:
-            raise ProtocolError("PROXY v2: the address block is too short")
-        if len(self.buffer) < end:
-            return None
-        self._announce(family, protocol, *layout.unpack_from(self.buffer, V2_HEAD))
-        return end  # between the addresses and here there may be TLVs, of no use to us
-
-    def _announce(
-        self, family: int, protocol: str, source: bytes, destination: bytes, source_port: int, destination_port: int
-    ) -> None:
-        self.client = (socket.inet_ntop(family, source), source_port)
-        self.proxy = host, port = (socket.inet_ntop(family, destination), destination_port)
-        self.environ = {"PROXY_PROTOCOL": protocol, "PROXY_ADDR": host, "PROXY_PORT": str(port)}
+    return remember(_hops, entry, (address, (str(address), port)))

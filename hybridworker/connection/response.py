@@ -2,8 +2,8 @@
 The bytes of a response head: status lines, field validation, body framing.
 
 Pure functions, plain values in and out; no transport, no loop, no state but one
-bounded cache. :mod:`.cycle` decides when these bytes are written. The rule
-one could break by accident: a name or value is validated here or nowhere.
+cache. :mod:`..http11.cycle` decides when these bytes are written. Invariant: every name
+and value is validated here, because no other module does it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from email.utils import formatdate
 
 from ..asgi import Headers, Message
+from ..cache import remember
 from ..errors import InvalidMessage
 
 #: RFC 9110 5.6.2.
@@ -23,7 +24,7 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 #: not among them: they are counted, because the line ends around values are legal.
 CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 
-#: The status that the access log shows where the client left before there was one. No client ever sees it.
+#: The status that the access log shows for a client that left before there was a response. No client ever sees it.
 CLIENT_LEFT = 499
 
 #: Chunked framing of the end of a body without trailers (RFC 9112 7.1).
@@ -48,10 +49,9 @@ _MEANINGS = {
     b"server": SERVER,
 }
 
-#: A field as applications give it -> its line and its meaning. Most fields of most responses were sent before, and
-#: what is in here was validated. Bounded: when it is full it is emptied, and fills with what is sent then.
+#: A field as applications give it -> its line and its meaning, validated. Most fields of most responses were sent
+#: before.
 _lines: dict[tuple[bytes, bytes], tuple[bytes, int]] = {}
-_LINES_MAX = 1024
 _LINE_MAX = 128
 
 
@@ -153,9 +153,7 @@ def _encode(field: Iterable[bytes]) -> tuple[bytes, int]:
     elif meaning == TRANSFER:  # framing is the server's own (checklist H34)
         line = b""
     if len(line) <= _LINE_MAX:
-        if len(_lines) >= _LINES_MAX:
-            _lines.clear()
-        _lines[name, value] = line, meaning
+        remember(_lines, (name, value), (line, meaning))
     return line, meaning
 
 

@@ -3,9 +3,8 @@ The ASGI TLS extension: who is at the other end of an encrypted connection.
 
 :func:`tls_extension` is called once per connection, by :mod:`.http11.protocol`, when the
 handshake is over; each scope gets a copy. Pure: an ``ssl`` object in, plain values
-out. For a boot that fails, :func:`explain` finds out which setting is at fault. The rule
-one could break by accident: a client certificate that was not verified is no
-certificate, so nothing is told of one that OpenSSL did not accept.
+out. When a boot fails, :func:`explain` finds the setting that is at fault. Invariant: the
+application is told nothing of a client certificate that OpenSSL did not verify.
 
 Source: asgiref ``specs/tls.rst`` 0.2; RFC 4514 for the name.
 """
@@ -19,7 +18,7 @@ from typing import Any
 #: Protocol versions as they stand in the handshake (RFC 8446 4.2.1).
 _VERSIONS = {"SSLv3": 0x0300, "TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
-#: OpenSSL's name of a cipher suite -> its number at IANA.
+#: OpenSSL's name of a cipher suite -> its number at IANA. As many as OpenSSL knows, whatever clients do.
 _suites: dict[str, int] = {}
 
 #: OpenSSL's long name of an attribute -> its name in RFC 4514 3, or in IANA's registry of LDAP descriptors.

@@ -32,7 +32,7 @@ _EXTENSIONS = re.compile(
 )
 
 
-#: How a PROXY header begins: a line of version 1, the signature of version 2 (:mod:`.forwarded` reads what follows).
+#: How a PROXY header begins: a line of version 1, the signature of version 2 (:mod:`.proxyheader` reads what follows).
 PROXY_V1, PROXY_V2 = (b"PROXY TCP", b"PROXY UNKNOWN"), b"\r\n\r\n\0\r\nQUIT\n"
 
 #: The preface of HTTP/2 (RFC 9113 3.4) looks like two heads: the parser takes the first, and stops at the second.

@@ -14,9 +14,11 @@ import ipaddress
 import re
 
 from ..asgi import Headers, Scope
+from ..cache import remember
 from ..config.settings import Settings
 from ..connection.context import WorkerContext
-from ..connection.forwarded import FieldPolicy, ProxyHeader, is_special, trusts
+from ..connection.forwarded import FieldPolicy, is_special, trusts
+from ..connection.proxyheader import ProxyHeader
 from ..connection.response import TOKEN
 from ..connection.scope import http_scope, http_template, normal_address, split_target
 from ..connection.tls import tls_extension
@@ -61,11 +63,7 @@ _HOST = re.compile(
 _REQUEST_LINE = re.compile(rb"([A-Z-]+) ([\x21-\x7e]+) HTTP/(1\.[01])\r\n")
 
 #: Hosts that were found valid. Bounded: a client must not fill memory with names.
-_hosts: set[bytes] = set()
-_HOSTS_MAX = 256
-
-#: How many field names as received are remembered with their meaning.
-NAMES_MAX = 1024
+_hosts: dict[bytes, None] = {}
 
 
 class RequestHead:
@@ -169,8 +167,7 @@ class RequestHead:
 
     def _classify(self, name: bytes) -> tuple[bytes, int]:
         known = classify(name, self.context.settings)
-        if len(self.names) < NAMES_MAX:
-            self.names[name] = known
+        remember(self.names, name, known)
         return known
 
     def _judge(self, name: bytes, value: bytes) -> bool:
@@ -327,8 +324,7 @@ def check_host(value: bytes) -> None:
     match = _HOST.fullmatch(value)
     if match is None or (match[1] is not None and not _is_ipv6(match[1])):
         raise ProtocolError("malformed Host (RFC 9112 3.2)")
-    if len(_hosts) < _HOSTS_MAX:
-        _hosts.add(value)
+    remember(_hosts, value, None)
 
 
 def check_transfer_encoding(value: bytes, http10: bool) -> None:

@@ -32,7 +32,6 @@ from ..errors import (
     caused_by_disconnect,
     passes_through,
 )
-from ..log.access import ResponseView
 from ..states import WEBSOCKET, ReaderState, WebSocketState, expected
 from .handshake import Denial, accept_response, check_handshake, refusal, values
 from .liveness import Liveness, Verdict
@@ -244,7 +243,7 @@ class WebSocketProtocol(asyncio.Protocol):
             context.exit(self)
             self._application_ended(1012 if self.cancelled and context.draining else code)
             if hooks is not None and view is not None:
-                hooks.after(view, None, ResponseView(self))
+                hooks.after(view, None, self)
 
     def _failed(self, exc: BaseException) -> None:
         """Log what the application has raised."""

@@ -1,9 +1,9 @@
 """
 CGI keys from a scope: the part of a WSGI environ that the request alone decides.
 
-:mod:`.wsgi.middleware` adds the ``wsgi.*`` keys to it, :mod:`.log.access` gives it to gunicorn's
-logger. A pure function; either side of the thread border. Equal to what gunicorn's
-threaded worker gives, key by key, but for this:
+:mod:`.middleware` adds the ``wsgi.*`` keys to it, :mod:`..log.views` shows it to hooks and
+loggers. A pure function, called by the loop and by threads. Every key has the value that
+gunicorn's threaded worker gives it, with these exceptions:
 
 * Cookie fields are joined with ``"; "`` (RFC 6265 5.4), other repeated fields with ``","``;
 * ``SERVER_PORT`` is never empty (PEP 3333, "environ Variables"), and an IPv6 literal in
@@ -12,8 +12,8 @@ threaded worker gives, key by key, but for this:
 * the address is the one that the connection came in on, also where the listener is
   bound to ``0.0.0.0``.
 
-The rule one could break by accident: ``PATH_INFO`` comes from ``raw_path``, never from
-``path``, in which bytes that are not UTF-8 are already lost.
+Invariant: ``PATH_INFO`` comes from ``raw_path``, never from ``path``, in which bytes that are
+not UTF-8 are already lost.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-#: Field name -> environ key. Bounded, because clients choose the names.
+from ..cache import remember
+
+#: Field name -> environ key.
 _keys: dict[bytes, str] = {}
-_KEYS_MAX = 1024
 
 #: As a number: ``b"%" in path`` raises and clears an exception, and takes five times as long.
 PERCENT = ord("%")
@@ -38,10 +39,10 @@ def request_environ(
     """
     The CGI and ``HTTP_*`` keys of ``scope`` (http or websocket), all of them ``str``.
 
-    ``base`` is copied and completed, and its values give way (a dictionary that has the
-    keys already need not grow). ``script_name`` is the mount point, unless a forwarder
-    names one in a ``SCRIPT_NAME`` field. The key ``SCRIPT_NAME`` is absent where the path
-    does not begin with it: whoever serves such a request must refuse it.
+    A copy of ``base`` is completed; the request's values replace those of ``base`` (a
+    dictionary that has the keys already need not grow). ``script_name`` is the mount point,
+    unless a forwarder names one in a ``SCRIPT_NAME`` field. Where the path does not begin
+    with the mount point there is no key ``SCRIPT_NAME``, and the caller must refuse the request.
     Source: PEP 3333, "environ Variables"; RFC 3875 4.1.
     """
     environ = {} if base is None else base.copy()
@@ -61,12 +62,12 @@ def request_environ(
                 repeated = {}
             repeated.setdefault(key, [environ[key]]).append(value.decode("latin-1"))
     if repeated is not None:
-        # Once, at the end: joining field by field would copy the growing value each time.
+        # Joined once, at the end: joining field by field would copy the growing value each time.
         for key, values in repeated.items():
             environ[key] = ("; " if key == "HTTP_COOKIE" else ",").join(values)
     client = scope["client"]
     if client is None:
-        environ["REMOTE_ADDR"] = ""  # a unix socket: there is nobody to name, and no port
+        environ["REMOTE_ADDR"] = ""  # a unix socket: the client has no address and no port
     else:
         environ["REMOTE_ADDR"], port = client
         environ["REMOTE_PORT"] = str(port)
@@ -91,10 +92,7 @@ def request_environ(
 def _key(name: bytes) -> str:
     text = name.decode("latin-1").upper().replace("-", "_")
     key = text if name in (b"content-type", b"content-length") else "HTTP_" + text
-    if len(_keys) >= _KEYS_MAX:
-        _keys.clear()
-    _keys[name] = key
-    return key
+    return remember(_keys, name, key)
 
 
 def _below(environ: dict[str, Any], path: bytes, script_name: str) -> bytes:
@@ -108,7 +106,7 @@ def _below(environ: dict[str, Any], path: bytes, script_name: str) -> bytes:
 
 
 def _forwarded_script_name(scope: Mapping[str, Any], script_name: str) -> str:
-    # With an underscore only a trusted forwarder gets it through; Script-Name is anybody's.
+    # Only a trusted forwarder gets a name with an underscore through; any client can send Script-Name.
     for name, value in scope["headers"]:
         if name == b"script_name":
             script_name = value.decode("latin-1")
@@ -116,7 +114,7 @@ def _forwarded_script_name(scope: Mapping[str, Any], script_name: str) -> str:
 
 
 def _name_server(environ: dict[str, Any], scheme: str) -> None:
-    # RFC 3875 knows no unix sockets: what the client called the server is the best there is.
+    # RFC 3875 knows no unix sockets: the best name is the one by which the client called the server.
     host = environ.get("HTTP_HOST", "")
     name, colon, port = host.rpartition(":")
     if not colon or port.endswith("]"):

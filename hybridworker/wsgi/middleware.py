@@ -22,28 +22,19 @@ import os
 import stat
 from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from asgiref.wsgi import WsgiToAsgi, WsgiToAsgiInstance
 
-from ..asgi import Message, Receive, Scope, Send, WSGIApp, logged_target
+from ..asgi import Headers, Hooks, Message, Receive, Scope, Send, WSGIApp, logged_target
 from ..config.settings import Settings
 from ..errors import ConfigurationError, WSGIError, caused_by_disconnect
 from ..variables import VARIABLES
 from .environ import request_environ
 from .handoff import AHEAD_MAX, READ, ROOM, Handoff
+from .streams import BLOCK, ErrorStream, FileWrapper, RequestBody
 from .threads import ThreadPool
-from .values import (
-    BLOCK,
-    START_RESPONSE,
-    ErrorStream,
-    FileWrapper,
-    RequestBody,
-    encode_fields,
-    encode_status,
-    iterate,
-    length_field,
-)
+from .values import START_RESPONSE, encode_fields, encode_status, iterate, length_field
 
 #: A request body of at most this many bytes is complete before the application is called.
 WHOLE_BODY_MAX = 65536
@@ -60,67 +51,6 @@ _COMMON_KEYS = (
 ).split()
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
-
-
-class RequestHooks(Protocol):
-    """gunicorn's ``pre_request`` and ``post_request``; called in the thread of the call, in its context."""
-
-    def before(self, scope: Scope) -> Any:
-        """Before anything is made of ``scope``. An exception is a 500; :meth:`after` is not called then."""
-
-    def after(self, view: Any, environ: dict[str, Any] | None, response: Any) -> None:
-        """
-        After the response, or its failure.
-
-        ``view`` is what :meth:`before` returned, ``environ`` is None where it could not be
-        made, ``response`` is a :class:`ResponseView`.
-        """
-
-
-class ResponseView:
-    """
-    The response as gunicorn's response object shows it to ``post_request``.
-
-    It comes after the response, so there are no methods that write one; the socket is the
-    loop's, and the configuration is the worker's.
-    """
-
-    upgrade = False  # nobody but the server may
-
-    def __init__(self, responder: WSGIResponder, req: Any) -> None:
-        start, scope = responder.start, responder.scope
-        self.req = req
-        self.version = responder.middleware.server
-        self.status = responder.status
-        self.status_code: int | None = start["status"] if start is not None else None
-        fields = (
-            [(name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"]] if start else []
-        )
-        if self.status_code == 204:  # its length is not sent (RFC 9110 8.6)
-            fields = [(name, value) for name, value in fields if name != "Content-Length"]
-        self.headers = fields
-        self.headers_sent = responder.started
-        self.sent = responder.sent
-        self.response_length = next((int(value) for name, value in fields if name == "Content-Length"), None)
-        self.must_close = any(name.lower() == "connection" and value.lower() == "close" for name, value in fields)
-        self._http10 = scope["http_version"] == "1.0"
-        self._bodiless = responder.bodiless
-        self._connection = dict(scope["headers"]).get(b"connection", b"").lower()
-        self.chunked = start is not None and self.is_chunked()
-
-    def is_chunked(self) -> bool:
-        """Whether the body is framed by chunks: nobody has measured it."""
-        return not (self.response_length is not None or self._http10 or self._bodiless)
-
-    def should_close(self) -> bool:
-        """Whether the connection ends with the response, as far as request and response say."""
-        if self.must_close or b"close" in self._connection or (self._http10 and b"keep-alive" not in self._connection):
-            return True
-        return self._http10 and self.response_length is None and not self._bodiless
-
-    def force_close(self) -> None:
-        """Without effect, as in gunicorn when the response is out."""
-        self.must_close = True
 
 
 class WSGIMiddleware(WsgiToAsgi):
@@ -143,14 +73,13 @@ class WSGIMiddleware(WsgiToAsgi):
         *,
         errors: ErrorStream,
         server_software: str,
-        hooks: RequestHooks | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         super().__init__(wsgi_application)  # type: ignore[no-untyped-call]  # asgiref has no types here
         self.pool = pool
         self.calls = pool.calls
         self.hooks = hooks
         self.script_name = settings.script_name
-        self.server = settings.server.decode("latin-1")
         #: Not under TLS: there the bytes have to be encrypted on their way.
         self.sendfile = settings.sendfile and not settings.is_ssl
         self.environ: dict[str, Any] = {
@@ -202,21 +131,33 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
     a thread that did so as well would corrupt it.
     """
 
-    __slots__ = ("body", "middleware", "scope", "status")
+    __slots__ = ("body", "middleware", "scope")
 
     body: io.BytesIO | io.BufferedReader
     scope: Scope
-    status: str | None  #: as the application gave it
 
     def __init__(self, middleware: WSGIMiddleware) -> None:
         Handoff.__init__(self, middleware.pool)
         self.middleware = middleware
-        self.status = None
 
     @property
     def label(self) -> str:
         """Method and target, for reports."""
         return f"{self.scope['method']} {logged_target(self.scope)}"
+
+    # -- what the hooks are shown
+
+    @property
+    def status(self) -> int | None:
+        return None if self.start is None else self.start["status"]
+
+    @property
+    def reason(self) -> bytes | None:
+        return None if self.start is None else self.start.get("hybridworker.reason")
+
+    @property
+    def headers(self) -> Headers:
+        return [] if self.start is None else self.start["headers"]
 
     # -- loop side
 
@@ -276,7 +217,7 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             self.scope = _NO_SCOPE  # it has the environ, which refers to this call
         self.ended = True
 
-    def _serve_hooked(self, hooks: RequestHooks, scope: Scope, body: Any) -> None:
+    def _serve_hooked(self, hooks: Hooks, scope: Scope, body: Any) -> None:
         view = hooks.before(scope)
         environ = None
         try:
@@ -286,7 +227,7 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             self.unread = False  # the hook does not read on, and comes after the response
             if self.final:
                 self.post()
-            hooks.after(view, environ, ResponseView(self, view))
+            hooks.after(view, environ, self)
 
     def build_environ(self, scope: Scope, body: Any) -> dict[str, Any]:
         """The environ of ``scope``, which keeps it for the access log."""
@@ -355,7 +296,6 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         if reason is not None:
             start["hybridworker.reason"] = reason
         self.bodiless = code == 204 or code == 304 or self.scope["method"] == "HEAD"
-        self.status = status
         self.start = start
         return self.write
 

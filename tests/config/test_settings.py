@@ -1,55 +1,17 @@
-"""settings.py: conversions, our variables, and the table of gunicorn's settings."""
+"""What becomes of gunicorn's values."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections import Counter
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-import gunicorn
 import pytest
-from gunicorn.config import KNOWN_SETTINGS, Config
-from hypothesis import given
-from hypothesis import strategies as st
+from gunicorn.config import Config
 
-from hybridworker.config import settings as module
-from hybridworker.config.settings import SERVICE_LINK, SETTINGS, VARIABLES, Fate, Settings, check
+from hybridworker.config.settings import Settings, check
 from hybridworker.errors import ConfigurationError
-
-MIB = 1024 * 1024
-#: Settings that came with a gunicorn newer than the oldest supported one.
-NEW = {"http2_cleartext", "websocket_max_message_size"}
-
-
-def config(**values: Any) -> Any:
-    """gunicorn's configuration with some settings. Skips the test where this gunicorn is too old to have one."""
-    cfg = Config()
-    for name, value in values.items():
-        if name in NEW and name not in cfg.settings:
-            pytest.skip(f"gunicorn {gunicorn.__version__} has no {name}")
-        cfg.set(name, value)
-    return cfg
-
-
-def read(environ: dict[str, str] | None = None, **values: Any) -> Settings:
-    """The settings of a worker with these of gunicorn's, in this environment alone."""
-    return Settings.from_gunicorn(config(**values), environ or {})
-
-
-def refusal(environ: dict[str, str] | None = None, **values: Any) -> str:
-    """The one line with which a configuration is refused, by the master and by a worker alike."""
-    with pytest.raises(ConfigurationError) as by_worker:
-        read(environ, **values)
-    with pytest.raises(ConfigurationError) as by_master:
-        check(config(**values), environ or {})
-    assert str(by_master.value) == str(by_worker.value)
-    assert "\n" not in str(by_worker.value)
-    return str(by_worker.value)
-
-
-# -- conversions
+from tests.config.configured import MIB, config, read, refusal
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,186 +270,6 @@ def test_environment_is_the_process_environment(monkeypatch: pytest.MonkeyPatch)
         check(config())
 
 
-# -- our own variables
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [
-        ("INTERFACE", "asgi", "asgi"),
-        ("INTERFACE", "asgi2", "asgi2"),
-        ("INTERFACE", " WSGI\n", "wsgi"),
-        ("FORWARDED_CLIENT", "on", "on"),
-        ("FORWARDED_CLIENT", "off", "off"),
-        ("HEADER_TIMEOUT", "2.5", 2.5),
-        ("HEADER_TIMEOUT", "0", math.inf),
-        ("WRITE_TIMEOUT", "90", 90.0),
-        ("WRITE_TIMEOUT", "0.0", math.inf),
-        ("WS_COMPRESSION", "off", False),
-        ("WS_COMPRESSION", "On", True),
-        ("WS_PING_INTERVAL", "0", math.inf),
-        ("SLOW_LOOP", "0.1", 0.1),
-        ("SLOW_LOOP", "0", 0.0),
-        ("MAX_RSS", "512", 512),
-        ("MAX_RSS", "0", 0),
-    ],
-)
-def test_variables_are_typed(name: str, text: str, value: object) -> None:
-    """The text becomes a value of the field's type; blanks around it and capitals do not matter."""
-    found = getattr(read({f"HYBRIDWORKER_{name}": text}), name.lower())
-    assert (found, type(found)) == (value, type(value))
-
-
-@pytest.mark.parametrize("text", ["", " "])
-def test_an_empty_variable_is_not_set(text: str) -> None:
-    """Container tools pass a variable that nobody set as an empty one."""
-    assert read(dict.fromkeys(VARIABLES, text)) == read()
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "allowed"),
-    [
-        ("INTERFACE", "asgi3", "auto, asgi, asgi2 or wsgi"),
-        ("FORWARDED_CLIENT", "yes", "auto, on or off"),
-        ("WS_COMPRESSION", "1", "on or off"),
-        *(("HEADER_TIMEOUT", text, "a number of seconds") for text in ("-1", "+1", "1e3", "1_0", "inf", "nan", "15s")),
-        *(
-            ("WRITE_TIMEOUT", text, "a number of seconds")
-            for text in (".", "1.", ".5", "1.2.3", "1,5", "\u0661", "9" * 13)
-        ),
-        *(("MAX_RSS", text, "a whole number of MiB") for text in ("-1", "1.5", "512M", "1_0", "\u0661", "9" * 5000)),
-    ],
-)
-def test_a_bad_value_is_one_clear_line(name: str, text: str, allowed: str) -> None:
-    """The line names the variable, the value and what is allowed."""
-    line = refusal({f"HYBRIDWORKER_{name}": text})
-    assert line.startswith(f"HYBRIDWORKER_{name}={text!r} must be {allowed}")
-
-
-@given(st.sampled_from(sorted(VARIABLES)), st.text())
-def test_any_text_gives_a_value_or_one_line(name: str, text: str) -> None:
-    """No text has another outcome than a value that can be used, or the error."""
-    try:
-        settings = read({name: text})
-    except ConfigurationError as exc:
-        assert len(str(exc).splitlines()) == 1
-    else:
-        value = getattr(settings, name.removeprefix("HYBRIDWORKER_").lower())
-        assert isinstance(value, str) or value >= 0
-
-
-@pytest.mark.parametrize(
-    ("name", "nearest"),
-    [
-        ("HYBRIDWORKER_INTERFCE", "HYBRIDWORKER_INTERFACE"),
-        ("HYBRIDWORKER_HEADERS_TIMEOUT", "HYBRIDWORKER_HEADER_TIMEOUT"),
-        ("HYBRIDWORKER_COMPRESSION", "HYBRIDWORKER_WS_COMPRESSION"),
-        ("HYBRIDWORKER_MAX_RSS_MB", "HYBRIDWORKER_MAX_RSS"),
-        ("HYBRIDWORKER_interface", "HYBRIDWORKER_INTERFACE"),
-        ("hybridworker_slow_loop", "HYBRIDWORKER_SLOW_LOOP"),
-        ("HYBRIDWORKER_WS_PING", "HYBRIDWORKER_WS_PING_INTERVAL"),
-    ],
-)
-def test_a_misspelt_name_gets_the_right_one(name: str, nearest: str) -> None:
-    """An unknown variable stops the boot, and the nearest one is suggested, whatever its value is."""
-    line = refusal({name: ""})
-    assert line == f"{name} is not a variable of hybridworker; did you mean {nearest}?"
-
-
-@pytest.mark.parametrize("name", ["HYBRIDWORKER_", "HYBRIDWORKER_QQQ"])
-def test_a_strange_name_gets_all(name: str) -> None:
-    """Where nothing is near, the line lists what there is."""
-    line = refusal({name: "1"})
-    assert line.startswith(f"{name} is not a variable of hybridworker; there are HYBRIDWORKER_INTERFACE, ")
-    assert all(variable in line for variable in VARIABLES)
-
-
-@pytest.mark.parametrize("service", ["HYBRIDWORKER", "HYBRIDWORKER_WEB", "HYBRIDWORKER_WEB_2"])
-def test_service_links_are_ignored(service: str) -> None:
-    """A Kubernetes service of our name, or one that begins with it, does not stop the boot."""
-    links = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "SERVICE_PORT_HTTP_ALT", "PORT"]
-    for protocol in ("TCP", "UDP", "SCTP"):
-        links += [f"PORT_8000_{protocol}{part}" for part in ("", "_ADDR", "_PORT", "_PROTO")]
-    assert read({f"{service}_{link}": "tcp://10.0.0.1:8000" for link in links}) == read()
-
-
-@pytest.mark.parametrize(
-    "name", ["SERVICE", "SERVICE_HOSTS", "PORTS", "PORT_HTTP_TCP", "PORT_80_TCP_NAME", "PORT_80_XTP"]
-)
-def test_what_is_no_service_link_is_refused(name: str) -> None:
-    """Only the names that Kubernetes makes are ignored."""
-    assert f"HYBRIDWORKER_{name} is not a variable" in refusal({f"HYBRIDWORKER_{name}": "1"})
-
-
-def test_other_variables_are_nobodys_business() -> None:
-    """Only names with our prefix are looked at."""
-    assert read({"HYBRIDWORKERS": "1", "MY_HYBRIDWORKER_X": "1", "HYBRID": "1"}) == read()
-
-
-@pytest.mark.parametrize("name", sorted(VARIABLES))
-def test_variable_rows(name: str) -> None:
-    """Each row has a field of its name, a default that is valid, a remark, and a name unlike a service link."""
-    row = VARIABLES[name]
-    row.kind.parse(row.default)
-    assert name.removeprefix("HYBRIDWORKER_").lower() in {field.name for field in dataclasses.fields(Settings)}
-    assert row.remark
-    assert not SERVICE_LINK.fullmatch(name)
-
-
-# -- gunicorn's settings
-
-
-def test_every_setting_of_gunicorn_has_a_row() -> None:
-    """A new gunicorn's new setting must be thought about."""
-    known = {setting.name for setting in KNOWN_SETTINGS}
-    assert known - SETTINGS.keys() == set()
-    assert SETTINGS.keys() - known <= NEW
-
-
-def test_no_setting_has_two_rows() -> None:
-    """The table is made from groups; a name in two of them would hide one."""
-    names = [name for remarks in module._REMARKS.values() for group in remarks for name in group.split()]
-    assert [name for name, count in Counter(names).items() if count > 1] == []
-    assert all(row.remark for row in SETTINGS.values())
-
-
-def test_every_setting_read_is_obeyed() -> None:
-    """A field that has the name of a setting belongs to one that is obeyed; only ``workers`` is gunicorn's as well."""
-    fields = {field.name for field in dataclasses.fields(Settings)}
-    for name in fields & SETTINGS.keys() - {"workers"}:
-        assert SETTINGS[name].fate is Fate.OBEYED, name
-
-
-def test_defaults_give_no_warning() -> None:
-    """A boot without configuration is quiet."""
-    assert check(config(), {}) == []
-
-
-WARNED: list[tuple[str, object, object]] = [
-    ("permit_unconventional_http_method", True, True),
-    ("permit_unconventional_http_version", True, True),
-    ("permit_obsolete_folding", True, True),
-    ("strip_header_spaces", True, True),
-    ("casefold_http_method", True, True),
-    ("suppress_ragged_eofs", False, False),
-    ("http_protocols", "h2,h1", ["h2", "h1"]),
-    ("http2_max_concurrent_streams", 10, 10),
-    ("http2_initial_window_size", 70000, 70000),
-    ("http2_max_frame_size", 20000, 20000),
-    ("http2_max_header_list_size", 0, 0),
-    ("uwsgi_allow_ips", "*", ["*"]),
-]
-
-
-@pytest.mark.parametrize(("name", "value", "shown"), WARNED)
-def test_a_refused_setting_is_one_warning(name: str, value: object, shown: object) -> None:
-    """A value other than the default warns, with the reason of the table; the default, set explicitly, does not."""
-    remark = SETTINGS[name].remark
-    assert check(config(**{name: value}), {}) == [f"{name}={shown!r} has no effect with this worker: {remark}"]
-    default = next(setting for setting in KNOWN_SETTINGS if setting.name == name).default
-    assert check(config(**{name: default}), {}) == []
-
-
 @pytest.mark.parametrize(
     ("values", "warned"),
     [
@@ -506,58 +288,6 @@ def test_a_default_keepalive_behind_a_distant_proxy_is_one_warning(values: dict[
     """Balancers keep connections for longer than 2 s; a proxy that is not believed is none that we know of."""
     warnings = check(config(**values), {})
     assert [line.partition(" ")[0] for line in warnings] == (["keepalive=2"] if warned else [])
-
-
-def test_every_refused_setting_warns_or_stops() -> None:
-    """The cases above, and the two that stop the boot, are all refused settings there are."""
-    refused = {name for name, row in SETTINGS.items() if row.fate is Fate.REFUSED}
-    assert refused == {name for name, _, _ in WARNED} | {"protocol", "http2_cleartext"}
-
-
-def test_settings_of_others_do_not_warn() -> None:
-    """What gunicorn does by itself, and what is obeyed, may have any value."""
-    assert check(config(http_parser="python", tmp_upload_dir="/tmp", timeout=1, threads=4, backlog=1), {}) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "advice"),
-    [
-        ("protocol", "uwsgi", "proxy_pass"),
-        ("http2_cleartext", "prior-knowledge", "set it to off"),
-        ("http2_cleartext", "upgrade", "set it to off"),
-        ("http2_cleartext", "both", "set it to off"),
-        ("http2_cleartext", True, "set it to off"),
-    ],
-)
-def test_protocols_that_would_be_misread_stop_the_boot(name: str, value: object, advice: str) -> None:
-    """The line names the setting and says what to do."""
-    line = refusal({}, **{name: value})
-    assert line.startswith(f"{name}=")
-    assert advice in line
-
-
-def test_an_older_gunicorn_may_lack_a_setting() -> None:
-    """What is not there neither warns nor fails, and has the default of a newer gunicorn."""
-    older = config()
-    for name in NEW:
-        older.settings.pop(name, None)
-    assert check(older, {}) == []
-    assert Settings.from_gunicorn(older, {}).websocket_max_message_size == 16 * MIB
-
-
-def test_paths_are_kept_as_they_are_written() -> None:
-    """Only words like ``on`` are compared without regard to case."""
-    settings = Settings.from_gunicorn(
-        Config(), {"HYBRIDWORKER_HEALTH_PATH": " /Health ", "HYBRIDWORKER_WS_COMPRESSION": "OFF"}
-    )
-    assert (settings.health_path, settings.ws_compression) == ("/Health", False)
-
-
-@pytest.mark.parametrize("path", ["health", "/a b", "/a?b", "/a%20b", "/\u00e9"])
-def test_a_path_is_plain(path: str) -> None:
-    """It is compared with the decoded path of a request."""
-    with pytest.raises(ConfigurationError, match="HYBRIDWORKER_METRICS_PATH"):
-        Settings.from_gunicorn(Config(), {"HYBRIDWORKER_METRICS_PATH": path})
 
 
 def test_a_drain_delay_is_at_most_half_of_the_graceful_timeout() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from hybridworker.asgi import Message, Receive, Scope, Send
 from hybridworker.connection.context import WorkerContext
@@ -20,6 +19,7 @@ from hybridworker.errors import ClientDisconnected, InvalidMessage, ResponseErro
 from hybridworker.http11.protocol import HTTPProtocol
 from tests.fakes import FakeLog
 from tests.harness import GET, application, body, make_settings, start
+from tests.waiting import run, until
 
 SMALL = b"0123456789"
 
@@ -119,19 +119,6 @@ async def served(app: Steps, **settings: Any) -> AsyncIterator[Served]:
         server.close()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - what is waited for knows nothing of tests
-        await asyncio.sleep(0.001)
-
-
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(30):
-            await main()
-
-    uvloop.run(bounded())
-
-
 def exchange(app: Steps, request: bytes = GET, **settings: Any) -> tuple[bytes, bytes, Served]:
     """The head and the body that ``app`` answers with, and the connection it was on."""
     found: list[Any] = []
@@ -140,7 +127,7 @@ def exchange(app: Steps, request: bytes = GET, **settings: Any) -> tuple[bytes, 
         async with served(app, **settings) as it:
             found.extend([*await it.answer(request), it])
 
-    run(main)
+    run(main())
     head, content, it = found
     return head, content, it
 
@@ -253,7 +240,7 @@ def test_x6_parts_within_a_length(files: Path) -> None:
                     await it.reader.readuntil(b"\r\n\r\n")
                     assert await it.reader.readexactly(len(LARGE) + 3) == b"one" + LARGE
 
-    run(main)
+    run(main())
 
 
 def test_x5_parts_without_an_offset_follow_one_another(files: Path) -> None:
@@ -370,7 +357,7 @@ def amid(change: Callable[[Served], None], files: Path, **settings: Any) -> tupl
             await until(lambda: it.errors)
             found.extend([it, rest])
 
-    run(main)
+    run(main())
     it, rest = found
     return it, rest
 
@@ -402,7 +389,7 @@ def test_a_client_that_takes_nothing_is_given_up(files: Path) -> None:
             await until(lambda: it.protocol.flow.lost)
             found.append(it)
 
-    run(main)
+    run(main())
     assert isinstance(found[0].errors[0], ClientDisconnected)
     assert not found[0].log.at("exception")
 
@@ -427,7 +414,7 @@ def test_a_send_that_the_application_cancels_cuts_the_connection(files: Path) ->
             assert len(await it.reader.read(-1)) < len(LARGE)
             assert isinstance(it.errors[0], asyncio.CancelledError)
 
-    run(main)
+    run(main())
 
 
 def test_a_connection_that_is_lost_while_the_file_is_opened(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,4 +444,4 @@ def test_a_connection_that_is_lost_while_the_file_is_opened(files: Path, monkeyp
             assert isinstance(it.errors[0], ClientDisconnected)
             assert parts[0].fd == -1
 
-    run(main)
+    run(main())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hybridworker import cache
 from hybridworker.connection import response
 from hybridworker.connection.response import (
     CLOSE,
@@ -225,7 +226,7 @@ def test_two_content_lengths_that_disagree_are_an_error() -> None:
 
 def test_the_memory_for_lines_is_bounded() -> None:
     """Neither many lines nor long ones fill the process: the cache is emptied, and a long line is not kept."""
-    limit = response._LINES_MAX
+    limit = cache.LIMIT
     for number in range(limit + 1):
         encode_fields([(b"a", b"%d" % number)])
     assert list(response._lines) == [(b"a", b"%d" % limit)]

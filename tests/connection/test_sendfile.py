@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from hybridworker.connection.flow import FlowControl
 from hybridworker.connection.sendfile import POOL, SMALL, FilePart, FilePool, open_file, open_path, send_some
 from hybridworker.errors import ClientDisconnected, InvalidMessage
 from tests.fakes import FakeTransport
+from tests.waiting import run, until
 
 LOOPS = [pytest.param(uvloop.new_event_loop, id="uvloop"), pytest.param(asyncio.new_event_loop, id="asyncio")]
 #: Fits neither into a socket's buffer nor into a burst.
@@ -33,7 +34,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Every test ends with the descriptors and threads it began with."""
-    run(uvloop.new_event_loop, lambda: asyncio.sleep(0))  # the first loop of a process keeps a pipe for signals
+    run(asyncio.sleep(0))  # the first loop of a process keeps a pipe for signals
     before = set(os.listdir("/dev/fd"))
     yield
     POOL.close()
@@ -91,15 +92,6 @@ async def connection(server_ssl: Any = None, client_ssl: Any = None) -> Any:
         await until(lambda: flow.lost)
 
 
-def run(factory: LoopFactory, main: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(30):
-            await main()
-
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(bounded())
-
-
 async def send_all(flow: FlowControl, part: FilePart, **options: Any) -> int:
     total = 0
     try:
@@ -108,11 +100,6 @@ async def send_all(flow: FlowControl, part: FilePart, **options: Any) -> int:
     finally:
         part.close()
     return total
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - what is waited for knows nothing of tests
-        await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("factory", LOOPS)
@@ -131,7 +118,7 @@ def test_the_whole_file_arrives(factory: LoopFactory, direct: bool, size: int, l
             assert await reader.readexactly(size) == content
             assert await sending == size
 
-    run(factory, main)
+    run(main(), factory)
 
 
 def test_a_unix_socket_is_served_as_well(large: Path) -> None:
@@ -152,7 +139,7 @@ def test_a_unix_socket_is_served_as_well(large: Path) -> None:
         transport.abort()
         await until(lambda: made.result().lost)
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 @pytest.mark.parametrize("factory", LOOPS)
@@ -172,7 +159,7 @@ def test_what_was_written_before_is_not_overtaken(factory: LoopFactory, large: P
             await sending
             assert flow.transport.get_write_buffer_limits() == limits
 
-    run(factory, main)
+    run(main(), factory)
 
 
 def test_a_slow_client_occupies_no_thread(large: Path) -> None:
@@ -189,7 +176,7 @@ def test_a_slow_client_occupies_no_thread(large: Path) -> None:
             assert await sending == len(LARGE)
             assert not flow.waiters
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 @pytest.mark.parametrize("factory", LOOPS)
@@ -205,7 +192,7 @@ def test_h45_a_client_that_leaves_wakes_the_transfer(factory: LoopFactory, large
             with pytest.raises(ClientDisconnected):
                 await sending
 
-    run(factory, main)
+    run(main(), factory)
 
 
 @pytest.mark.parametrize("factory", LOOPS)
@@ -222,7 +209,7 @@ def test_an_abort_of_our_own_wakes_the_transfer(factory: LoopFactory, large: Pat
                 await sending
             assert len(await reader.read(-1)) < len(LARGE)
 
-    run(factory, main)
+    run(main(), factory)
 
 
 def test_a_connection_that_is_gone_is_not_written_to(large: Path) -> None:
@@ -237,7 +224,7 @@ def test_a_connection_that_is_gone_is_not_written_to(large: Path) -> None:
                 with pytest.raises(ClientDisconnected):
                     await send_all(flow, part, direct=direct)
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 @pytest.mark.parametrize("factory", LOOPS)
@@ -257,7 +244,7 @@ def test_a_cancelled_transfer_closes_its_descriptors(factory: LoopFactory, large
             assert not flow.waiters
             assert not asyncio.get_running_loop().remove_writer(sock)
 
-    run(factory, main)
+    run(main(), factory)
 
 
 def test_a_descriptor_in_use_is_closed_after_its_job() -> None:
@@ -284,7 +271,7 @@ def test_a_descriptor_in_use_is_closed_after_its_job() -> None:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_a_cancelled_open_closes_what_it_opened(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +295,7 @@ def test_a_cancelled_open_closes_what_it_opened(large: Path, monkeypatch: pytest
         go.set()
         await until(lambda: POOL.pending == 0)
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_a_file_that_becomes_shorter_ends_the_transfer(large: Path) -> None:
@@ -327,7 +314,7 @@ def test_a_file_that_becomes_shorter_ends_the_transfer(large: Path) -> None:
             flow.transport.close()
             assert len(await reading) == sent
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_a_peer_that_takes_nothing_is_given_up(large: Path) -> None:
@@ -340,7 +327,7 @@ def test_a_peer_that_takes_nothing_is_given_up(large: Path) -> None:
                 await send_all(flow, part, write_timeout=0.05)
             assert not flow.waiters
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_a_slow_peer_is_not_given_up(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +342,7 @@ def test_a_slow_peer_is_not_given_up(large: Path, monkeypatch: pytest.MonkeyPatc
                 await send_all(flow, part, write_timeout=0.01)
             assert next(queued, None) is None
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_a_file_system_without_sendfile_is_read(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +361,7 @@ def test_a_file_system_without_sendfile_is_read(large: Path, monkeypatch: pytest
             await sending
             assert part.direct is False
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 @pytest.mark.parametrize(("number", "expected"), [(errno.EPIPE, ClientDisconnected), (errno.EIO, OSError)])
@@ -395,7 +382,7 @@ def test_errors_of_the_peer_and_of_the_disk_differ(
                 await send_all(flow, part)
             assert type(caught.value) is expected
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_under_tls_the_file_is_read(large: Path) -> None:
@@ -413,7 +400,7 @@ def test_under_tls_the_file_is_read(large: Path) -> None:
             await sending
             assert part.direct is False
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_a_transport_that_is_no_socket_gets_reads(large: Path) -> None:
@@ -425,7 +412,7 @@ def test_a_transport_that_is_no_socket_gets_reads(large: Path) -> None:
         await send_all(FlowControl(transport), part)
         assert transport.sent == LARGE
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_out_of_descriptors_the_file_is_read(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,7 +430,7 @@ def test_out_of_descriptors_the_file_is_read(large: Path, monkeypatch: pytest.Mo
             assert await reader.readexactly(len(LARGE)) == LARGE
             await sending
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 @pytest.mark.parametrize("size", [0, 1, SMALL])
@@ -458,7 +445,7 @@ def test_a_small_file_is_read_when_it_is_opened(size: int, tmp_path: Path) -> No
         assert part.count == size
         part.close()
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_x11_a_missing_file_raises(tmp_path: Path) -> None:
@@ -468,7 +455,7 @@ def test_x11_a_missing_file_raises(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             await open_path(str(tmp_path / "missing"))
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo"])
@@ -484,7 +471,7 @@ def test_only_regular_files_are_sent(kind: str, tmp_path: Path) -> None:
         with pytest.raises(InvalidMessage, match="regular"):
             await open_path(str(path))
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 @pytest.mark.parametrize(
@@ -518,7 +505,7 @@ def test_x5_offset_and_count(offset: int | None, count: int | None, expected: by
         part.close()
         os.close(fd)
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_x7_the_application_may_close_its_file_at_any_time(large: Path) -> None:
@@ -532,7 +519,7 @@ def test_x7_the_application_may_close_its_file_at_any_time(large: Path) -> None:
             assert await reader.readexactly(part.count) == LARGE[1:]
             await sending
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 @pytest.mark.parametrize("thing", ["text", None, object(), -1])
@@ -543,7 +530,7 @@ def test_x4_what_has_no_descriptor_is_refused(thing: Any) -> None:
         with pytest.raises(InvalidMessage, match="descriptor"):
             await open_file(thing, None, None)
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_the_pool_is_small_lazy_and_of_daemons() -> None:
@@ -565,7 +552,7 @@ def test_the_pool_is_small_lazy_and_of_daemons() -> None:
         pool.close()
         assert not pool.threads
 
-    run(uvloop.new_event_loop, main)
+    run(main())
 
 
 def test_a_job_that_outlives_its_loop_harms_nobody() -> None:
@@ -584,7 +571,7 @@ def test_a_job_that_outlives_its_loop_harms_nobody() -> None:
     async def again() -> None:
         assert await pool.run(FilePart(), len, b"ab") == 2
 
-    run(uvloop.new_event_loop, leave)
+    run(leave())
     go.set()
-    run(uvloop.new_event_loop, again)
+    run(again())
     pool.close()

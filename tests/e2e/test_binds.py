@@ -136,14 +136,6 @@ def test_descriptors_of_systemd(gunicorn: Servers, listener: socket.socket) -> N
     assert server.request().status == 200
 
 
-def test_a_port_that_is_taken_ends_gunicorn(gunicorn: Servers, listener: socket.socket) -> None:
-    """In the master, with gunicorn's own message and exit code."""
-    host, port = listener.getsockname()
-    server = gunicorn("asgi:app", "--bind", f"{host}:{port}", ready=False, dirty=True)
-    assert server.wait() == 1
-    assert "in use" in server.log()
-
-
 def test_with_reuse_port_each_worker_has_its_own_socket(gunicorn: Servers) -> None:
     """The child makes it after the fork."""
     with (

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,20 @@ def test_nobody_kills_before_the_graceful_timeout_is_over() -> None:
 # -- nginx
 
 
-def two(gunicorn: Servers, app: str, *args: str, **env: str) -> tuple[Gunicorn, Gunicorn]:
-    """Two instances, as two machines would be."""
-    return gunicorn(app, *SHOWING, *args, env=env), gunicorn(app, *SHOWING, *args, env=env)
+Two = Callable[..., tuple[Gunicorn, Gunicorn]]
+
+
+@pytest.fixture
+def two(gunicorn: Servers) -> Iterator[Two]:
+    """Starts two instances, as two machines would be. They end by QUIT, which waits for no drain delay."""
+
+    def start(*args: str, **env: str) -> tuple[Gunicorn, Gunicorn]:
+        first, second = (gunicorn("asgi:app", *SHOWING, *args, env=env) for _ in range(2))
+        return first, second
+
+    yield start
+    for server in gunicorn.started:
+        assert server.stop(signal.SIGQUIT) == 0
 
 
 def elsewhere(port: int) -> Client:
@@ -133,10 +145,10 @@ def test_nginx_takes_its_file(programs: Programs) -> None:
     check([found("nginx"), "-t", "-c", str(programs.nginx_conf(nginx_site(1, 2, free_port())))])
 
 
-def test_nginx_in_front(gunicorn: Servers, programs: Programs) -> None:
+def test_nginx_in_front(two: Two, programs: Programs) -> None:
     """The client's address and scheme, one connection for many requests, health for the machine itself."""
     found("nginx")
-    one, other = two(gunicorn, "asgi:app", HYBRIDWORKER_METRICS_PATH="/metrics")
+    one, other = two(HYBRIDWORKER_METRICS_PATH="/metrics")
     port = free_port()
     nginx = programs.nginx(nginx_site(one.port, other.port, port), port)
     with nginx.connect() as client:
@@ -157,10 +169,10 @@ def test_nginx_in_front(gunicorn: Servers, programs: Programs) -> None:
             assert client.request(path).status == 403
 
 
-def test_nginx_goes_to_the_other_when_one_leaves(gunicorn: Servers, programs: Programs) -> None:
+def test_nginx_goes_to_the_other_when_one_leaves(two: Two, programs: Programs) -> None:
     """From TERM to the end of the process every request is answered, and after it."""
     found("nginx")
-    one, other = two(gunicorn, "asgi:app", HYBRIDWORKER_DRAIN_DELAY="1")
+    one, other = two(HYBRIDWORKER_DRAIN_DELAY="1")
     port = free_port()
     nginx = programs.nginx(nginx_site(one.port, other.port, port), port)
 
@@ -199,10 +211,10 @@ def test_haproxy_takes_its_file(tmp_path: Path) -> None:
     check([found("haproxy"), "-c", "-f", str(path)])
 
 
-def test_haproxy_in_front(gunicorn: Servers, programs: Programs) -> None:
+def test_haproxy_in_front(two: Two, programs: Programs) -> None:
     """The client's address and port come by PROXY v2, whatever the client writes into X-Forwarded-For."""
     found("haproxy")
-    one, other = two(gunicorn, "asgi:app", "--proxy-protocol", "v2")
+    one, other = two("--proxy-protocol", "v2")
     port = free_port()
     haproxy = programs.haproxy(haproxy_cfg(one.port, other.port, port), port)
     for _ in range(4):
@@ -219,10 +231,10 @@ def test_haproxy_in_front(gunicorn: Servers, programs: Programs) -> None:
             assert client.request(path).status == 403
 
 
-def test_haproxy_notices_the_drain(gunicorn: Servers, programs: Programs) -> None:
+def test_haproxy_notices_the_drain(two: Two, programs: Programs) -> None:
     """Its probe sees 503 while the worker still accepts; no request is lost before, meanwhile or afterwards."""
     found("haproxy")
-    one, other = two(gunicorn, "asgi:app", "--proxy-protocol", "v2", HYBRIDWORKER_DRAIN_DELAY="3")
+    one, other = two("--proxy-protocol", "v2", HYBRIDWORKER_DRAIN_DELAY="3")
     port = free_port()
     haproxy = programs.haproxy(haproxy_cfg(one.port, other.port, port), port)
     one.signal(signal.SIGTERM)

@@ -246,7 +246,7 @@ def error_line_above_a_traceback(server: Gunicorn) -> str:
 
 
 def test_a_port_that_is_in_use(gunicorn: Servers) -> None:
-    """gunicorn tries for a while; every line names the address."""
+    """gunicorn tries for a while, in the master; every line names the address, and the exit code is gunicorn's own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         bind = f"127.0.0.1:{listener.getsockname()[1]}"
         server = gunicorn("wsgi:app", "--bind", bind, ready=False, dirty=True)

@@ -68,6 +68,7 @@ http {{
     scgi_temp_path unused3;
     client_max_body_size 0;
     keepalive_timeout 1000;
+    keepalive_requests 1000000;
     upstream worker {{
         server {upstream};
         keepalive 8;

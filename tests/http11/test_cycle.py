@@ -15,7 +15,9 @@ import pytest
 
 from hybridworker.asgi import Message, Receive, Scope, Send
 from hybridworker.errors import ClientDisconnected, InvalidMessage, ResponseError, UnexpectedMessage, WorkerExit
-from tests.harness import GET, HELLO, Wire, body, responder, start, wire
+from hybridworker.log.views import ResponseView
+from tests.harness import GET, HELLO, body, responder, start, wire
+from tests.waiting import until
 
 HTTP10 = b"GET / HTTP/1.0\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -692,7 +694,7 @@ def test_c14_h19_scopes_are_not_shared_and_state_is_a_shallow_copy() -> None:
 
 
 class Hooks:
-    """gunicorn's request hooks as :class:`~hybridworker.log.access.RequestHooks` calls them."""
+    """Records what gunicorn's hooks would get."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -703,8 +705,8 @@ class Hooks:
         self.calls.append(scope["path"])
         return "view"
 
-    def after(self, view: Any, environ: dict[str, Any] | None, response: Any) -> None:
-        self.calls.append((view, environ, response.status))
+    def after(self, view: Any, environ: dict[str, Any] | None, answer: Any) -> None:
+        self.calls.append((view, environ, ResponseView(answer).status))
 
 
 def test_hooks_run_around_the_application() -> None:
@@ -878,7 +880,7 @@ def test_one_that_has_cancelled_itself_before_is_given_up_all_the_same(gone: boo
             w.lose()
         else:
             w.eof()
-        until(w, lambda: len(events) == 2)
+        w.loop.run_until_complete(until(lambda: len(events) == 2))
         cycle.give_up()
         cycle.cancel()
         w.run()
@@ -887,14 +889,6 @@ def test_one_that_has_cancelled_itself_before_is_given_up_all_the_same(gone: boo
         w.run()
         assert events == ["began", "cancelled", "clean"]
         assert w.log.lines == [("debug", "Request cancelled: GET /")]
-
-
-def until(w: Wire, condition: Callable[[], bool]) -> None:
-    """Let time pass until ``condition`` holds."""
-    deadline = w.loop.time() + 10
-    while not condition():
-        assert w.loop.time() < deadline
-        w.loop.run_until_complete(asyncio.sleep(0.001))
 
 
 async def take_back(wait: Callable[[], Awaitable[Any]]) -> None:
@@ -966,7 +960,7 @@ def test_what_an_application_makes_of_being_cancelled_is_no_error(end: Any, excu
     with wire(app) as w:
         w.feed(GET)
         w.protocol.cycle.cancel()
-        until(w, lambda: bool(w.sent))
+        w.loop.run_until_complete(until(lambda: w.sent))
         assert status(w.sent) == 500
         if excused:
             assert w.log.lines == [("debug", "Request cancelled: GET /")]
@@ -1010,7 +1004,7 @@ def test_both_may_cancel_in_the_same_moment(how: str, first: str) -> None:
                 each()
 
         w.loop.run_until_complete(act())
-        until(w, lambda: bool(w.sent))
+        w.loop.run_until_complete(until(lambda: w.sent))
         assert w.log.lines == [("debug", "Request cancelled: GET /")]
 
 

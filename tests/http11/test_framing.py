@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hybridworker.connection.forwarded import V1_START, V2_START
+from hybridworker.connection.proxyheader import V1_START, V2_START
 from hybridworker.http11.framing import PROXY_V1, PROXY_V2, ChunkScanner, HeadScanner, misdirected
 from tests.harness import make_settings
 

@@ -1,4 +1,4 @@
-"""The access log and the hooks, with gunicorn's own logger, parser and environ as the oracle."""
+"""The access log, with gunicorn's own logger, parser and environ as the oracle."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from gunicorn import glogging
 from gunicorn.config import Config
-from gunicorn.http import wsgi
-from gunicorn.http.parser import RequestParser
 from gunicorn.instrument.statsd import Statsd
 
 from hybridworker.errors import WorkerExit
 from hybridworker.log import access as accesslog
-from hybridworker.log.access import ENVIRON, AccessLog, Refused, RequestHooks, RequestView, ResponseView, access_writer
-from tests.fakes import FakeLog
+from hybridworker.log.access import AccessLog, Refused, access_writer
+from hybridworker.log.views import ENVIRON, RequestView, ResponseView, environ_of
+from tests.log.bench import CLIENTS, OF_ANY_KIND, REQUESTS, Bench, Exchange, of_gunicorn, scope_of
 
 ATOMS = ["h", "l", "u", "t", "r", "s", "m", "U", "q", "H", "b", "B", "f", "a", "T", "D", "M", "L", "p"]
 NAMED = [
@@ -63,111 +60,12 @@ ODD = [
 
 WRONG = ["%(s)d is no number", "%(h)s %", "%(h"]
 
-REQUESTS = {
-    "plain": b"GET /a/b?x=1&y=%20 HTTP/1.1\r\nHost: example.com\r\nUser-Agent: curl/8\r\nReferer: http://e/\r\n\r\n",
-    "bare": b"GET / HTTP/1.0\r\n\r\n",
-    "quotes": b'POST /"q"?"=" HTTP/1.1\r\nHost: e\r\nUser-Agent: a "b" \\"\r\nReferer: "\r\nX-A: "x"\r\n\r\n',
-    "encoded": b"GET /caf%C3%A9/%ff%0A?%C3%A9 HTTP/1.1\r\nHost: e\r\nUser-Agent: caf\xe9\r\n\r\n",
-    "user": b"GET / HTTP/1.1\r\nHost: e\r\nAuthorization: Basic am\xc3\xb6\r\nAuthorization: Bearer x\r\n\r\n",
-    "basic": b"GET / HTTP/1.1\r\nHost: e\r\nAuthorization: bASIC YWwiYWRkaW46c2VzYW1l\r\n\r\n",
-    "bearer": b"GET / HTTP/1.1\r\nHost: e\r\nAuthorization: Bearer abc\r\n\r\n",
-    "not base64": b"GET / HTTP/1.1\r\nHost: e\r\nAuthorization: Basic a\r\n\r\n",
-    "repeated": b"GET / HTTP/1.1\r\nHost: e\r\nX-A: 1\r\nUser-Agent: -\r\nX-A: 2\r\nUser-Agent: b\r\n\r\n",
-    "underscores": b"GET / HTTP/1.1\r\nHost: e\r\nUser_Agent: a\r\nX_Under: b\r\nUser-Agent: c\r\n\r\n",
-}
-CLIENTS: dict[str, Any] = {"ipv4": ("192.0.2.7", 40000), "ipv6": ("2001:db8::7", 40000), "unix": ""}
 RESPONSES: list[tuple[int, bytes | None, list[tuple[bytes, bytes]], int | None]] = [
     (200, None, [(b"content-type", b"text/plain"), (b"Content-Length", b"2")], 2),
     (204, None, [], 0),
     (299, b"Custom Reason", [(b"Set-Cookie", b"a=1"), (b"Set-Cookie", b'b="\xe9"')], 123456789),
     (799, None, [(b"Content-Type", b"")], None),
 ]
-
-
-class Exchange:
-    """What the worker hands to the log."""
-
-    def __init__(
-        self, scope: Any, status: int = 200, reason: bytes | None = None, headers: Any = (), sent: int | None = 0
-    ) -> None:
-        self.scope = scope
-        self.status = status
-        self.reason = reason
-        self.headers = list(headers)
-        self.sent = sent
-        self.started_at = 0.0
-
-
-def scope_of(request: bytes, client: Any = CLIENTS["ipv4"], **changes: Any) -> dict[str, Any]:
-    """The scope of a request, by hand."""
-    line, *fields = request.split(b"\r\n\r\n")[0].split(b"\r\n")
-    method, target, protocol = line.split(b" ")
-    raw_path, _, query = target.partition(b"?")
-    pairs = [field.split(b": ", 1) for field in fields]
-    return {
-        "type": "http",
-        "http_version": protocol[5:].decode(),
-        "method": method.decode(),
-        "scheme": "http",
-        "path": raw_path.decode(),
-        "raw_path": raw_path,
-        "query_string": query,
-        "root_path": "",
-        "headers": [(name.lower(), value) for name, value in pairs],
-        "client": client or None,
-        "server": ("127.0.0.1", 8000),
-        "hybridworker.target": target,
-    } | changes
-
-
-def of_gunicorn(request: bytes, client: Any, cfg: Config) -> tuple[Any, Any, dict[str, Any]]:
-    """Request, response and environ as gunicorn's threaded worker makes them."""
-    req = next(RequestParser(cfg, iter([request]), client))
-    resp, environ = wsgi.create(req, None, client, ("127.0.0.1", 8000), cfg)
-    return req, resp, environ
-
-
-class Bench:
-    """A gunicorn logger that writes to files, and its configuration."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self.cfg = Config()
-        self.access = tmp_path / "access.log"
-        self.errors = tmp_path / "error.log"
-        self.set(accesslog=str(self.access), errorlog=str(self.errors), header_map="dangerous")
-
-    def set(self, **settings: Any) -> None:
-        for name, value in settings.items():
-            self.cfg.set(name, value)
-
-    def logger(self, kind: type[Any] = glogging.Logger, **settings: Any) -> Any:
-        self.set(**settings)
-        log = kind(self.cfg)
-        for handler in list(log.access_log.handlers):
-            if not hasattr(handler, "_gunicorn"):  # pytest's own, which raises what other handlers report
-                log.access_log.removeHandler(handler)
-        return log
-
-    def writer(self, kind: type[Any] = glogging.Logger, **settings: Any) -> Callable[[Any], None]:
-        writer = access_writer(self.logger(kind, **settings), self.cfg)
-        assert writer is not None
-        return writer
-
-    def lines(self) -> list[str]:
-        return self.access.read_text(encoding="utf-8").splitlines()
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """Loggers are global: whatever a test attaches to them is taken off again."""
-    yield Bench(tmp_path)
-    for name in ("gunicorn.access", "gunicorn.error"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.NOTSET)
-        logger.filters.clear()
-        for handler in list(logger.handlers):
-            logger.removeHandler(handler)
-            handler.close()
 
 
 class Clock:
@@ -245,7 +143,7 @@ def test_a_format_that_python_refuses_is_reported_as_gunicorn_does(
     exchange = Exchange(scope_of(REQUESTS["plain"]))
     write(writer, exchange)
     ours = capsys.readouterr().err
-    environ = accesslog._environ(exchange.scope)
+    environ = environ_of(exchange.scope)
     log.access(ResponseView(exchange), RequestView(exchange.scope), environ, timedelta(seconds=1))
     theirs = capsys.readouterr().err
     assert bench.lines() == []
@@ -323,7 +221,7 @@ def both(bench: Bench, clock: Clock, recorder: Recorder, exchange: Exchange, tex
 
     async def main() -> None:
         writer(exchange)
-        environ = accesslog._environ(exchange.scope)
+        environ = environ_of(exchange.scope)
         duration = timedelta(seconds=clock.elapsed)
         log.access(ResponseView(exchange), RequestView(exchange.scope), environ, duration)
 
@@ -668,163 +566,6 @@ def test_a_scope_that_the_application_broke_harms_nobody(bench: Bench) -> None:
     assert bench.lines() == []
 
 
-# -- the request as hooks see it
-
-VIEWED = ["method", "scheme", "uri", "path", "query", "fragment", "headers", "version", "peer_addr", "remote_addr"]
-
-
-@pytest.mark.parametrize("client", CLIENTS.values(), ids=CLIENTS.keys())
-@pytest.mark.parametrize("request_bytes", REQUESTS.values(), ids=REQUESTS.keys())
-def test_the_view_shows_what_gunicorns_request_shows(request_bytes: bytes, client: Any, bench: Bench) -> None:
-    """Each attribute that hooks use equals that of gunicorn's own request object."""
-    req, _, _ = of_gunicorn(request_bytes, client, bench.cfg)
-    view = RequestView(scope_of(request_bytes, client))
-    for name in [*VIEWED, "trailers", "proxy_protocol_info"]:
-        assert getattr(view, name) == getattr(req, name), name
-    assert view.body is None
-
-
-def test_the_view_shows_a_proxy_header(bench: Bench) -> None:
-    """The addresses of the PROXY protocol are those that gunicorn's request object has."""
-    bench.set(proxy_protocol="v1", proxy_allow_ips="*")
-    request = REQUESTS["plain"]
-    req, _, _ = of_gunicorn(b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 443\r\n" + request, ("10.0.0.1", 5), bench.cfg)
-    proxy = {"PROXY_PROTOCOL": "TCP4", "PROXY_ADDR": "192.0.2.1", "PROXY_PORT": "443"}
-    view = RequestView(scope_of(request, **{"hybridworker.proxy": proxy}))
-    assert view.proxy_protocol_info == req.proxy_protocol_info
-
-
-# -- hooks
-
-WORKER = SimpleNamespace(log=FakeLog())
-
-
-def hooks_of(bench: Bench, log: Any = None, **settings: Any) -> RequestHooks:
-    bench.set(**settings)
-    hooks = RequestHooks.from_gunicorn(bench.cfg, WORKER, log or bench.logger())
-    assert hooks is not None
-    return hooks
-
-
-def test_default_hooks_cost_nothing(bench: Bench) -> None:
-    """When both hooks are gunicorn's own and would do nothing, there are none."""
-    assert RequestHooks.from_gunicorn(bench.cfg, WORKER, bench.logger()) is None
-
-
-def test_at_debug_level_the_default_hook_logs_the_request(bench: Bench) -> None:
-    """gunicorn's own pre_request names method and path in the debug log."""
-    log = bench.logger(loglevel="debug")
-    hooks = RequestHooks.from_gunicorn(bench.cfg, SimpleNamespace(log=log), log)
-    assert hooks is not None
-    hooks.before(scope_of(REQUESTS["plain"]))
-    assert bench.errors.read_text().endswith("[DEBUG] GET /a/b\n")
-
-
-def test_a_logger_of_another_kind_decides_about_the_default_hook(bench: Bench) -> None:
-    """A logger without gunicorn's ``error_log`` may want the debug line."""
-    hooks = hooks_of(bench, log=FakeLog())
-    hooks.before(scope_of(REQUESTS["plain"]))
-    assert WORKER.log.at("debug")[-1] == "GET /a/b"
-
-
-def test_pre_request_alone(bench: Bench) -> None:
-    """Only the hook that is set is called."""
-    calls: list[Any] = []
-    hooks = hooks_of(bench, pre_request=lambda worker, req: calls.append((worker, req)))
-    view = hooks.before(scope_of(REQUESTS["plain"]))
-    hooks.after(view, {}, None)
-    assert calls == [(WORKER, view)]
-    assert hooks.post is None
-
-
-@pytest.mark.parametrize(
-    ("hook", "arity"),
-    [
-        (lambda *calls: lambda worker, req: calls[0](worker, req), 2),
-        (lambda *calls: lambda worker, req, environ: calls[0](worker, req, environ), 3),
-        (lambda *calls: lambda worker, req, environ, resp: calls[0](worker, req, environ, resp), 4),
-    ],
-)
-def test_post_request_takes_from_two_to_four_arguments(hook: Any, arity: int, bench: Bench) -> None:
-    """A hook gets as many of worker, request, environ and response as it has parameters."""
-    calls: list[Any] = []
-    hooks = hooks_of(bench, post_request=hook(lambda *args: calls.append(args)))
-    view, environ, response = hooks.before(scope_of(REQUESTS["plain"])), {"a": 1}, object()
-    hooks.after(view, environ, response)
-    assert calls == [(WORKER, view, environ, response)[:arity]]
-    assert hooks.pre is None
-
-
-def test_post_request_gets_an_environ_where_nobody_has_one(bench: Bench) -> None:
-    """For an ASGI application the environ is what a WSGI application would have been given."""
-    environs: list[Any] = []
-    hooks = hooks_of(bench, post_request=lambda worker, req, environ, resp: environs.append(environ))
-    hooks.after(hooks.before(scope_of(REQUESTS["plain"])), None, None)
-    assert environs[0]["REQUEST_METHOD"] == "GET"
-    assert environs[0]["wsgi.url_scheme"] == "http"
-
-
-def test_what_one_hook_notes_the_other_finds(bench: Bench) -> None:
-    """A hook may keep things of its own on the request."""
-    found: list[Any] = []
-
-    def pre(worker: Any, req: Any) -> None:
-        req.mark = "x"
-
-    hooks = hooks_of(bench, pre_request=pre, post_request=lambda worker, req: found.append(req.mark))
-    hooks.after(hooks.before(scope_of(REQUESTS["plain"])), {}, None)
-    assert found == ["x"]
-
-
-def test_an_exception_of_pre_request_goes_on_after_post_request(bench: Bench) -> None:
-    """It means a 500; post_request is called all the same, and once, without environ and response."""
-    calls: list[Any] = []
-
-    def fail(worker: Any, req: Any) -> None:
-        raise ValueError("not today")
-
-    hooks = hooks_of(bench, pre_request=fail, post_request=lambda worker, req, env, resp: calls.append((env, resp)))
-    with pytest.raises(ValueError, match="not today"):
-        hooks.before(scope_of(REQUESTS["plain"]))
-    hooks.after(None, {}, object())
-    assert calls == [({}, None)]
-
-
-class Unusual(BaseException):
-    """No Exception."""
-
-
-#: Out of a hook or a logger all of them are errors of its own.
-OF_ANY_KIND = pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, Unusual])
-
-
-def raises(kind: type[BaseException]) -> Callable[..., Any]:
-    """A function, with the parameters that both hooks are called with, that raises."""
-
-    def fail(worker: Any, req: Any) -> None:
-        raise kind("too late")
-
-    return fail
-
-
-@OF_ANY_KIND
-def test_an_exception_of_post_request_is_logged(bench: Bench, kind: type[BaseException]) -> None:
-    """It is swallowed: the response is out."""
-    hooks = hooks_of(bench, post_request=raises(kind))
-    hooks.after(hooks.before(scope_of(REQUESTS["plain"])), {}, None)
-    assert "Exception in post_request hook\nTraceback" in bench.errors.read_text()
-
-
-@OF_ANY_KIND
-def test_whatever_pre_request_raises_post_request_is_called(bench: Bench, kind: type[BaseException]) -> None:
-    """As under gunicorn's own workers."""
-    calls: list[Any] = []
-    hooks = hooks_of(bench, pre_request=raises(kind), post_request=lambda worker, req, env, resp: calls.append(resp))
-    with pytest.raises(kind):
-        hooks.before(scope_of(REQUESTS["plain"]))
-    assert calls == [None]
-
-
 def failing(bench: Bench, kind: type[BaseException], custom: bool) -> Callable[[Any], None]:
     """A writer whose logger is of a class that raises, or has a filter that does."""
 
@@ -847,54 +588,9 @@ def test_whatever_the_access_log_raises_is_logged(bench: Bench, kind: type[BaseE
     assert f"{kind.__name__}: too late" in bench.errors.read_text()
 
 
-def test_the_exit_of_the_process_passes_through_a_hook(bench: Bench) -> None:
-    """It interrupts whatever runs, and is no error of that."""
-    hooks = hooks_of(bench, post_request=raises(WorkerExit))
-    with pytest.raises(WorkerExit):
-        hooks.after(hooks.before(scope_of(REQUESTS["plain"])), {}, None)
-    assert bench.errors.read_text() == ""
-
-
 @pytest.mark.parametrize("custom", [False, True])
 def test_the_exit_of_the_process_passes_through_the_access_log(bench: Bench, custom: bool) -> None:
     """The same."""
     with pytest.raises(WorkerExit):
         write(failing(bench, WorkerExit, custom), Exchange(scope_of(REQUESTS["plain"])))
     assert bench.errors.read_text() == ""
-
-
-def change_everything(worker: Any, req: Any) -> None:
-    req.method = "PUT"
-    req.scheme = "https"
-    req.uri = "/x%20y?z"
-    req.path = "/x%20y"
-    req.query = "z"
-    req.headers.append(("X-ADDED", "é"))
-
-
-def test_the_application_gets_what_pre_request_made_of_the_request(bench: Bench) -> None:
-    """Whatever a hook changes, gunicorn makes the environ from; so does the scope."""
-    scope = scope_of(REQUESTS["plain"])
-    before = list(scope["headers"])
-    hooks_of(bench, pre_request=change_everything).before(scope)
-    assert scope["method"] == "PUT"
-    assert scope["scheme"] == "https"
-    assert scope["hybridworker.target"] == b"/x%20y?z"
-    assert (scope["raw_path"], scope["path"], scope["query_string"]) == (b"/x%20y", "/x y", b"z")
-    assert scope["headers"] == [*before, (b"x-added", b"\xe9")]
-
-
-def test_a_hook_that_only_looks_changes_nothing(bench: Bench) -> None:
-    """The scope is left as it is, its own list of headers included."""
-    scope = scope_of(REQUESTS["plain"])
-    before, headers = dict(scope), scope["headers"]
-    hooks_of(bench, pre_request=lambda worker, req: [getattr(req, name) for name in VIEWED]).before(scope)
-    assert scope == before
-    assert scope["headers"] is headers
-
-
-def test_a_change_that_cannot_be_taken_over_is_an_exception_of_the_hook(bench: Bench) -> None:
-    """What is no header never reaches the application."""
-    hooks = hooks_of(bench, pre_request=lambda worker, req: req.headers.append(("X", "€")))
-    with pytest.raises(UnicodeEncodeError):
-        hooks.before(scope_of(REQUESTS["plain"]))

@@ -9,7 +9,7 @@ import multiprocessing
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ import uvloop
 
 from hybridworker.process import background
 from hybridworker.process.background import MOST, describe, end_tasks, own_tasks, sentence, wait_for_jobs
-from tests.wsgicall import DEADLINE, passes
+from tests.waiting import DEADLINE, passes, run
 
 FACTORIES = pytest.mark.parametrize(
     "factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
@@ -31,11 +31,6 @@ def of_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who run the tests have threads too."""
     before, threads = set(threading.enumerate()), background._threads
     monkeypatch.setattr(background, "_threads", lambda: [thread for thread in threads() if thread not in before])
-
-
-def run(main: Coroutine[Any, Any, None], factory: Factory = asyncio.new_event_loop) -> None:
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main)
 
 
 async def ended(seconds: float = DEADLINE) -> list[str]:
@@ -85,9 +80,9 @@ def test_a_thread_is_waited_for() -> None:
         job = Job()
         thread = threading.Thread(target=job, name="sends\nmail")
         thread.start()
-        await job.waited_for(r"thread sends\nmail in passes (wsgicall.py:")
+        await job.waited_for(r"thread sends\nmail in passes (waiting.py:")
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_a_daemon_is_not() -> None:
@@ -100,7 +95,7 @@ def test_a_daemon_is_not() -> None:
         assert await ended(0) == []
         job.open.set()
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_a_call_in_an_executor_is_waited_for() -> None:
@@ -110,9 +105,9 @@ def test_a_call_in_an_executor_is_waited_for() -> None:
         job = Job()
         with executor() as pool:
             pool.submit(job.named)
-            await job.waited_for("thread pool_0 (Job.named) in passes (wsgicall.py:")
+            await job.waited_for("thread pool_0 (Job.named) in passes (waiting.py:")
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_a_partial_function_has_the_name_of_the_whole() -> None:
@@ -124,7 +119,7 @@ def test_a_partial_function_has_the_name_of_the_whole() -> None:
             pool.submit(functools.partial(job.named))
             await job.waited_for("thread pool_0 (Job.named) in ")
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_an_executor_is_waited_for_while_it_has_calls_to_come() -> None:
@@ -145,7 +140,7 @@ def test_an_executor_is_waited_for_while_it_has_calls_to_come() -> None:
             assert await waiting == []
             assert done.is_set()
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_an_initializer_is_work() -> None:
@@ -157,7 +152,7 @@ def test_an_initializer_is_work() -> None:
             pool.submit(int)
             await job.waited_for("thread pool_0 in ")
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_an_executor_without_work_is_not_waited_for() -> None:
@@ -171,7 +166,7 @@ def test_an_executor_without_work_is_not_waited_for() -> None:
             await asyncio.to_thread(int)
             assert await ended() == []
 
-    run(main())
+    asyncio.run(main())
 
 
 class Consumer(threading.Thread):
@@ -215,7 +210,7 @@ def test_a_thread_that_waits_for_work_has_none(own: bool, patched: bool) -> None
         jobs.put(None)
         thread.join(DEADLINE)
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_a_thread_that_waits_for_a_result_has_work() -> None:
@@ -239,7 +234,7 @@ def test_a_thread_that_waits_for_a_result_has_work() -> None:
         results.put(1)
         assert await ended() == []
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_the_worker_s_own_threads_are_not_waited_for() -> None:
@@ -252,7 +247,7 @@ def test_the_worker_s_own_threads_are_not_waited_for() -> None:
         assert await ended(0) == []
         job.open.set()
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_a_process_pool_is_waited_for_while_it_has_calls() -> None:
@@ -267,7 +262,7 @@ def test_a_process_pool_is_waited_for_while_it_has_calls() -> None:
             assert await ended() == []
             assert call.done()
 
-    run(main())
+    asyncio.run(main())
 
 
 # -- tasks
@@ -324,7 +319,7 @@ def test_a_task_that_raises_when_it_is_cancelled_is_reported() -> None:
         assert await end_tasks(loop, loop.time() + DEADLINE) == []
         assert [(type(report["exception"]), report["task"]) for report in reports] == [(LookupError, kept)]
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_a_task_that_goes_on_is_named() -> None:
@@ -347,7 +342,7 @@ def test_a_task_that_goes_on_is_named() -> None:
         go.set()
         await kept
 
-    run(main())
+    asyncio.run(main())
 
 
 @FACTORIES
@@ -386,7 +381,7 @@ def test_a_task_is_described_with_or_without_its_frame() -> None:
         await made
         assert describe(made) == words
 
-    run(main())
+    asyncio.run(main())
 
 
 # -- words

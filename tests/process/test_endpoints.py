@@ -41,9 +41,7 @@ from hybridworker.group.scoreboard import (
 from hybridworker.process.endpoints import STUCK, Status, counted, versions
 from hybridworker.wsgi.threads import WAIT_BOUNDS, ThreadPool
 from tests.harness import HELLO, application, make_settings, wire
-
-DEADLINE = 20
-
+from tests.waiting import DEADLINE, until
 
 # -- the text format, version 0.0.4
 
@@ -218,12 +216,6 @@ async def wsgi_worker(*calls: Call) -> AsyncIterator[Worker]:
         for call in calls:
             call.open.set()
         pool.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110  (what is waited for happens in a thread)
-            await asyncio.sleep(0.001)
 
 
 # -- which paths there are

@@ -12,7 +12,6 @@ import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,30 +40,13 @@ from hybridworker.process.watchdog import (
 from hybridworker.wsgi.threads import RunningCall, ThreadPool
 from tests.fakes import FakeLog
 from tests.harness import application, make_settings
-
-#: Seconds after which a test gives up; nothing takes so long.
-DEADLINE = 20.0
+from tests.waiting import DEADLINE, until, until_seen
 
 each_loop = pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uv"])
 
 
 async def no_app(scope: Any, receive: Any, send: Any) -> None:
     raise AssertionError("nobody calls it")
-
-
-def until(true: Callable[[], Any]) -> None:
-    """Wait, in the thread of the caller, until something can be seen."""
-    deadline = time.monotonic() + DEADLINE
-    while not true():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.001)
-
-
-async def until_async(true: Callable[[], Any]) -> None:
-    """The same on the loop."""
-    async with asyncio.timeout(DEADLINE):
-        while not true():  # noqa: ASYNC110  # another thread is observed, which sets no event
-            await asyncio.sleep(0.001)
 
 
 def run(main: Callable[[WorkerContext], Coroutine[Any, Any, None]], new_loop: Any = None, **options: Any) -> FakeLog:
@@ -149,7 +131,7 @@ def test_a_line_says_what_how_long_and_where() -> None:
         # While no task runs, as in a callback, a request without a task is not taken for the one that runs.
         lines: list[str] = []
         context.loop.call_soon(lambda: lines.extend(in_flight(context, None, 100.0)))
-        await until_async(lambda: lines)
+        await until(lambda: lines)
         assert not any("running" in line for line in lines)
 
     run(main)
@@ -256,9 +238,9 @@ def test_the_report_of_calls_in_threads() -> None:
         calls = [Held("GET /slow"), Held("GET /idle\n")]
         for call in calls:
             pool.submit(call)
-            await until_async(call.began.is_set)
+            await until(call.began.is_set)
         calls[1].release.set()
-        await until_async(lambda: calls[1].woken and pool.busy == 1)
+        await until(lambda: calls[1].woken and pool.busy == 1)
         context.cycles = requests(Running("/slow", task=asyncio.current_task()))
         text = await asyncio.to_thread(report, sys._getframe(), context, pool, tasks=True)
         lines = text.splitlines()
@@ -271,7 +253,7 @@ def test_the_report_of_calls_in_threads() -> None:
         assert "hybridworker-wsgi-1" not in text
         assert "Task of" not in text  # of WSGI calls they are all alike
         calls[0].release.set()
-        await until_async(lambda: calls[0].woken)
+        await until(lambda: calls[0].woken)
         pool.close()
 
     run(main, is_wsgi=True)
@@ -298,7 +280,7 @@ def test_the_report_of_tasks() -> None:
         # In a callback the loop runs no request's task.
         texts: list[str] = []
         context.loop.call_soon(lambda: texts.append(report(sys._getframe(), context, None, tasks=False)))
-        await until_async(lambda: texts)
+        await until(lambda: texts)
         assert "\nMain thread\n" in texts[0]
         # Where the running task belongs to no request, none is named.
         context.cycles = {}
@@ -444,7 +426,7 @@ def test_status_while_the_loop_is_held(new_loop: Any) -> None:
             with running(log) as watchdog:
                 watchdog.watch(context, None)
                 os.kill(os.getpid(), signal.SIGUSR2)
-                until(lambda: log.lines)
+                until_seen(lambda: log.lines)
         finally:
             signal.signal(signal.SIGUSR2, before)
 
@@ -452,7 +434,7 @@ def test_status_while_the_loop_is_held(new_loop: Any) -> None:
     assert level == "warning"
     assert text.startswith("Requests in flight: 1\n  GET /held, ")
     assert " s, in the loop, running\nMain thread: GET /held\n" in text
-    assert ", in main\n    until(lambda: log.lines)\n" in text
+    assert ", in main\n    until_seen(lambda: log.lines)\n" in text
     assert "\nTask of" not in text  # the stack of the task that runs is the main thread's
 
 
@@ -480,7 +462,7 @@ def abort_from(
 
 def blocked() -> None:
     os.kill(os.getpid(), signal.SIGABRT)
-    until(lambda: False)
+    until_seen(lambda: False)
 
 
 def test_abort_writes_the_stack_of_the_blocked_frame(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,7 +516,7 @@ def test_abort_with_a_log_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> 
         reader = os.fdopen(end, "rb")
         drain = threading.Thread(target=reader.read)
         drain.start()
-        until(lambda: not watchdog._thread.is_alive())
+        until_seen(lambda: not watchdog._thread.is_alive())
         stream.close()
         drain.join()
         reader.close()
@@ -590,10 +572,10 @@ def test_a_held_loop_is_reported_once_while_it_is_held(monkeypatch: pytest.Monke
             return [number for number, text in enumerate(log.at("warning")) if "in hold_the_loop\n" in text]
 
         def hold_the_loop(count: int) -> None:
-            until(lambda: len(reports()) == count)
+            until_seen(lambda: len(reports()) == count)
             for _ in range(2):
                 looked = watchdog._looked
-                until(lambda looked=looked: watchdog._looked > looked)  # type: ignore[misc]
+                until_seen(lambda looked=looked: watchdog._looked > looked)  # type: ignore[misc]
             assert len(reports()) == count
 
         with running(log) as watchdog:
@@ -602,7 +584,7 @@ def test_a_held_loop_is_reported_once_while_it_is_held(monkeypatch: pytest.Monke
                 hold_the_loop(count)
                 (*_, last) = reports()
                 assert " by GET /held\n" in log.at("warning")[last]
-                await until_async(lambda last=last: len(log.lines) > last + 1)  # type: ignore[misc]
+                await until(lambda last=last: len(log.lines) > last + 1)  # type: ignore[misc]
                 assert log.at("warning")[last + 1].startswith("The event loop turns again; it was held for ")
 
     run(main, new_loop, slow_loop=0.05)
@@ -793,7 +775,7 @@ def test_a_call_that_takes_longer_than_the_timeout_is_a_warning() -> None:
     async def main(context: WorkerContext) -> None:
         pool, call = ThreadPool(1), Held("GET /slow")
         pool.submit(call)
-        await until_async(call.began.is_set)
+        await until(call.began.is_set)
         assert isinstance(context.log, FakeLog)
         warn_of_slow_calls(context, None)
         assert context.log.lines == []
@@ -803,7 +785,7 @@ def test_a_call_that_takes_longer_than_the_timeout_is_a_warning() -> None:
         assert line.startswith("GET /slow has been in its thread for 0 s\n")
         assert "assert self.release.wait(DEADLINE)" in line
         call.release.set()
-        await until_async(lambda: call.woken)
+        await until(lambda: call.woken)
         pool.close()
 
     run(main, is_wsgi=True, timeout=1e-9)

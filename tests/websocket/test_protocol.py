@@ -24,6 +24,7 @@ from hybridworker.asgi import ASGIApp, Message, Receive, Scope, Send
 from hybridworker.connection.context import WorkerContext
 from hybridworker.connection.flow import FlowControl
 from hybridworker.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage, WorkerExit
+from hybridworker.log.views import ResponseView
 from hybridworker.states import WEBSOCKET, WebSocketState, expected
 from hybridworker.websocket import protocol as websocket
 from hybridworker.websocket.frames import DEFLATE_MIN, HIGH_WATER, OVERHEAD
@@ -1577,8 +1578,8 @@ class Hooks:
             raise RuntimeError("hook")
         return "view"
 
-    def after(self, view: Any, environ: dict[str, Any] | None, response: Any) -> None:
-        self.calls.append(("after", view, response.status))
+    def after(self, view: Any, environ: dict[str, Any] | None, answer: Any) -> None:
+        self.calls.append(("after", view, ResponseView(answer).status))
 
 
 def test_the_request_hooks_run_around_the_application() -> None:

@@ -10,6 +10,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http import wsgi
 
+from hybridworker import cache
 from hybridworker.wsgi import environ
 from hybridworker.wsgi.environ import request_environ
 from tests.wsgicall import make_scope
@@ -199,7 +200,7 @@ def test_base_is_completed_and_not_changed() -> None:
 
 def test_names_of_clients_do_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache of field names is bounded, and goes on to be right when it is full."""
-    monkeypatch.setattr(environ, "_KEYS_MAX", 3)
+    monkeypatch.setattr(cache, "LIMIT", 3)
     headers = [(b"x-%d" % number, b"%d" % number) for number in range(10)]
     for _ in range(2):
         result = request_environ(make_scope(headers=headers))

@@ -18,7 +18,8 @@ from hybridworker.asgi import Message
 from hybridworker.errors import ClientDisconnected, WSGIError
 from hybridworker.wsgi.handoff import AHEAD_MAX, JOIN_MAX, READ, ROOM, Handoff
 from hybridworker.wsgi.threads import ThreadPool
-from tests.wsgicall import DEADLINE, Client, passes, run, until, without_collector
+from tests.waiting import DEADLINE, passes, run, until
+from tests.wsgicall import Client, without_collector
 
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
 

@@ -16,7 +16,7 @@ import pytest
 
 from hybridworker.wsgi import threads
 from hybridworker.wsgi.threads import ThreadPool
-from tests.wsgicall import DEADLINE, passes, run, until
+from tests.waiting import DEADLINE, passes, run, until
 
 
 class Job:

@@ -1,0 +1,134 @@
+"""
+The ``HYBRIDWORKER_*`` variables of the environment: names, values, defaults.
+
+:data:`VARIABLES` is their documentation, and README.rst is tested against it. To add one, add a row, and a field of the
+same name in :class:`~.settings.Settings`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ..errors import ConfigurationError
+
+PREFIX = "HYBRIDWORKER_"
+
+#: What Kubernetes puts into the environment of every pod next to a service called ``hybridworker`` or
+#: ``hybridworker-something``. No variable of ours may look like this.
+SERVICE_LINK = re.compile(
+    rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)", re.ASCII
+)
+
+
+class Kind(NamedTuple):
+    """What a variable may hold, in words, and a function that makes the value. That raises ValueError or KeyError."""
+
+    allowed: str
+    parse: Callable[[str], object]
+
+
+def choice(*words: str) -> Kind:
+    """One of ``words``."""
+    table = {word: word for word in words}
+    return Kind(f"{', '.join(words[:-1])} or {words[-1]}", lambda text: table[text.lower()])
+
+
+def seconds(off: float) -> Kind:
+    """Seconds, with an optional fraction; 0 becomes ``off``."""
+    allowed = "a number of seconds such as 15 or 0.5, or 0 for off"
+    return Kind(allowed, lambda text: float(digits(text, fraction=True)) or off)
+
+
+def digits(text: str, *, fraction: bool = False) -> str:
+    """Return ``text`` if it is plain: no sign, exponent, underscore or name, all of which ``float`` takes."""
+    if not re.fullmatch(r"\d{1,12}(\.\d{1,12})?" if fraction else r"\d{1,12}", text, re.ASCII):
+        raise ValueError(text)
+    return text
+
+
+def path(text: str) -> str:
+    """Return ``text`` if it is empty or the path of a URL, without query and percent-encoding."""
+    if text and not re.fullmatch(r"/[!-$&->@-~]*", text):
+        raise ValueError(text)
+    return text
+
+
+SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text.lower()])
+PATH = Kind("a path such as /health, or nothing for off", path)
+MEBIBYTES = Kind("a whole number of MiB, or 0 for off", lambda text: int(digits(text)))
+
+
+class Variable(NamedTuple):
+    """One ``HYBRIDWORKER_*`` variable. Its value is the field of its name in :class:`~.settings.Settings`."""
+
+    kind: Kind
+    default: str
+    unit: str
+    remark: str
+
+
+VARIABLES: Mapping[str, Variable] = {
+    PREFIX + "INTERFACE": Variable(
+        choice("auto", "asgi", "asgi2", "wsgi"),
+        "auto",
+        "",
+        "what the application is, where its signature does not tell",
+    ),
+    PREFIX + "FORWARDED_CLIENT": Variable(
+        choice("auto", "on", "off"),
+        "auto",
+        "",
+        "whether X-Forwarded-For of a trusted proxy names the client; auto: for ASGI yes, for WSGI no",
+    ),
+    PREFIX + "HEADER_TIMEOUT": Variable(
+        seconds(off=math.inf), "15", "s", "a request head must be complete this long after its first byte"
+    ),
+    PREFIX + "WRITE_TIMEOUT": Variable(
+        seconds(off=math.inf), "60", "s", "a client that takes no byte of a response for this long is cut off"
+    ),
+    PREFIX + "WS_COMPRESSION": Variable(SWITCH, "on", "", "permessage-deflate, for clients that offer it"),
+    PREFIX + "WS_PING_INTERVAL": Variable(
+        seconds(off=math.inf), "20", "s", "between two pings to a WebSocket client; one left unanswered closes it"
+    ),
+    PREFIX + "SLOW_LOOP": Variable(
+        seconds(off=0.0), "1", "s", "a loop that stands still for this long is reported, with the stack that held it"
+    ),
+    PREFIX + "HEALTH_PATH": Variable(
+        PATH, "", "", "answered 200 before the application, 503 when the worker leaves or can take no more"
+    ),
+    PREFIX + "METRICS_PATH": Variable(
+        PATH, "", "", "answered before the application with Prometheus text for all workers; make it no public path"
+    ),
+    PREFIX + "DRAIN_DELAY": Variable(
+        seconds(off=0.0), "0", "s", "go on accepting this long after SIGTERM, so that load balancers notice"
+    ),
+    PREFIX + "MAX_RSS": Variable(MEBIBYTES, "0", "MiB", "a worker that has grown to this size drains and is replaced"),
+}
+
+
+def read_variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Field name -> value of every variable of ours. An empty one counts as not set, as container tools write it."""
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name not in VARIABLES and not SERVICE_LINK.fullmatch(name):
+            raise ConfigurationError(f"{name} is not a variable of hybridworker; {suggestion(name)}")
+    values = {}
+    for name, variable in VARIABLES.items():
+        text = environ.get(name, "").strip() or variable.default
+        try:
+            values[name.removeprefix(PREFIX).lower()] = variable.kind.parse(text)
+        except (KeyError, ValueError):
+            raise ConfigurationError(f"{name}={environ[name]!r} must be {variable.kind.allowed}") from None
+    return values
+
+
+def suggestion(name: str) -> str:
+    """Name the nearest variable, or all of them. The common prefix is not compared: with it all would be near."""
+    known = [variable.removeprefix(PREFIX) for variable in VARIABLES]
+    nearest = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1, cutoff=0.5)
+    if nearest:
+        return f"did you mean {PREFIX}{nearest[0]}?"
+    return f"there are {', '.join(VARIABLES)}"
