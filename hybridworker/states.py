@@ -90,6 +90,17 @@ class LifespanState(enum.Enum):
     STOPPED = enum.auto()  #: the application finished. Terminal
 
 
+class ProgramState(enum.Enum):
+    """What one worker is doing, from the making of its loop to the end: see :class:`~.process.program.Program`."""
+
+    STARTING = enum.auto()  #: not accepting yet. Exits: SERVING, DRAINING
+    SERVING = enum.auto()  #: accepting. Exits: WISHING, HANDING_OVER, DRAINING
+    WISHING = enum.auto()  #: accepting, and waiting for its turn to be replaced. Exits: HANDING_OVER, DRAINING
+    HANDING_OVER = enum.auto()  #: told to go, and accepting until a younger worker does. Exit: DRAINING
+    DRAINING = enum.auto()  #: leaving, and finishing what was begun. Exit: EXITING
+    EXITING = enum.auto()  #: all requests are over; the application shuts down. Terminal
+
+
 class ServerState(enum.Enum):
     """All listeners and connections of one worker."""
 
@@ -164,6 +175,18 @@ CONNECTION: Table[ConnectionState] = {
     (ConnectionState.ACTIVE, "lost"): frozenset({ConnectionState.CLOSED}),
     (ConnectionState.IDLE, "lost"): frozenset({ConnectionState.CLOSED}),
     (ConnectionState.CLOSING, "lost"): frozenset({ConnectionState.CLOSED}),
+}
+
+#: Program: (state, event) -> the states after it. Events are the methods of :class:`~.process.program.Program`.
+PROGRAM: Table[ProgramState] = {
+    (ProgramState.STARTING, "serve"): frozenset({ProgramState.SERVING}),
+    (ProgramState.STARTING, "leave"): frozenset({ProgramState.DRAINING}),
+    (ProgramState.SERVING, "recycle"): frozenset({ProgramState.WISHING, ProgramState.DRAINING}),
+    (ProgramState.SERVING, "leave"): frozenset({ProgramState.HANDING_OVER, ProgramState.DRAINING}),
+    (ProgramState.WISHING, "recycle"): frozenset({ProgramState.WISHING, ProgramState.DRAINING}),
+    (ProgramState.WISHING, "leave"): frozenset({ProgramState.HANDING_OVER, ProgramState.DRAINING}),
+    (ProgramState.HANDING_OVER, "hand over"): frozenset({ProgramState.DRAINING}),
+    (ProgramState.DRAINING, "drain"): frozenset({ProgramState.EXITING}),
 }
 
 

@@ -29,10 +29,12 @@ from hybridworker.process.lifespan import Lifespan
 from hybridworker.states import (
     CONNECTION,
     LIFESPAN,
+    PROGRAM,
     RESPONSE,
     WEBSOCKET,
     ConnectionState,
     LifespanState,
+    ProgramState,
     RequestState,
     ResponseState,
     ServerState,
@@ -52,7 +54,7 @@ def events(table: Table[Any], *more: str) -> list[str]:
 # -- what the tables say of themselves
 
 
-@pytest.mark.parametrize("table", [RESPONSE, WEBSOCKET, LIFESPAN, CONNECTION])
+@pytest.mark.parametrize("table", [RESPONSE, WEBSOCKET, LIFESPAN, CONNECTION, PROGRAM])
 def test_a_table_leads_somewhere(table: Table[Any]) -> None:
     """No pair without an outcome, and both sides are states of the same machine."""
     for (origin, _), outcomes in table.items():
@@ -67,6 +69,7 @@ def test_a_table_leads_somewhere(table: Table[Any]) -> None:
         (WEBSOCKET, {WebSocketState.CLOSED}),
         (LIFESPAN, {LifespanState.UNSUPPORTED, LifespanState.FAILED, LifespanState.STOPPED}),
         (CONNECTION, {ConnectionState.UPGRADED, ConnectionState.CLOSED}),
+        (PROGRAM, {ProgramState.EXITING}),
     ],
 )
 def test_nothing_leaves_a_terminal_state(table: Table[Any], terminal: set[enum.Enum]) -> None:
@@ -82,7 +85,7 @@ def test_expected_names_the_events_of_a_state() -> None:
 
 def test_every_state_has_a_name_of_its_own() -> None:
     """Log lines show names; two machines may share one, a machine may not."""
-    for machine in (ConnectionState, LifespanState, ResponseState, ServerState, WebSocketState):
+    for machine in (ConnectionState, LifespanState, ResponseState, ProgramState, ServerState, WebSocketState):
         assert len({member.value for member in machine}) == len(list(machine))
 
 

@@ -61,7 +61,12 @@ class Settings:
     # Process
     reload: bool
     reuse_port: bool
+    log_to_stderr: bool  #: errorlog is "-"
     is_ssl: bool  #: certfile or keyfile is set
+    certfile: str | None
+    keyfile: str | None
+    ca_certs: str | None
+    ciphers: str | None
     sendfile: bool  #: os.sendfile may be used; sendfile, else the variable SENDFILE
     max_rss: int  #: HYBRIDWORKER_MAX_RSS, in MiB; 0 = off
     health_path: str  #: HYBRIDWORKER_HEALTH_PATH; empty = off
@@ -126,7 +131,9 @@ class Settings:
             first_window=0.0 if cfg.reload else float(min(2, cfg.graceful_timeout)),
             reload=bool(cfg.reload),
             reuse_port=bool(cfg.reuse_port),
+            log_to_stderr=cfg.errorlog == "-",
             is_ssl=bool(cfg.is_ssl),
+            **{name: getattr(cfg, name) for name in ("certfile", "keyfile", "ca_certs", "ciphers")},
             sendfile=bool(cfg.sendfile),
             limit_request_line=line,
             limit_request_fields=fields,

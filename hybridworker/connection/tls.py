@@ -3,15 +3,14 @@ The ASGI TLS extension: who is at the other end of an encrypted connection.
 
 :func:`tls_extension` is called once per connection, by :mod:`.http11.protocol`, when the
 handshake is over; each scope gets a copy. Pure: an ``ssl`` object in, plain values
-out. When a boot fails, :func:`explain` finds the setting that is at fault. Invariant: the
-application is told nothing of a client certificate that OpenSSL did not verify.
+out. Invariant: a client certificate that was not verified is no certificate, so nothing
+is told of one that OpenSSL did not accept.
 
 Source: asgiref ``specs/tls.rst`` 0.2; RFC 4514 for the name.
 """
 
 from __future__ import annotations
 
-import re
 import ssl
 from typing import Any
 
@@ -116,39 +115,3 @@ def _cipher_suite(ssl_object: ssl.SSLObject) -> int | None:
         # OpenSSL's ids carry its protocol family in the upper half.
         _suites.update({suite["name"]: suite["id"] & 0xFFFF for suite in ssl_object.context.get_ciphers()})
     return _suites.get(name)
-
-
-def read_certificate(path: str | None) -> str | None:
-    """The PEM of the server's certificate; None where the ``ssl_context`` hook has it from somewhere else."""
-    try:
-        with open(path or "", encoding="ascii") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def explain(cfg: Any) -> str | None:
-    """
-    One line for the first of gunicorn's settings with which no TLS context can be made; None where all are good.
-
-    Each is tried by itself, because OpenSSL's own error names neither a setting nor a file.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    what, wanted = f"ca_certs={cfg.ca_certs!r}", "it holds the PEM certificates of those who sign the clients'"
-    try:
-        if cfg.ca_certs:
-            context.load_verify_locations(cfg.ca_certs)
-        what = f"certfile={cfg.certfile!r} keyfile={cfg.keyfile!r}"
-        wanted = "certfile holds a PEM certificate chain, keyfile its key"
-        if not cfg.certfile:
-            raise ValueError("there is no certfile")
-        # Where no password is given, OpenSSL would ask for that of an encrypted key, on the terminal.
-        context.load_cert_chain(cfg.certfile, cfg.keyfile, password="")
-        what, wanted = f"ciphers={cfg.ciphers!r}", "it is a list of the ciphers that `openssl ciphers` knows"
-        if cfg.ciphers:
-            context.set_ciphers(cfg.ciphers)
-    except (OSError, ValueError) as exc:
-        # Neither the place in CPython's source nor the form of its tuple helps anybody.
-        reason = re.sub(r" \(_ssl\.c:\d+\)$|^\('|',\)$", "", str(exc))
-        return f"{what} cannot be loaded ({reason}): {wanted}"
-    return None

@@ -1,21 +1,20 @@
 """
 Background: what the application has left to tasks, threads and processes.
 
-The requests of a worker that leaves are answered, and the application has shut down. What
-they began beside themselves may still be going on:
+When the requests of a worker that leaves are answered and the application has shut down, work
+that they began may still be going on:
 
     end_tasks       asyncio tasks are cancelled and awaited, as ``asyncio.run`` does it
     wait_for_jobs   calls in executors and process pools, and threads, are waited for
 
-Both end at a deadline and return what is not done then, in words. Event loop side only,
-so that the heartbeat goes on meanwhile; :mod:`.process.exit` ends the process afterwards.
+Both end at a deadline and return in words what is not done then. Event loop side only, so that
+the heartbeat goes on meanwhile. :mod:`.exit` ends the process afterwards.
 
-Not waited for: daemon threads, as Python itself does not; threads of an executor that
-have nothing to do; threads that wait for a :class:`queue.Queue` to give them something,
-as those of anyio do between two calls; and the worker's own, whose calls are requests.
-Invariant: a thread of an executor is never waited for because it lives, only because it
-works. An executor keeps its threads for ever, and each replacement of a worker would take
-the whole graceful timeout.
+Four kinds of threads are not waited for: daemon threads, as in Python itself; threads of an
+executor that have nothing to do; threads that wait for an item of a :class:`queue.Queue`, as
+those of anyio do between two calls; and the worker's own, whose calls are requests. Invariant:
+a thread of an executor is waited for only while it works. An executor keeps its threads for
+ever, so each replacement of a worker would take the whole graceful timeout.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ from pathlib import PurePath
 from types import CodeType, FrameType
 from typing import Any
 
-#: Seconds between two looks at the threads, and between the two that have to find nothing to do.
+#: Seconds between two looks at the threads, and between the last two, which both find nothing to do.
 LOOK, LOOK_AGAIN = 0.05, 0.005
 
-#: Seconds that asynchronous generators have, however late it is: most of them need no time.
+#: Seconds that asynchronous generators always have, however late it is. Most of them need no time.
 LEAST = 0.1
 
-#: What is named of a kind, at most.
+#: How many things a sentence names.
 MOST = 20
 
-#: How the worker's own threads are called.
+#: How the names of the worker's own threads begin.
 OWN = "hybridworker-"
 
 _NONE: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
@@ -49,7 +48,7 @@ _NONE: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 def own_tasks(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
-    """The application's own tasks: those that no request and no other part of the worker is."""
+    """The application's own tasks, which belong neither to a request nor to the worker."""
     running = asyncio.current_task(loop)
     return [task for task in asyncio.all_tasks(loop) if task is not running and not _is_ours(task)]
 
@@ -60,11 +59,11 @@ def _is_ours(task: asyncio.Task[Any]) -> bool:
 
 
 def describe(task: asyncio.Task[Any]) -> str:
-    """Which task it is: its name, its coroutine, and the line where that waits, or where it begins."""
+    """The name of a task, its coroutine, and the line where that waits or, without a frame, begins."""
     coroutine = task.get_coro()
     frame, code = getattr(coroutine, "cr_frame", None), getattr(coroutine, "cr_code", None)
-    name = f"task {_printable(task.get_name())}"
-    if code is None:  # no coroutine, or one that an eager task has done with
+    name = f"task {printable(task.get_name())}"
+    if code is None:  # no coroutine, or one that an eager task has completed
         return name
     return f"{name} in {_place(code, code.co_firstlineno if frame is None else frame.f_lineno)}"
 
@@ -100,7 +99,7 @@ async def wait_for_jobs(loop: asyncio.AbstractEventLoop, deadline: float) -> lis
         jobs = list(_jobs(threads))
         if not threads or loop.time() >= deadline:
             return jobs
-        # Between a queue and its work a thread is seen with neither: what it takes then is seen the next time.
+        # A thread that has just taken an item shows neither a queue nor work. The next look sees what it took.
         idle = 0 if jobs else idle + 1
         if idle == 2:
             return []
@@ -108,7 +107,7 @@ async def wait_for_jobs(loop: asyncio.AbstractEventLoop, deadline: float) -> lis
 
 
 def _threads() -> list[threading.Thread]:
-    """The threads that may have work: those of executors and pools, and all others that are no daemons."""
+    """The threads that may have work: those of executors and pools, and others that are not daemons."""
     kept = (threading.main_thread(), threading.current_thread())
     executors, pools = _queues(), _pools()
     return [
@@ -121,7 +120,7 @@ def _threads() -> list[threading.Thread]:
 
 
 def _jobs(threads: Iterable[threading.Thread]) -> Iterator[str]:
-    """What is being done, in words."""
+    """The work of these threads, in words."""
     executors, pools, frames = _queues(), _pools(), sys._current_frames()
     for thread in threads:
         frame = frames.get(thread.ident or 0)
@@ -139,25 +138,25 @@ def _jobs(threads: Iterable[threading.Thread]) -> Iterator[str]:
 
 
 def _queues() -> dict[Any, queue.SimpleQueue[Any]]:
-    """The threads of every ``ThreadPoolExecutor``, and where each takes its work from."""
+    """The threads of every ``ThreadPoolExecutor``, and the queue of each."""
     return _known("concurrent.futures.thread", "_threads_queues")
 
 
 def _pools() -> dict[Any, dict[int, Any]]:
-    """The thread that manages each ``ProcessPoolExecutor``, and the calls of that which have not ended."""
+    """The thread that manages each ``ProcessPoolExecutor``, and the calls of the pool that have not ended."""
     return {thread: thread.pending_work_items for thread in _known("concurrent.futures.process", "_threads_wakeups")}
 
 
 def _known(module: str, registry: str) -> dict[Any, Any]:
-    """What a module of the standard library, if it is in use, knows of its threads, for its own exit callback."""
+    """The threads in a registry that a module of the standard library keeps for its own exit; empty if unused."""
     weak: weakref.WeakKeyDictionary[Any, Any] = getattr(sys.modules.get(module), registry, _NONE)
-    # In one step: the threads are not held up while they are looked at.
+    # In one step: other threads go on and change the registry.
     threads = [thread for reference in weak.keyrefs() if (thread := reference()) is not None]
     return {thread: weak.get(thread) for thread in threads}
 
 
 def _item(frame: FrameType | None) -> tuple[Any, CodeType | None]:
-    """What the thread of an executor works on, None for nothing, and the code that waits for more."""
+    """The item that the thread of an executor works on, or None, and the code that waits for items."""
     code: CodeType | None = getattr(
         getattr(sys.modules.get("concurrent.futures.thread"), "_worker", None), "__code__", None
     )
@@ -169,7 +168,7 @@ def _item(frame: FrameType | None) -> tuple[Any, CodeType | None]:
 
 
 def _waits(thread: threading.Thread, frame: FrameType) -> bool:
-    """Whether the outermost function of a thread waits for a queue that is empty: the thread has nothing to do."""
+    """Whether the outermost function of a thread waits for an empty queue, so that the thread has nothing to do."""
     get = frame.f_back
     if frame.f_code is not threading.Condition.wait.__code__ or get is None:
         return False
@@ -187,25 +186,25 @@ def _waits(thread: threading.Thread, frame: FrameType) -> bool:
 
 
 def sentence(things: list[str]) -> str:
-    """Name ``things`` in one line, in order, those that are many by their number."""
+    """Name the first of the ``things`` in one line, and say how many more there are."""
     more = len(things) - MOST
     return ", ".join(things[:MOST]) + (f" and {more} more" if more > 0 else "")
 
 
 def _thread(thread: threading.Thread, frame: FrameType, function: Any = None) -> str:
     work = getattr(function, "__qualname__", None) or getattr(getattr(function, "func", None), "__qualname__", None)
-    call = f" ({_printable(work)})" if isinstance(work, str) else ""
+    call = f" ({printable(work)})" if isinstance(work, str) else ""
     place: FrameType | None = frame  # where it waits says more than how
     while place is not None and place.f_globals.get("__name__") in ("threading", "queue"):
         place = place.f_back
     place = place or frame
-    return f"thread {_printable(thread.name)}{call} in {_place(place.f_code, place.f_lineno)}"
+    return f"thread {printable(thread.name)}{call} in {_place(place.f_code, place.f_lineno)}"
 
 
 def _place(code: CodeType, line: int) -> str:
     return f"{code.co_qualname} ({PurePath(code.co_filename).name}:{line})"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names may hold line breaks, which would forge lines of the log."""
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

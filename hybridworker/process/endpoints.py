@@ -7,22 +7,15 @@ Two small ASGI applications, :meth:`Status.health` and :meth:`Status.metrics`, t
 ``max_requests`` and not in the access log. Any worker answers for the whole group, from the
 scoreboard. Event loop side only.
 
-Invariant: nothing here may wait, because it is asked most urgently when everything else is stuck.
-
-:func:`versions` and :func:`counted` are for the log.
+Invariant: nothing here waits. The answers are needed most when everything else is stuck.
 
 Source of the text format: prometheus.io, "Exposition formats", version 0.0.4.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-
-import httptools
-import uvloop
 
 from ..application.application import Application, Endpoint
 from ..asgi import Receive, Scope, Send
@@ -67,23 +60,6 @@ GAUGES = {
 
 #: The gauges that make sense as a sum.
 SUMMED = frozenset({CONNECTIONS, IN_FLIGHT, BUSY, QUEUED, RSS})
-
-
-def versions(asgi_loop: str) -> str:
-    """What the worker runs on, for bug reports: the loop, the parsers, Python."""
-    try:
-        websockets = f"websockets {importlib.metadata.version('websockets')}"  # not imported: that is up to the workers
-    except importlib.metadata.PackageNotFoundError:
-        websockets = "no websockets"
-    loop = "asyncio" if asgi_loop == "asyncio" else f"uvloop {uvloop.__version__}"  # type: ignore[attr-defined]
-    return f"{loop}, httptools {httptools.__version__}, {websockets}, Python {platform.python_version()}"
-
-
-def counted(line: str, count: int, *others: object) -> str:
-    """``line`` about ``count`` requests and ``others``, with a single request in the singular."""
-    if count == 1:
-        line = line.replace("requests were", "request was").replace("requests", "request")
-    return line % (count, *others)
 
 
 class Status:

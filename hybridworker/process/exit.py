@@ -1,16 +1,21 @@
 """
-Leaving the process although threads and processes are still busy.
+Exit: how the process ends, with which code, and although threads and processes are still busy.
 
-The interpreter waits at exit for the threads of every ``ThreadPoolExecutor``, also of those
-that asgiref and ``run_in_executor`` make: one blocked call would hold the worker for as long
-as it blocks. :mod:`.worker` calls :func:`leave_without_threads` as its last act in the main
-thread; what deserved to be waited for, :mod:`.background` has waited for.
+:meth:`.worker.Worker.init_process` asks for the code of the exception that ended the worker.
+Invariant: only Exception and SystemExit leave the worker. The arbiter's code surrounds the
+worker's after the fork, and on KeyboardInterrupt it does what ends a master: it unlinks the
+sockets and tells the siblings to go.
 
-Two kinds of functions run at exit, in this order: those of ``threading``, among them the
-one with which ``concurrent.futures`` ends its process pools, and those of ``atexit``,
-among them the one with which ``multiprocessing`` waits for processes. Invariant: all of
-them run, and logs are flushed, before ``os._exit``, which does none of it; and the order
-is kept, because nothing else tells the processes of a pool to end.
+The interpreter waits at exit for the threads of every ``ThreadPoolExecutor``, also for those of
+asgiref and ``run_in_executor``: one blocked call would hold the worker for as long as it blocks.
+So :func:`leave_without_threads` is the worker's last act in the main thread. :mod:`.background`
+has waited before for what deserved it.
+
+Two kinds of functions run at exit, in this order: those of ``threading``, and those of
+``atexit``. ``concurrent.futures`` ends its process pools with one of the former,
+``multiprocessing`` waits for processes with one of the latter. Invariant: all of them run in
+this order, because nothing else ends the processes of a pool, and the logs are flushed, before
+``os._exit``, which does none of it.
 """
 
 from __future__ import annotations
@@ -23,19 +28,48 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..connection.context import Log
 from ..wsgi.threads import patched
 
-#: Seconds for the exit functions of ``threading``; those who are not done then have their processes killed.
+BOOT_ERROR = 3  #: the worker could not boot: gunicorn ends, with the same code
+LOAD_ERROR = 4  #: the same, for an application that is not there
+FAILED = 255  #: an exception ended a worker that had served: the next one is started
+
+#: Seconds for the exit functions of ``threading``. Then the processes of the pools that are not done are killed.
 PATIENCE = 2.0
+
+
+def exit_code(exc: BaseException, log: Log, *, booted: bool, booting: bool, told: int | None) -> tuple[int, bool]:
+    """
+    The exit code of a worker that ``exc`` has ended, and whether the reason is in the log now.
+
+    If it is not, ``exc`` is for the arbiter to log. ``booted`` is gunicorn's flag. ``booting``
+    says that the worker has neither begun to accept nor been told to go: what fails then would
+    fail in the next worker as well. ``told`` is the code that QUIT, INT or ABRT want.
+    """
+    if isinstance(exc, SystemExit):
+        code = exc.code if isinstance(exc.code, int) else 0 if exc.code is None else 1
+        if not booting or code in (0, BOOT_ERROR, LOAD_ERROR):
+            return code, False
+        log.error("The application ended the worker before it could serve: sys.exit(%r)", exc.code)
+        return BOOT_ERROR, True
+    if isinstance(exc, Exception) and not (booted and booting):
+        return (FAILED if booted else BOOT_ERROR), False
+    name = type(exc).__name__
+    if booting:
+        traceback = None if isinstance(exc, OSError) else exc  # a limit of the system needs none
+        log.error("The worker could not start: %s: %s", name, exc, exc_info=traceback)
+        return BOOT_ERROR, True
+    log.error("The worker was ended by %s", name, exc_info=exc)
+    return (FAILED if told is None else told), True
 
 
 def leave_without_threads(code: int) -> None:
     """
     Let the process end with ``code``, whatever its threads are doing.
 
-    What is registered here runs before the interpreter waits for them. Where there are
-    none it does nothing, and the interpreter ends as always. A child that is forked
-    later ends as always, too.
+    This registers a function that runs before the interpreter waits for the threads. Where
+    there are none, and in a child that is forked later, the interpreter ends as always.
     """
     pid = os.getpid()
     callbacks: list[Callable[[], Any]] = threading._threading_atexits  # type: ignore[attr-defined]
@@ -61,9 +95,9 @@ def leave_without_threads(code: int) -> None:
 
 def _end_pools(callbacks: Sequence[Callable[[], Any]]) -> None:
     """
-    Have the other exit functions of ``threading`` run, which end process pools, for :data:`PATIENCE` at most.
+    Run the other exit functions of ``threading``, which end process pools, for :data:`PATIENCE` at most.
 
-    The pool of a call that has not ended would wait for it: its processes are killed.
+    A pool waits for its calls. Where one has not ended, the processes of the pool are killed.
     """
     for manager in _managers():
         if manager.pending_work_items:
@@ -80,6 +114,9 @@ def _end_pools(callbacks: Sequence[Callable[[], Any]]) -> None:
             except Exception:
                 logging.getLogger("gunicorn.error").exception("Exception in an exit function of threading")
 
+    if patched("threading") is not None:  # a thread might never run
+        run()
+        return
     thread = threading.Thread(target=run, name="hybridworker-exit", daemon=True)
     try:
         thread.start()
@@ -100,7 +137,7 @@ def _managers() -> list[Any]:
 
 
 def _kill(manager: Any) -> None:
-    """End the processes of a pool. Those of ``fork`` may have a handler for TERM that they inherited."""
+    """Kill the processes of a pool. TERM may not end them: after a fork they have inherited its handler."""
     for process in list((manager.processes or {}).values()):
         try:
             process.kill()

@@ -1,11 +1,11 @@
 """
 Foreign loops: event loops and tasks that the application made while it was imported.
 
-The worker runs one loop, which it makes after the import. What was given to another one never
-runs, unless the application runs that loop in a thread. :mod:`.worker` looks before it sets its own
-loop, and has the warning written when the threads of the application have had time to begin. Event
-loop side. Invariant: no code of the application runs here, so only what asyncio itself
-keeps is looked at.
+The worker runs one loop, which it makes after the import. What was given to another loop never
+runs, unless the application runs that loop in a thread. :mod:`.program` looks before the worker's
+own loop is set, and has the warning written when the threads of the application have had time to
+begin. Event loop side. Invariant: no code of the application runs here, so this looks only at
+what asyncio itself keeps.
 """
 
 from __future__ import annotations
@@ -15,28 +15,23 @@ import sys
 import types
 import weakref
 from collections.abc import Iterable
-from typing import Protocol
+
+from ..connection.context import Log
 
 #: Tasks named in the warning.
 MOST_TASKS = 5
 
 
-class Log(Protocol):
-    """The part of gunicorn's logger that is needed here."""
-
-    def warning(self, msg: str, *args: object) -> object: ...
-
-
 class ForeignLoops:
     """
-    What was there before the worker's own loop.
+    The loops that were there before the worker's own.
 
-    The loop that is set for the main thread is looked for again later: who asked asyncio
-    for it and has not kept it cannot give it anything any more.
+    Of the loop that is set for the main thread only a weak reference is held. If the
+    application has not kept the loop either, nothing can be given to it any more.
     """
 
     def __init__(self) -> None:
-        #: loops with tasks that are not done, kept as long as the tasks are wanted for the warning
+        #: loops with tasks that are not done -> the names of those; kept until the warning is written
         self.pending: dict[asyncio.AbstractEventLoop, list[str]] = {}
         for task in _all_tasks():
             if not task.done() and not task.get_loop().is_closed():
@@ -63,20 +58,20 @@ class ForeignLoops:
 
 
 def _set_loop() -> asyncio.AbstractEventLoop | None:
-    """The loop that is set for this thread. ``asyncio.get_event_loop`` might make one, or call the application."""
+    """The loop that is set for this thread. ``asyncio.get_event_loop`` could make one, or call the application."""
     policy = getattr(asyncio.events, "_event_loop_policy", None)  # None as long as nobody has used it
     loop = getattr(getattr(policy, "_local", None), "_loop", None)
     return loop if isinstance(loop, asyncio.AbstractEventLoop) else None
 
 
 def _all_tasks() -> Iterable[asyncio.Task[object]]:
-    """The tasks of all loops. ``asyncio.all_tasks`` has those of one."""
+    """The tasks of all loops; ``asyncio.all_tasks`` has those of one loop."""
     tasks: Iterable[object] = getattr(
         asyncio.tasks, "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks", ()
     )
     try:
         return [task for task in tasks if isinstance(task, asyncio.Task)]
-    except RuntimeError:  # a loop in a thread makes tasks meanwhile; one warning the less
+    except RuntimeError:  # a loop in a thread makes tasks meanwhile; then there is no warning
         return []
 
 

@@ -1,28 +1,28 @@
 """
 Grace: how long a worker that leaves may take.
 
-A worker that was told to go (TERM, reload) has ``graceful_timeout`` for everything, and
-:mod:`.worker` keeps a margin of it, because the master kills what is late. A worker that
-leaves for a reason of its own was asked by nobody to hurry: the requests in flight have
-``graceful_timeout`` and ``timeout`` together, and no end where ``timeout`` is off.
+A worker that was told to go (TERM, reload) has ``graceful_timeout`` for everything, less a
+margin, because the master kills a worker that is late. A worker that leaves for a reason of its
+own need not hurry: its requests in flight have ``graceful_timeout`` and ``timeout`` together,
+and as long as they want where ``timeout`` is off.
 
-All times are loop time. Event loop side only, and nothing here waits. Invariant: a worker
-that is told to go while it leaves by itself has to hurry from then on, so each deadline is
-asked for when it is needed, and may come nearer.
+All times are loop time. Event loop side only, and nothing here waits. Invariant: deadlines may
+come nearer, because a worker that leaves by itself may then be told to go. So each deadline is
+asked for when it is needed, and not kept.
 """
 
 from __future__ import annotations
 
 import math
 
-#: Why a worker leaves that was told to. Every other reason is the worker's own.
+#: The reasons of a worker that was told to go. Every other reason is its own.
 TOLD = frozenset({"term", "reload"})
 
 #: Of the graceful timeout, what is kept for the application's shutdown: a part, and seconds at most.
 SHUTDOWN_SHARE, SHUTDOWN_MAX = 0.2, 5.0
-#: The same for leaving the process: the arbiter began to count before this worker did.
+#: The same for the end of the process: the arbiter began to count before this worker did.
 EXIT_SHARE, EXIT_MAX = 0.1, 0.5
-#: Seconds that background work delays the restart of a worker under ``--reload``, at most.
+#: Seconds by which background work may delay the restart of a worker under ``--reload``.
 RELOAD_MAX = 1.0
 
 
@@ -38,16 +38,16 @@ class Grace:
         self.reload = reload
         self.begun = math.inf  #: when the first reason came
         self.told_at = math.inf  #: when the worker was told to go
-        self.kept = 0.0  #: seconds for lifespan shutdown, of those that a worker has that was told to go
+        self.kept = 0.0  #: seconds that are kept for lifespan shutdown
 
     def begin(self, now: float, reason: str) -> None:
-        """There is a reason to leave. May be called again: only the first one of each kind counts."""
+        """There is a reason to leave. May be called again: the first reason of each kind counts."""
         self.begun = min(self.begun, now)
         if reason in TOLD:
             self.told_at = min(self.told_at, now)
 
     def keep_for_shutdown(self) -> None:
-        """There is an application that wants to be told of its end."""
+        """The application has a lifespan shutdown."""
         self.kept = min(SHUTDOWN_MAX, self.graceful * SHUTDOWN_SHARE)
 
     @property
@@ -57,20 +57,20 @@ class Grace:
 
     @property
     def requests(self) -> float:
-        """When the requests are cut that are still in flight."""
+        """When requests that are still in flight are cut."""
         return min(self._told_end() - self.kept, self.begun + self.graceful + self.timeout)
 
     @property
     def stream(self) -> float:
-        """Seconds for which a response whose end is not known goes on."""
+        """Seconds for which a response without a known end goes on."""
         return math.inf if self.told else self.graceful
 
     def end(self, now: float) -> float:
-        """When the application has shut down; ``now`` is when the last request has ended."""
+        """When the application must have shut down; ``now`` is the end of the last request."""
         return min(self._told_end(), now + self.graceful - self._margin())
 
     def background(self, now: float) -> float:
-        """When background work is cut that is still not done; ``now`` is when the last request has ended."""
+        """When background work that is not done is cut; ``now`` is the end of the last request."""
         return min(self.end(now), now + RELOAD_MAX) if self.reload else self.end(now)
 
     def _told_end(self) -> float:

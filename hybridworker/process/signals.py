@@ -1,18 +1,18 @@
 """
 Signals: which handler runs for which signal, in the worker and in the processes that it forks.
 
-gunicorn installs plain handlers before the application is loaded, and this module two of its own:
-those of TERM and USR1 pass what is to be done on to the event loop, once there is one. Nothing is
-installed a second time, so whatever the application installs later, at import or in a hook, stays:
+gunicorn installs plain handlers before the application is loaded. This module replaces those of
+TERM and USR1 by two that pass their work on to the event loop, once there is one. Each is installed
+once, so a handler that the application installs later, at import or in a hook, stays:
 
     TERM               the application's handler is called first, then the worker leaves gracefully
     QUIT, INT, ABRT    run in the main thread at once, also while the loop is blocked
     USR1, USR2         the logs are reopened; the report is written
 
 A handler that C code has installed (``faulthandler.register``) stays as well, and is not seen here.
-TERM alone is looked after: see :meth:`Signals.keep_term`. Neighbours: :mod:`.worker` says what each
-signal does. Main thread, but for :meth:`Signals.call`. Invariant: the loop has no signal handlers
-of ours. It would replace those of the application, and take them back to the default when it is closed.
+Only TERM is installed again: see :meth:`Signals.keep_term`. :mod:`.worker` says what each signal
+does. Main thread, but for :meth:`Signals.call`. Invariant: the worker gives the loop no signal
+handlers. The loop would replace those of the application, and set them to the default when it is closed.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ Handler = Callable[[int, FrameType | None], object]
 
 class Deferred:
     """
-    A handler that passes its signal on to the loop, and without a loop acts at once.
+    A handler that passes its signal on to the loop. Without a loop it acts at once.
 
-    ``theirs`` is the handler of the application that is called before.
+    ``theirs`` is the application's handler, which is called before.
     """
 
     __slots__ = ("handler", "signals", "theirs")
@@ -51,7 +51,7 @@ class Deferred:
         self.theirs = theirs
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.signals.forked:  # the application's handler, in a child, calls the one that was there before
+        if self.signals.forked:  # in a child the application's handler has called the handler before its own
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
@@ -66,7 +66,7 @@ class Deferred:
             self.signals.call(self.handler, number, None)
 
     def _raised(self, number: int, exc: BaseException) -> None:
-        """Have the loop log it: this frame may have interrupted a write to the same log."""
+        """Have the loop log ``exc``: this frame may have interrupted a write to the same log."""
         name = signal.Signals(number).name
         if isinstance(exc, SystemExit):
             log = partial(self.signals.log.info, "The application's %s handler raised SystemExit(%s)", name, exc.code)
@@ -80,8 +80,8 @@ class Signals:
     """
     The handlers of one worker process.
 
-    ``wakeup`` is the descriptor to which Python writes each signal, so that a waiting loop
-    wakes up. (uvloop has one of its own, while it runs.)
+    Python writes each signal to the descriptor ``wakeup``, so that a waiting loop wakes up.
+    (uvloop has a descriptor of its own while it runs.)
     """
 
     def __init__(self, log: Any, wakeup: int) -> None:
@@ -91,53 +91,53 @@ class Signals:
         self.forked = False  #: this process is a child of the worker
         self._ours: dict[int, object] = {}  #: signal -> the handler that was installed before the application came
         self._term: Deferred | None = None  #: the handler of TERM, as of the last look
-        self._context = contextvars.copy_context()  #: not that of the request which a signal interrupts
+        self._context = contextvars.copy_context()  #: for calls, instead of that of an interrupted request
         self._warned = False
-        self._mask = threading.local()  #: ``held`` are the signals that the forking thread had blocked before
+        self._mask = threading.local()  #: ``held``: the signals that the forking thread had blocked before
 
     def defer(self, number: int, handler: Handler) -> None:
         """Let the loop call ``handler`` for this signal, with None as the frame."""
         self._install(number, Deferred(self, handler))
 
     def settle(self) -> None:
-        """The handlers of now are ours; what comes later is the application's. To be called once in a process."""
+        """The handlers of now are the worker's, later ones the application's. To be called once in a process."""
         self._ours = {number: signal.getsignal(number) for number in HANDLED}
         os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._in_child)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on there is a loop."""
         self.loop = loop
-        # A loop that the application closed while it was imported has taken the descriptor away; uvloop has its own.
+        # A loop that the application closed during its import has taken the descriptor away; uvloop has its own.
         if (current := signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)) != -1:
             signal.set_wakeup_fd(current, warn_on_full_buffer=False)
         self.keep_term()
 
     def call(self, function: Callable[..., object], *args: Any) -> bool:
-        """Have the loop call ``function``; from any thread and any handler. Returns whether there is a loop."""
+        """Have the loop call ``function``, from any thread and any handler. Returns whether there is a loop."""
         if self.loop is None or self.loop.is_closed():
             return False
-        with suppress(RuntimeError):  # it was closed this moment, by another thread: the worker has left
+        with suppress(RuntimeError):  # another thread has just closed it: the worker has left
             self.loop.call_soon_threadsafe(partial(function, *args), context=self._context)
             return True
         return False
 
     def keep_term(self) -> None:
         """
-        See to it that TERM ends the worker, also when the application has a handler of its own.
+        Make sure that TERM ends the worker, also when the application has a handler of its own.
 
-        Its function is called first, be it one that it gave to ``signal.signal`` or to
-        ``loop.add_signal_handler``. That it ignores TERM, or wants the default, which
-        would cut every request, is not obeyed: the operator could not stop the worker.
+        The application's function is called first, whether it was given to ``signal.signal`` or
+        to ``loop.add_signal_handler``. If the application ignores TERM, the operator could not
+        stop the worker; if it wants the default, every request would be cut. Neither is obeyed.
         """
         ours, current = self._ours.get(signal.SIGTERM), signal.getsignal(signal.SIGTERM)
         if current is self._term or not isinstance(ours, Deferred):
             return
         if isinstance(current, Deferred):
-            self._term = current  # back again, after one that did not stay
+            self._term = current  # it is back, after a handler that did not stay
             return
         self._term = Deferred(self, ours.handler, current if callable(current) else None)
         self._install(signal.SIGTERM, self._term)
-        # asyncio takes back to the default what the application gave to its loop, when that is closed.
+        # A loop of asyncio that is closed sets the handlers that the application gave it to the default.
         closed = self.loop is not None and self.loop.is_closed()
         if not callable(current) and not closed and not self._warned:
             self._warned = True
@@ -151,7 +151,7 @@ class Signals:
         signal.siginterrupt(number, False)  # as gunicorn does: system calls go on
 
     def _hold(self) -> None:
-        """Before a fork: a signal that the child gets before it has its own handlers would be lost."""
+        """Before a fork: block signals, so that the child loses none that comes before its handlers are set."""
         self._mask.held = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
 
     def _release(self) -> None:
@@ -161,8 +161,8 @@ class Signals:
         """
         Let a child that the application forks obey signals as any process does.
 
-        ``Process.terminate()`` and ``Pool.__exit__`` send TERM and wait for its end. What
-        a child wrote to the descriptor, its parent would take for a signal of its own.
+        ``Process.terminate()`` and ``Pool.__exit__`` send TERM and wait for the child to end. The
+        child gives up the descriptor: the parent would take its signals for the parent's own.
         """
         self.forked = True
         signal.set_wakeup_fd(-1)
@@ -177,5 +177,5 @@ class Signals:
 
 
 def _of_a_loop(handler: Handler) -> bool:
-    """Whether it only stands for what a loop does, one that does not run in a child."""
+    """Whether ``handler`` belongs to a loop, which does not run in a child."""
     return (getattr(handler, "__module__", None) or "").partition(".")[0] in ("asyncio", "uvloop")

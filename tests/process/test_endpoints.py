@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import importlib.metadata
 import os
 import re
 import subprocess
@@ -38,7 +37,7 @@ from hybridworker.group.scoreboard import (
     WorkerState,
     set_state,
 )
-from hybridworker.process.endpoints import STUCK, Status, counted, versions
+from hybridworker.process.endpoints import STUCK, Status
 from hybridworker.wsgi.threads import WAIT_BOUNDS, ThreadPool
 from tests.harness import HELLO, application, make_settings, wire
 from tests.waiting import DEADLINE, until
@@ -528,29 +527,3 @@ def test_large_numbers_are_exact() -> None:
         assert value(families, "hybridworker_requests_total", status="2xx") == 12_345_678_901_234
 
     run(check)
-
-
-# -- what the log says
-
-
-def test_the_versions_for_the_boot_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop that is used, and whether there is a WebSocket implementation."""
-    installed = {"websockets": "15.0"}
-
-    def version(name: str) -> str:
-        try:
-            return installed[name]
-        except KeyError:
-            raise importlib.metadata.PackageNotFoundError(name) from None
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
-    assert re.fullmatch(r"uvloop [\d.]+, httptools [\d.]+, websockets 15\.0, Python 3\.\d+\.\S+", versions("auto"))
-    installed.clear()
-    assert re.fullmatch(r"asyncio, httptools [\d.]+, no websockets, Python 3\.\d+\.\S+", versions("asyncio"))
-
-
-def test_one_request_is_in_the_singular() -> None:
-    """And nothing else of the line changes."""
-    lines = ("%d requests were not finished", "Served %d requests: %d cut")
-    assert [counted(lines[0], n) for n in (0, 1)] == ["0 requests were not finished", "1 request was not finished"]
-    assert [counted(lines[1], n, 2) for n in (1, 2)] == ["Served 1 request: 2 cut", "Served 2 requests: 2 cut"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from gunicorn.arbiter import Arbiter
 
-from hybridworker.process.exitcode import BOOT_ERROR, FAILED, LOAD_ERROR, exit_code
+from hybridworker.process.exit import BOOT_ERROR, FAILED, LOAD_ERROR, exit_code
 from tests.fakes import FakeLog
 
 

@@ -1,0 +1,43 @@
+"""
+Memory: how large this process is, and what is said when it is too large from the beginning.
+
+:mod:`.program` compares it with ``HYBRIDWORKER_MAX_RSS`` once a second. Event loop side.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..connection.context import WorkerContext
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def warn_of_size(context: WorkerContext) -> None:
+    """For a worker that is about to serve: warn if it is as large by now as ``HYBRIDWORKER_MAX_RSS`` lets it become."""
+    limit = context.settings.max_rss
+    if limit and (used := resident()) > limit:
+        context.log.warning(
+            "HYBRIDWORKER_MAX_RSS=%d is less than the %d MiB of a worker that has served nothing yet,"
+            " so each will be replaced at once: raise it", limit, used,
+        )  # fmt: skip
+
+
+def resident() -> int:
+    """
+    Resident memory of this process in MiB.
+
+    The largest so far where the current one is not cheaply known (macOS), and 0 where it
+    cannot be known now, because no descriptor is left.
+    """
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * PAGE // 2**20
+    except FileNotFoundError:
+        import resource  # every process that has no /proc has this
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak // (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+    except OSError:
+        return 0

@@ -1,0 +1,270 @@
+"""
+Program: one run of the loop, from the first heartbeat to the end of the last request.
+
+:class:`~.worker.Worker` makes it and awaits :meth:`Program.run`: lifespan startup, serving, then
+handing over to a younger worker, draining, lifespan shutdown and the end of background work.
+One periodic task, :meth:`Program._beat`, is the heartbeat and the clock of everything below.
+Event loop side only. States: ``ProgramState``. Invariant: whatever ends the worker gracefully
+comes through :meth:`Program.leave`, which may be called in any state and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from functools import partial
+from typing import Protocol
+
+from ..group.scoreboard import REASONS, RECYCLED, WorkerState, set_state
+from ..group.succession import Succession
+from ..states import ProgramState
+from ..wsgi.threads import ThreadPool
+from .background import end_tasks, sentence, wait_for_jobs
+from .endpoints import Status
+from .foreignloops import ForeignLoops
+from .grace import Grace
+from .lifespan import Lifespan
+from .memory import resident, warn_of_size
+from .server import Server
+from .signals import Signals
+from .watchdog import Watchdog, warn_of_slow_calls
+
+STARTING, SERVING, WISHING = ProgramState.STARTING, ProgramState.SERVING, ProgramState.WISHING
+HANDING_OVER, DRAINING, EXITING = ProgramState.HANDING_OVER, ProgramState.DRAINING, ProgramState.EXITING
+
+#: The states in which the worker has not begun to leave.
+STAYING = frozenset({STARTING, SERVING, WISHING})
+
+#: Seconds between two looks at every timeout, and at whether a younger worker is ready.
+TICK, HAND_OVER_TICK = 1.0, 0.05
+
+#: Seconds that one heartbeat may take.
+SLOW_BEAT = 0.1
+
+#: What the siblings see. DRAINING depends on the reason.
+STANDINGS = {SERVING: WorkerState.READY, WISHING: WorkerState.WISHING, HANDING_OVER: WorkerState.RETIRING}
+
+
+class Notifier(Protocol):
+    """What is needed of gunicorn's worker: ``timeout`` is half of the setting, and 0 where that is off."""
+
+    ppid: int
+    timeout: float
+
+    def notify(self) -> None: ...
+
+
+class Program:
+    """
+    What one worker does in its loop.
+
+    ``pool`` runs the calls of a WSGI application, and ``succession`` is this worker among its
+    siblings; each is None where there is none. The settings, the log and the loop are those of the context
+    that ``server`` has.
+
+    Invariant: a program is made before its loop is set, because it looks for the loop that the
+    application has set at import.
+    """
+
+    def __init__(
+        self,
+        worker: Notifier,
+        server: Server,
+        pool: ThreadPool | None,
+        succession: Succession | None,
+        signals: Signals,
+        watchdog: Watchdog,
+    ) -> None:
+        self.worker = worker
+        self.server = server
+        self.context = context = server.context
+        self.pool = pool
+        self.succession = succession
+        self.signals = signals
+        self.watchdog = watchdog
+        self.foreign = ForeignLoops()
+        settings = context.settings
+        self.grace = Grace(settings.graceful_timeout, settings.timeout, settings.reload)
+        self.state = STARTING
+        self.reason = ""  #: why the worker leaves, or wants to: one of REASONS
+        self.leaving = asyncio.Event()  #: the state is none of STAYING any more
+        group = None if succession is None else succession.group
+        self.status = Status(context, group, pool, lambda: server.saturated)
+        context.endpoints = self.status.endpoints()
+        context.recycle = partial(self.recycle, "max_requests")
+
+    @property
+    def staying(self) -> bool:
+        """Whether the worker has not begun to leave."""
+        return self.state in STAYING
+
+    async def run(self) -> None:
+        """Serve until told to leave. Raises LifespanFailed where the application cannot start."""
+        beating = self.context.loop.create_task(self._beat())
+        try:
+            lifespan = await self._start()
+            if self.staying:
+                self.server.start()
+                self._enter(SERVING)
+                await self.leaving.wait()
+            await self._finish(lifespan)
+        finally:
+            beating.cancel()
+            await asyncio.wait([beating])
+            self.status.publish(0.0, resident())
+
+    async def _start(self) -> Lifespan | None:
+        """Start the application, and then the watch over the loop. Returns the lifespan that has to be ended."""
+        context, lifespan = self.context, None
+        application, mode = context.application, context.settings.asgi_lifespan
+        if self.staying and not application.threaded and mode != "off":  # not if told to go during the import
+            lifespan = Lifespan(context, application, mode)
+            await lifespan.start(self.leaving)
+            self.signals.keep_term()
+        # What the application made while loading stays: no collection need ever look at it again.
+        gc.collect()
+        gc.freeze()
+        context.loop.call_later(TICK, self.foreign.warn, context.log)
+        warn_of_size(context)
+        self.watchdog.watch(context, self.pool)
+        return lifespan
+
+    def _enter(self, state: ProgramState) -> None:
+        """Change the state, and show it to the siblings."""
+        self.state = state
+        if state is DRAINING:
+            set_state(self.context.slot, WorkerState.DRAINING if self.reason == "term" else WorkerState.RECYCLING)
+        elif state is not EXITING:
+            set_state(self.context.slot, STANDINGS[state])
+
+    # -- the clock
+
+    async def _beat(self) -> None:
+        """The heartbeat, the watch over the arbiter, and the clock: the one periodic task of the worker."""
+        context, worker = self.context, self.worker
+        loop, pause = context.loop, min(TICK, worker.timeout / 2) if worker.timeout else TICK
+        due = loop.time() + TICK
+        late = 0.0
+        while True:
+            self._notify()
+            if os.getppid() != worker.ppid and self.staying:
+                context.log.info("Parent changed, shutting down: %s", worker)
+                self.leave()
+            now = loop.time()
+            if now >= due:
+                due = now + TICK
+                try:
+                    self._tick(now, late)
+                except Exception:  # whatever it is, the heartbeat goes on
+                    context.log.exception("Exception in the tick")
+                late = 0.0
+            await asyncio.sleep(pause)
+            late = max(late, loop.time() - now - pause)
+
+    def _notify(self) -> None:
+        """Tell the arbiter that this worker lives. Warn once when that takes long: it writes to a file."""
+        before = time.monotonic()
+        self.worker.notify()
+        if time.monotonic() - before > SLOW_BEAT:
+            self.context.warn_once(
+                f"A heartbeat took more than {SLOW_BEAT * 1000:.0f} ms: the disk under the worker's temporary file is"
+                " slow, and the arbiter may take the worker for dead. Use --worker-tmp-dir /dev/shm"
+            )
+
+    def _tick(self, now: float, late: float) -> None:
+        """Once a second. ``late`` is how late the loop was since the last time, at most, in seconds."""
+        context = self.context
+        self.signals.keep_term()
+        self.server.tick(now)
+        warn_of_slow_calls(context, self.pool)
+        limit, used = context.settings.max_rss, resident()
+        self.status.publish(late, used)
+        if limit and used > limit and self.state is SERVING:
+            context.log.info("Autorestarting worker: it uses %d MiB, HYBRIDWORKER_MAX_RSS is %d.", used, limit)
+            self.recycle("max_rss")
+        if self.state is WISHING and (self.succession is None or self.succession.may_go(time.monotonic())):
+            self.leave(self.reason)
+
+    # -- reasons to leave
+
+    def leave(self, reason: str = "term") -> None:
+        """Begin to leave gracefully. May be called again: being told to go ends the time for a leave of its own."""
+        context = self.context
+        self.grace.begin(context.loop.time(), reason)
+        self.server.hurry(self.grace.requests)
+        if reason != "term":
+            context.leave()  # with the response at hand
+        if not self.staying:
+            return
+        self.reason = reason
+        context.slot[RECYCLED + REASONS.index(reason)] += 1
+        hands_over = reason == "term" and self.state is not STARTING and not context.settings.reload
+        self._enter(HANDING_OVER if hands_over else DRAINING)
+        self.leaving.set()
+
+    def recycle(self, reason: str) -> None:
+        """
+        Have this worker replaced, by its own count.
+
+        Of several workers that want it, one goes at a time: see :meth:`Succession.may_go`. A worker
+        that is alone goes at once.
+        """
+        if self.state is not SERVING and self.state is not WISHING:
+            return
+        if reason == "max_requests":
+            self.context.log.info("Autorestarting worker after current request.")
+        if self.succession is None or self.succession.single():
+            self.leave(reason)
+        elif self.state is SERVING:
+            self.reason = reason
+            self._enter(WISHING)
+
+    # -- leaving
+
+    async def _finish(self, lifespan: Lifespan | None) -> None:
+        """Finish what was begun, let the application shut down, and wait for what it does in the background."""
+        context, grace = self.context, self.grace
+        loop, log = context.loop, context.log
+        await asyncio.sleep(0)  # the request that was the reason begins in this turn, and is one in flight
+        begun, before = loop.time(), context.served - len(context.cycles)
+        if lifespan is not None:
+            grace.keep_for_shutdown()
+        if self.state is HANDING_OVER:
+            await self._hand_over()
+        handed_over = loop.time()
+        cut = await self.server.drain(grace.requests, grace.stream)
+        self._enter(EXITING)
+        drained = loop.time()
+        if cut:
+            log.warning("%s", counted("Graceful timeout: %d requests were not finished", cut))
+        if lifespan is not None:
+            await lifespan.shutdown(max(0.1, grace.end(drained) - drained))
+        until = grace.background(drained)
+        if left := await end_tasks(loop, until) + await wait_for_jobs(loop, until):
+            log.warning("Background work was cut: %s", sentence(left))
+        finished = max(0, context.served - before - cut)
+        line = counted("Served %d requests: %d finished while leaving, %d cut;", context.served, finished, cut)
+        took = (handed_over - begun, drained - handed_over, loop.time() - drained)
+        log.info("%s %.1f s to hand over, %.1f s to drain, %.1f s to shut down", line, *took)
+
+    async def _hand_over(self) -> None:
+        """Go on accepting until a younger worker does, if one is coming, and then for the drain delay."""
+        settings, loop, succession = self.context.settings, self.context.loop, self.succession
+        begun = loop.time()
+        if succession is not None:
+            succession.told_to_go()
+            latest = begun + settings.graceful_timeout / 2
+            while loop.time() < latest and succession.successor() is WorkerState.BOOTING:  # noqa: ASYNC110 (a sibling is another process)
+                await asyncio.sleep(HAND_OVER_TICK)
+        self._enter(DRAINING)
+        if self.server.is_tcp:
+            await asyncio.sleep(begun + settings.drain_delay - loop.time())
+
+
+def counted(line: str, count: int, *others: object) -> str:
+    """``line`` about ``count`` requests and ``others``, with a single request in the singular."""
+    if count == 1:
+        line = line.replace("requests were", "request was").replace("requests", "request")
+    return line % (count, *others)
