@@ -464,8 +464,8 @@ class RequestResponseCycle:
         if self.state is not COMPLETE:
             self.status = self.status or 500
             self.state = ABORTED
+            self._log()  # before the client can see the end
             self.abort()
-            self._log()
 
     def _log(self) -> None:
         """Write the access line, once, in the variables of the call."""

@@ -14,7 +14,7 @@ import asgi as asgi_app
 import uvloop
 import wsgi as wsgi_app
 
-import hybridworker.worker
+import hybridworker.process.program
 
 TICK = 0.05
 PATIENCE = 60.0
@@ -34,7 +34,7 @@ class State:
 
 def install(worker):
     """For the hook ``post_worker_init``, which runs before the worker makes its loop."""
-    hybridworker.worker.TICK = TICK
+    hybridworker.process.program.TICK = TICK
     notify = worker.notify
 
     def counted():
