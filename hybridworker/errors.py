@@ -129,20 +129,28 @@ def passes_through(exc: BaseException) -> bool:
     return _caused_by(exc, WorkerExit, implicit=True)
 
 
-def _caused_by(exc: BaseException | None, *kinds: type[BaseException], implicit: bool = False) -> bool:
+def _caused_by(
+    exc: BaseException | None,
+    *kinds: type[BaseException],
+    implicit: bool = False,
+    path: frozenset[int] = frozenset(),
+) -> bool:
     """
     Whether ``exc`` is of one of the ``kinds``, or was raised because of one.
 
     Frameworks wrap an exception: with ``raise ... from``, and task groups in a group. With
-    ``implicit``, what was raised while one was handled counts as well.
+    ``implicit``, what was raised while one was handled counts as well. ``path`` are the ids of
+    those that led to ``exc``: ``raise exc from exc`` is its own cause, and a member that was
+    raised while its group was handled has that group as its context.
     """
-    seen: set[int] = set()
-    while exc is not None and id(exc) not in seen:  # `raise exc from exc` is its own cause
+    seen = set(path)
+    while exc is not None and id(exc) not in seen:
         if isinstance(exc, kinds):
             return True
-        if isinstance(exc, BaseExceptionGroup):
-            return all(_caused_by(inner, *kinds, implicit=implicit) for inner in exc.exceptions)
         seen.add(id(exc))
+        if isinstance(exc, BaseExceptionGroup):
+            trail = frozenset(seen)
+            return all(_caused_by(inner, *kinds, implicit=implicit, path=trail) for inner in exc.exceptions)
         cause = exc.__cause__ or (exc.__context__ if implicit or "Disconnect" in type(exc).__name__ else None)
         if isinstance(exc, TimeoutError) and isinstance(cause, asyncio.CancelledError):
             return False

@@ -167,3 +167,22 @@ def test_h46_starlette_raises_without_a_cause() -> None:
         asyncio.run(StreamingResponse(items())(scope, receive, send))
     assert caught.value.__cause__ is None
     assert caused_by_disconnect(caught.value)
+
+
+def test_a_group_in_the_context_of_its_member_is_no_endless_circle() -> None:
+    """``raise group.exceptions[0]`` makes it."""
+    inner = ValueError()
+    group = ExceptionGroup("", [inner])
+    inner.__context__ = group
+    for cause in (None, group):
+        inner.__cause__ = cause
+        for exc in (inner, group):
+            assert not passes_through(exc)
+            assert not caused_by_disconnect(exc)
+            assert not caused_by_cancellation(exc)
+    shared = OSError()
+    shared.__cause__ = ClientDisconnected()
+    both = ExceptionGroup("", [ValueError(), ValueError()])
+    for member in both.exceptions:
+        member.__cause__ = shared
+    assert caused_by_disconnect(both)

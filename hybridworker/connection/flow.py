@@ -35,6 +35,7 @@ class FlowControl:
 
     __slots__ = (
         "encrypted",
+        "ended_at",
         "farewell",
         "lost",
         "progress",
@@ -50,6 +51,7 @@ class FlowControl:
     def __init__(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         self.read_paused = False
+        self.ended_at: float | None = None  #: since when the peer is seen to have closed behind bytes that nobody reads
         self.write_paused = False
         self.lost = False
         self.waiters: list[asyncio.Future[None]] = []
@@ -71,6 +73,7 @@ class FlowControl:
         """Take bytes again."""
         if self.read_paused and not self.lost:
             self.read_paused = False
+            self.ended_at = None
             self.transport.resume_reading()
 
     def pause_writing(self) -> None:

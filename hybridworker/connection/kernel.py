@@ -42,6 +42,19 @@ def hung_up(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
+def ended(fd: int) -> bool:
+    """
+    Whether the peer has closed its side, also where bytes that came before are still unread.
+
+    False where the kernel does not tell: only Linux has POLLRDHUP.
+    """
+    if fd < 0 or sys.platform != "linux":
+        return False
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
 def shut_down(fd: int) -> None:
     """
     End the connection in both directions, for every process that has it.

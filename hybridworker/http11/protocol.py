@@ -57,7 +57,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
 
     __slots__ = (
         "deadline", "eof", "flow", "foreign", "loop", "parser", "pending", "state", "transport",  # the connection
-        "cycle", "persistent", "scanner", "upgraded",  # the request
+        "cycle", "persistent", "progress", "scanner", "upgraded",  # the request
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext) -> None:
@@ -71,6 +71,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         self.cycle: HTTP11Cycle | None = None
         self.parser: Any = None
         self.persistent = True  #: the client may send further requests
+        self.progress = NOTHING  #: of the cycle, when the client was seen to have closed its side behind unread bytes
 
     # -- called by the transport
 
@@ -142,8 +143,26 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self.abort()
         elif now >= self.deadline:
             self._expire(now)
-        elif self.eof and kernel.hung_up(self.flow.fileno()):
+        elif (self.eof or self.flow.read_paused) and kernel.hung_up(self.flow.fileno()):
             self.abort()  # it had only half gone before, or what it was sent since has shown it
+        elif self.flow.read_paused and not self.eof and cycle is not None and cycle.begun:
+            self._look_behind(now, cycle)
+
+    def _look_behind(self, now: float, cycle: HTTP11Cycle) -> None:
+        """
+        See whether the client has closed its side behind bytes that nobody reads.
+
+        The transport does not see it while reading is paused. The same grace period begins, and
+        begins anew when the application takes some of them.
+        """
+        flow = self.flow
+        if not kernel.ended(flow.fileno()):
+            return
+        if flow.ended_at is None:
+            flow.ended_at, self.progress = now, cycle.progress
+        elif now - flow.ended_at >= self.context.settings.asgi_disconnect_grace_period:
+            flow.ended_at = None
+            self._grace_over(cycle, self.progress)
 
     def drain(self, deadline: float) -> None:
         self.flow.progress = None  # a client that takes no bytes has its time from now on

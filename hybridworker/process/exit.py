@@ -49,10 +49,13 @@ def exit_code(exc: BaseException, log: Log, *, booted: bool, booting: bool, told
     """
     if isinstance(exc, SystemExit):
         code = exc.code if isinstance(exc.code, int) else 0 if exc.code is None else 1
-        if not booting or code in (0, BOOT_ERROR, LOAD_ERROR):
-            return code, False
-        log.error("The application ended the worker before it could serve: sys.exit(%r)", exc.code)
-        return BOOT_ERROR, True
+        if booting and code not in (BOOT_ERROR, LOAD_ERROR):
+            log.error("The application ended the worker before it could serve: sys.exit(%r)", exc.code)
+            return BOOT_ERROR, True
+        if not booting and code in (BOOT_ERROR, LOAD_ERROR):  # with these the master would end all of gunicorn
+            log.error("The application ended the worker: sys.exit(%r)", exc.code)
+            return FAILED, True
+        return code, False
     if isinstance(exc, Exception) and not (booted and booting):
         return (FAILED if booted else BOOT_ERROR), False
     name = type(exc).__name__

@@ -86,7 +86,7 @@ class Lifespan:
         self.state = STARTING
         self.task = context.loop.create_task(self._run(), context=self.variables)
         waited = 0.0
-        while self.state is STARTING:
+        while self.state is STARTING and not self.task.done():
             try:
                 async with asyncio.timeout(REMINDER):
                     await self.answered.wait()

@@ -21,6 +21,7 @@ import zlib
 from typing import Any
 
 from ..asgi import Headers, Message, Scope, logged_target
+from ..connection import kernel
 from ..connection.context import WorkerContext
 from ..connection.flow import DEAF, LINGER, FlowControl
 from ..connection.response import CLIENT_LEFT
@@ -180,6 +181,8 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.flow.stalled(now, patience, self.sent):
             self.context.log.debug("WebSocket peer takes no bytes, connection dropped")
             self.abort()
+        elif self.flow.read_paused and kernel.hung_up(self.flow.fileno()):
+            self.abort()  # the transport does not see it while reading is paused
         elif state is OPEN:
             verdict = self.liveness.tick(now, self.flow.read_paused)
             if verdict is Verdict.PING:

@@ -239,7 +239,8 @@ def test_a_child_keeps_the_handlers_of_the_application(gunicorn: Servers, app: s
 
 
 @pytest.mark.parametrize(
-    ("loop", "name"), [("uvloop", "KeyboardInterrupt"), ("asyncio", "KeyboardInterrupt"), ("uvloop", "SystemExit")]
+    ("loop", "name"),
+    [("uvloop", "KeyboardInterrupt"), ("asyncio", "KeyboardInterrupt"), ("uvloop", "SystemExit"), ("uvloop", "Exit3")],
 )
 def test_what_a_task_raises_ends_its_worker_alone(gunicorn: Servers, loop: str, name: str) -> None:
     """Not the unix socket, nor the siblings: in the worker the code of the master is still on the stack."""
@@ -256,6 +257,8 @@ def test_what_a_task_raises_ends_its_worker_alone(gunicorn: Servers, loop: str, 
     if name == "KeyboardInterrupt":
         server.wait_log(r"\[ERROR\] The worker was ended by KeyboardInterrupt$")
         server.wait_log(rf"Worker \(pid:{gone}\) exited with code 255")
+    if name == "Exit3":
+        server.wait_log(r"\[ERROR\] The application ended the worker: sys.exit\(3\)$")
     server.wait_log("Booting worker with pid", 3)
     with server.connect(unix) as client:
         assert client.request("/pid").text in map(str, ended)

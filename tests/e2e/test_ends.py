@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 
 KINDS = ["unusual", "generator-exit", "exit", "interrupt", "cancelled"]
-TASK_KINDS = [*KINDS, "cancelled-group", "cancelled-future", "itself", "group"]
+TASK_KINDS = [*KINDS, "cancelled-group", "cancelled-future", "itself", "group", "unwrapped"]
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
 UPGRADE = f"Connection: Upgrade\r\nUpgrade: websocket\r\n{KEY}"

@@ -7,6 +7,7 @@ On TCP a client that has gone and one that has closed its side alone look the sa
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import pytest
 
@@ -46,6 +47,32 @@ def test_a_stream_with_nothing_to_say_is_released(gunicorn: Servers, app: str, l
                 client.chunk()
             client.close()
     server.open("silent")  # the threads of WSGI cannot be cancelled
+
+
+@pytest.mark.parametrize("leave", [Client.close, Client.reset, Client.half_close])
+@pytest.mark.parametrize(("loop", "bind"), [("uvloop", "tcp"), ("asyncio", "tcp"), ("uvloop", "unix")])
+def test_a_stream_before_a_body_that_nobody_reads_is_released(
+    gunicorn: Servers, loop: str, bind: str, leave: Callable[[Client], None]
+) -> None:
+    """Reading is paused, so the transport does not see that the client has gone."""
+    options = ("--worker-connections", "1", "--asgi-disconnect-grace-period", "1")
+    server = start(gunicorn, "asgi", *options, loop=loop, bind=bind)
+    with connect(server) as client:
+        client.start("/silent", "POST", b"x" * 200_000)
+        assert client.head()[0] == 200
+        assert client.chunk() == b"first"
+        leave(client)
+        with connect(server) as newcomer:
+            assert newcomer.request("/hello").text == "xxxxx"
+
+
+def test_what_a_half_closed_client_has_sent_is_read_all_the_same(gunicorn: Servers) -> None:
+    """Its end is behind the body, and the application takes its time with that."""
+    server = start(gunicorn, "asgi", "--asgi-disconnect-grace-period", "1")
+    with connect(server) as client:
+        client.start("/counts", "POST", b"x" * 400_000)
+        client.half_close()
+        assert client.response().text == "400000"
 
 
 @pytest.mark.parametrize(

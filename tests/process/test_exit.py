@@ -30,14 +30,21 @@ def test_system_exit_of_a_worker_that_serves(status: Any, code: int) -> None:
     assert ended(SystemExit(status)) == (code, False, [])
 
 
-@pytest.mark.parametrize(("status", "code"), [(None, 0), (0, 0), (3, 3), (4, 4)])
-def test_system_exit_that_is_no_failure_of_the_boot_or_names_it(status: Any, code: int) -> None:
-    """gunicorn's own codes, and the end of a worker that wants to go."""
-    assert ended(SystemExit(status), booting=True, booted=False) == (code, False, [])
+@pytest.mark.parametrize("status", [3, 4])
+def test_system_exit_that_names_the_failure_of_the_boot(status: int) -> None:
+    """gunicorn's own codes."""
+    assert ended(SystemExit(status), booting=True, booted=False) == (status, False, [])
+
+
+@pytest.mark.parametrize("status", [3, 4])
+def test_system_exit_of_a_worker_that_serves_is_no_failure_of_a_boot(status: int) -> None:
+    """With these codes the master would end all of gunicorn."""
+    line = f"The application ended the worker: sys.exit({status})"
+    assert ended(SystemExit(status)) == (FAILED, True, [line])
 
 
 @pytest.mark.parametrize("booted", [False, True])
-@pytest.mark.parametrize("status", [1, 255, "text"])
+@pytest.mark.parametrize("status", [None, 0, 1, 255, "text"])
 def test_system_exit_before_the_worker_accepts(booted: bool, status: Any) -> None:
     """A failed boot."""
     line = f"The application ended the worker before it could serve: sys.exit({status!r})"

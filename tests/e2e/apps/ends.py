@@ -46,6 +46,13 @@ async def fails_in_group():
         await asyncio.Event().wait()
 
 
+async def unwraps():
+    try:
+        await fails_in_group()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0]  # noqa: B904 (whose context is the group that holds it: a circle)
+
+
 def _raises(exc):
     async def end():
         raise exc()
@@ -63,6 +70,7 @@ ENDS = {
     "cancelled-future": awaits_cancelled,
     "itself": cancels_itself,
     "group": fails_in_group,
+    "unwrapped": unwraps,
 }
 
 

@@ -11,6 +11,7 @@ Applications for the ends of connections, the same paths for both interfaces.
 ``/pid``       the worker's
 """
 
+import asyncio
 import os
 import time
 import warnings
@@ -50,6 +51,15 @@ async def app(scope, receive, send):
     if path == "/pid":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
+        return
+    if path == "/counts":
+        count, more = 0, True
+        while more:
+            await asyncio.sleep(0.3)
+            message = await receive()
+            count, more = count + len(message.get("body", b"")), message.get("more_body", False)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": str(count).encode()})
         return
     size = BIG if path in ("/big", "/forked") else 5
     headers = [(b"content-length", str(size).encode())] if path in ("/big", "/fork", "/hello") else []

@@ -119,7 +119,12 @@ ANSWERS = {"pool": pool, "terminate": terminate, "child": child, "leave": leave,
 
 
 async def interrupts(name):
-    raise {"KeyboardInterrupt": KeyboardInterrupt, "SystemExit": SystemExit, "BaseException": BaseException}[name]()
+    raise {
+        "KeyboardInterrupt": KeyboardInterrupt(),
+        "SystemExit": SystemExit(),
+        "Exit3": SystemExit(3),  # with which gunicorn's own workers say that they could not boot
+        "BaseException": BaseException(),
+    }[name]
 
 
 async def asgi(scope, receive, send):
