@@ -6,8 +6,10 @@ answer is the same in the master (``--preload``) and in a worker, and no line of
 application runs. What decides is, in this order: the override of the user, the marks
 that asgiref sets, a coroutine function, the number of parameters that must be given.
 What cannot be an application, such as a factory without its brackets, ends the boot.
-The rule one could break by accident: look through wrappers (``functools.partial``,
-``functools.wraps``) before looking at the callable itself. Worker boot only.
+Worker boot only.
+
+Invariant: wrappers (``functools.partial``, ``functools.wraps``) are looked through before the
+callable itself is looked at.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """
 What the kernel knows of a connection and the transport does not tell, and how the connection is ended there.
 
-Functions of a descriptor; a negative one belongs to a connection that is gone, and is taken.
-Called by the event loop, and by whoever owns the descriptor. The rule one could break by
-accident: closing a descriptor does not end a connection while another process has a
-duplicate of it, and a child that the application has forked has them all. So what is to
-end is shut down first.
+Functions of a descriptor. They also take a negative one, that of a connection that is gone. Event
+loop side.
+
+Invariant: a connection is shut down before its descriptor is closed. Closing alone does not end it
+while another process has a duplicate, and a child that the application has forked has them all.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """
 ASGI connection scopes, from what the parser and the transport know.
 
-Pure functions; event loop side. The rule one could break by accident: every
-scope, and every dictionary inside it, is made anew for its request, so that no
-middleware can leak a mutation into the next one (checklist C14); only the values
-of ``state`` are shared, as the specification wants.
+Pure functions. Event loop side.
+
+Invariant: every scope, and every dictionary inside it, is made anew for its request, so that
+no middleware can leak a change into the next one (checklist C14). Only the values of ``state``
+are shared, as the specification wants.
 """
 
 from __future__ import annotations

@@ -7,13 +7,14 @@ module moves the bytes of one :class:`FilePart` and knows nothing of HTTP.
     open_path, open_file -> FilePart (opened, measured, read at once when small)
     send_some            -> empty write buffer -> dup of the socket -> a burst of sendfile
 
-Everything that may wait for a disk runs in the few daemon threads of :data:`POOL`;
-everything that waits for a client waits on the loop, so a thousand slow readers
-occupy no thread. The methods are labelled with the side they run on. The rule one
-could break by accident: a descriptor that a thread may be using is never closed, and
-never the transport's or the application's own, for its number would be given to the
-next client and the bytes of one response would go to another. So both ends are
-duplicates, and :meth:`FilePart.close` leaves the closing to the end of the job.
+What may wait for a disk runs in the few daemon threads of :data:`POOL`. What waits for a
+client waits on the loop, so a thousand slow readers occupy no thread. The methods are
+labelled with the side they run on.
+
+Invariant: a descriptor that a thread may be using is never closed, and is never the
+transport's or the application's own. Its number would be given to the next client, and the
+bytes of one response would go to another. So both ends are duplicates, and
+:meth:`FilePart.close` leaves the closing to the end of the job.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@ HeadScanner and ChunkScanner: where the lines of a request end, and their limits
 
 httptools calls back only for complete fields and buffers an endless one silently, so
 gunicorn's limits must be kept on the bytes themselves, before the parser sees them. The
-scanners find the lines, count them, and hand on whole lines only; the parser remains
-the one judge of what is in them. They also find the end of each message, so that the
-bytes of the next one are never parsed early. Pure; no transport, no loop. The rule one
-could break by accident: the outcome depends on the bytes alone, never on how they were
-cut into segments, which is why an unfinished line is never handed on.
+scanners find the lines, count them, and hand on whole lines only. The parser alone judges
+what is in them. The scanners also find the end of each message, so that the bytes of the
+next one are never parsed early. Pure: no transport, no loop.
+
+Invariant: the outcome depends on the bytes alone, never on how they were cut into segments.
+That is why an unfinished line is never handed on.
 
 A head that comes in one piece and is shorter than the smallest limit needs no scanner;
 :mod:`.http11.protocol` makes one for the others. :func:`misdirected` says of bytes that are no

@@ -3,8 +3,9 @@ RequestHead: what the fields of a request head mean to the server.
 
 The half of :class:`~.http11.protocol.HTTPProtocol` that listens to the parser while a head is
 parsed: it collects the fields, notices the few that decide framing, routing or trust,
-and checks them, because httptools lets much of it through. Event loop side only. The
-rule one could break by accident: everything is checked before the application is called.
+and checks them, because httptools lets much of it through. Event loop side only.
+
+Invariant: everything is checked before the application is called.
 """
 
 from __future__ import annotations

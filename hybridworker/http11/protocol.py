@@ -8,11 +8,12 @@ a request is complete. It never sees an ASGI message; the cycle never sees the p
     data_received -> _head -> parser -> on_header, on_headers_complete -> cycle
                   -> _body -> parser -> on_body, on_message_complete --> cycle
 
-One request is parsed at a time: what the peer pipelines behind it waits, unparsed, in
-``pending`` until the response is complete. So answers keep their order, an error behind
+One request is parsed at a time. What the client pipelines behind it waits, unparsed, in
+``pending`` until the response is complete. So responses keep their order, an error behind
 a good request is answered in its turn, and a flood of small requests costs no more than
-its bytes. Event loop side only. States: ``states.CONNECTION``. The rule one could break
-by accident: the parser gets exactly one head, or bytes of one body, at a time.
+its bytes. Event loop side only. States: ``states.CONNECTION``.
+
+Invariant: the parser gets exactly one head, or bytes of one body, at a time.
 """
 
 from __future__ import annotations

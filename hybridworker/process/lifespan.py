@@ -3,10 +3,11 @@ Lifespan: startup, state and shutdown of an ASGI application.
 
 One task calls the application with the lifespan scope; :meth:`Lifespan.start` and
 :meth:`Lifespan.shutdown` are called by :mod:`.worker`, before the first connection is
-accepted and after the last one is closed. Event loop side only. States:
-``states.LIFESPAN``. The rule one could break by accident: what startup put into its
-context must be there in every request, so :attr:`Application.context` is replaced by a
-copy of the lifespan task's context when startup is complete.
+accepted and after the last one is closed. Event loop side only. States: ``states.LIFESPAN``.
+
+Invariant: what startup put into its context is there in every request, because
+:attr:`Application.context` is replaced by a copy of the lifespan task's context when startup is
+complete.
 
 Source: asgiref ``specs/lifespan.rst`` 2.0.
 """

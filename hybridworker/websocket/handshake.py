@@ -3,8 +3,9 @@ The opening handshake of a WebSocket, on the side of HTTP: checks, the 101, and 
 
 Plain values in, bytes out; no transport, no loop, and no knowledge of frames.
 :mod:`.http11.protocol` has seen to what holds for every request (HTTP/1.1, Host, Upgrade, no body);
-:mod:`.websocket.protocol` writes the bytes. The rule one could break by accident: fields that
-belong to the handshake are the server's alone, whatever the application sends.
+:mod:`.websocket.protocol` writes the bytes.
+
+Invariant: only the server sets the fields of the handshake, whatever the application sends.
 
 Sources: RFC 6455 4.2, RFC 9110 7.8.
 """

@@ -1,10 +1,11 @@
 """
 Liveness: whether the peer of a long-lived connection is still there.
 
-A ping at every interval, and any byte of the peer's is an answer to it. Pure: told the
-time once a second, it says what to do. Event loop side only. The rule one could break by
-accident: the peer is not to blame for what this process did not read; time in which the
-loop stalled, or in which reading was paused, does not count against it.
+A ping is sent at every interval, and any byte of the client answers it. Pure: the caller tells
+the time once a second, and is told what to do. Event loop side only.
+
+Invariant: the client is not blamed for what this process did not read. Time in which the loop
+stalled, or in which reading was paused, does not count against it.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ WebSocketProtocol: one connection after the upgrade, between its transport and t
 
 :mod:`.handshake` knows the HTTP before the first frame, :mod:`.frames` the frames; here are
 the states (``states.WEBSOCKET``; :meth:`WebSocketProtocol.send` is that table as a ladder), the
-flow, and the end: pings, timeouts, closing, the worker leaving, the only one with timers. Event
-loop side only. The rule one could break by accident: whatever ends a connection goes through
-:meth:`WebSocketProtocol._tell`, so that ``receive()`` reports one end, the first, and never hangs.
+flow, and the end: pings, timeouts, closing, the worker leaving. Event loop side only.
+
+Invariant: every end of a connection goes through :meth:`WebSocketProtocol._tell`, so that
+``receive()`` reports one end, the first, and never hangs.
 """
 
 from __future__ import annotations

@@ -11,10 +11,12 @@ A response can be awaited from the start, by :meth:`Handoff.deliver`. But nearly
 is made whole before there is anything to do for the loop: with :meth:`Handoff.begin` the
 call runs while nobody waits, and only a response that is not ``whole`` needs a task.
 
-Neither side takes a lock. Each field has one writer, what the thread produces is appended
-to ``outbox``, and what it needs it asks for and finds in ``inbox``. The rule one could
-break by accident: the thread fills ``outbox`` before it sets ``final``, and that before
-``ended``; the loop reads them in the opposite order.
+Neither side takes a lock. Each field has one writer. The thread appends what it produces to
+``outbox``; it asks for what it needs, and finds that in ``inbox``.
+
+Invariant: the thread fills ``outbox`` before it sets ``final``, and sets ``final`` before
+``ended``. The loop reads them in the opposite order, so when it sees ``ended``, everything
+before it is visible.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ runs that:
     thread side    run: environ -> application -> items -> close()
 
 How the two sides meet stands in :mod:`.handoff`, what PEP 3333 says of values in
-:mod:`.wsgi.values`. The rule one could break by accident: nothing that is made per request
-may refer to itself in a circle (environ, scope, context and responder easily do), or
-memory waits for the garbage collector.
+:mod:`.wsgi.values`.
+
+Invariant: no reference cycle is made per request (environ, scope, context and responder easily
+make one). A cycle keeps memory until the garbage collector runs.
 """
 
 from __future__ import annotations

@@ -21,9 +21,11 @@ loop is seen in a call, and what a call leaves set is seen by the next one of it
 Invariant: a variable of this package's own that is set for a call is reset with it.
 
 No lock guards the data: ``append``, ``pop`` and ``remove`` of lists, deques and sets are
-atomic. The rule one could break by accident: each side first says what it does and then
-looks at what the other said. A thread joins ``idle`` and then looks at the queue, the
-loop queues and then looks at ``idle``; the other way round a call would be left lying.
+atomic.
+
+Invariant: each side publishes first, and checks then. A thread adds itself to ``idle`` before it
+looks at the queue; the loop queues before it looks at ``idle``. The other way round a call could
+be left lying.
 """
 
 from __future__ import annotations
