@@ -32,12 +32,13 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"background", "boot", "exit", "foreignloops", "grace", "listener", "signals"},
         ),
     ),
-    ("http11", ({"protocol"}, {"cycle", "head"}, {"framing"})),
+    ("http11", ({"protocol"}, {"cycle"}, {"head"}, {"framing"})),
     ("websocket", ({"protocol"}, {"frames"}, {"deflate", "handshake", "liveness"})),
     (
         "connection",
         (
-            {"cycle", "files"},
+            {"cycle", "fields", "files"},
+            {"peer"},
             {"context", "proxyheader", "sendfile"},
             {"flow", "forwarded", "response", "scope", "tls"},
             {"kernel"},

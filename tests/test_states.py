@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -95,8 +96,7 @@ def test_every_state_has_a_name_of_its_own() -> None:
 class Connection:
     """The connection of a cycle that is alone."""
 
-    request = RequestState.DONE
-    http10 = False
+    head: Any = SimpleNamespace(request=RequestState.DONE, http10=False)
     persistent = True
 
     def __init__(self, context: WorkerContext, flow: FlowControl) -> None:

@@ -39,6 +39,7 @@ from ..connection.response import (
 from ..connection.sendfile import FilePart, send_some, write
 from ..errors import ClientDisconnected, InvalidMessage, ResponseError
 from ..states import RequestState, ResponseState
+from .head import RequestHead
 
 WAITING, STARTED, BODY = ResponseState.WAITING, ResponseState.STARTED, ResponseState.BODY
 FILE, DONE = ResponseState.FILE, RequestState.DONE
@@ -58,8 +59,7 @@ class HTTP11Connection(Protocol):
     context: WorkerContext
     flow: FlowControl
     transport: asyncio.Transport
-    request: RequestState  #: how far the request has been parsed
-    http10: bool
+    head: RequestHead
     persistent: bool  #: the client may send further requests
 
     def cycle_complete(self, cycle: HTTP11Cycle) -> None:
@@ -95,10 +95,10 @@ class HTTP11Cycle(RequestResponseCycle):
 
     def __init__(self, protocol: HTTP11Connection, application: Application, scope: Scope) -> None:
         context = protocol.context
-        super().__init__(context, application, protocol.flow, scope, protocol.request)
+        super().__init__(context, application, protocol.flow, scope, protocol.head.request)
         self.protocol = protocol
         self.transport = protocol.transport
-        self.http10 = protocol.http10
+        self.http10 = protocol.head.http10
         self.keep_alive = protocol.persistent and context.keep_alive
         self.expect_continue = False  #: the client waits for a 100 that was not sent
         self.takes_trailers = False  #: the client asked for them

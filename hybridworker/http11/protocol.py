@@ -28,7 +28,9 @@ import httptools
 from ..connection import kernel
 from ..connection.context import WorkerContext
 from ..connection.cycle import BODY_BUFFER, NOTHING
+from ..connection.fields import UPGRADE
 from ..connection.flow import DEAF, LINGER, FlowControl
+from ..connection.peer import Peer
 from ..connection.response import error_response
 from ..connection.scope import websocket_scope
 from ..errors import ProtocolError
@@ -37,7 +39,7 @@ from ..states import CallState, ConnectionState, RequestState
 from ..websocket import protocol as websocket
 from .cycle import HTTP11Cycle
 from .framing import HeadScanner, misdirected
-from .head import MORE, UPGRADE, RequestHead
+from .head import MORE, RequestHead
 
 NEW, ACTIVE, IDLE = ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
 UPGRADED, CLOSING, CLOSED = ConnectionState.UPGRADED, ConnectionState.CLOSING, ConnectionState.CLOSED
@@ -53,16 +55,16 @@ WHOLE_BODY_MAX = 65536
 NEVER = math.inf
 
 
-class HTTPProtocol(RequestHead, asyncio.Protocol):
+class HTTPProtocol(asyncio.Protocol):
     """One TCP or unix connection, or the inside of a TLS one, that speaks HTTP/1.1."""
 
     __slots__ = (
-        "deadline", "eof", "flow", "foreign", "loop", "parser", "pending", "state", "transport",  # the connection
-        "cycle", "persistent", "progress", "scanner", "upgraded",  # the request
+        "context", "deadline", "eof", "flow", "foreign", "loop", "parser", "peer", "pending", "state", "transport",
+        "cycle", "head", "on_header", "persistent", "progress", "scanner", "upgraded",  # the request
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext) -> None:
-        super().__init__(context)
+        self.context = context
         self.loop = context.loop
         self.state = NEW
         self.eof = False  #: the peer has sent its last byte
@@ -80,7 +82,9 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         context = self.context
         self.transport = cast(asyncio.Transport, transport)
         self.flow = FlowControl(self.transport)
-        self.connect(self.transport)
+        self.peer = Peer(self.transport, context)
+        self.head = RequestHead(context, self.peer)
+        self.on_header = self.head.fields.on_header  # the parser looks its callbacks up once
         self.parser = httptools.HttpRequestParser(self)
         self.deadline = self.loop.time() + context.settings.header_timeout
         context.connections.add(self)
@@ -91,7 +95,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self.state = ACTIVE
         elif state is not ACTIVE:
             return  # CLOSING: the rest is dropped, so that no RST overtakes the last answer
-        elif self.request is DONE:
+        elif self.head.request is DONE:
             self.pending += data
             if len(self.pending) > BODY_BUFFER:
                 self.flow.pause_reading()
@@ -100,7 +104,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
 
     def eof_received(self) -> bool:
         flow, cycle = self.flow, self.cycle
-        if cycle is None or not cycle.begun or self.tls is not None or kernel.hung_up(flow.fileno()):
+        if cycle is None or not cycle.begun or self.peer.tls is not None or kernel.hung_up(flow.fileno()):
             if cycle is not None:
                 cycle.keep_alive = False  # nothing follows
             self._closing()
@@ -140,7 +144,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         if context.draining and (cycle is None or self.state is CLOSING):
             timeout = min(timeout, DEAF)  # its response is complete, and it holds up the worker
         if self.flow.stalled(now, timeout, 0 if cycle is None else cycle.sent):
-            context.log.debug("Peer %s takes no bytes, connection dropped", self.peer)
+            context.log.debug("Peer %s takes no bytes, connection dropped", self.peer.address)
             self.abort()
         elif now >= self.deadline:
             self._expire(now)
@@ -191,8 +195,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             return  # the connection went on, or is gone
         self.cycle = None
         if not cycle.keep_alive:
-            self.close(linger=self.persistent or self.request is not DONE or bool(self.pending))
-        elif self.request is DONE:
+            self.close(linger=self.persistent or self.head.request is not DONE or bool(self.pending))
+        elif self.head.request is DONE:
             self._next()
         else:  # the rest of the body is dropped as it comes
             self.deadline = self.loop.time() + self.context.settings.body_timeout
@@ -205,13 +209,13 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
 
     def drainable(self) -> bool:
         """Whether the unread rest of the request is short enough to be read and dropped."""
-        return self.chunks is None and self.length <= DRAIN_MAX
+        return self.head.chunks is None and self.head.length <= DRAIN_MAX
 
     # -- from one request to the next
 
     def _next(self) -> None:
         """The response and the request are complete: wait for the next one, or take it from what has come."""
-        self.request = HEADERS
+        self.head.request = HEADERS
         self.state = IDLE
         if self.foreign:
             self.foreign = False
@@ -228,7 +232,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         elif self.eof:
             self.close()
         else:
-            self.head, self.headers = b"", []  # an idle connection keeps nothing of its last request alive
+            self.head.begin(b"")  # an idle connection keeps nothing of its last request alive
 
     def close(self, linger: bool = False) -> None:
         """
@@ -241,7 +245,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         if self.state is CLOSED or self.state is CLOSING:
             return
         self._closing()
-        if linger and self.tls is None and not self.eof:
+        if linger and self.peer.tls is None and not self.eof:
             self.transport.write_eof()
             self.flow.resume_reading()
         else:
@@ -264,7 +268,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         elif self.state is IDLE or self.state is NEW:
             if not self.flow.readable():  # bytes that have arrived are a request that deserves its answer
                 self.close(linger=self.state is IDLE)
-        elif self.request is HEADERS:
+        elif self.head.request is HEADERS:
             if not self.context.draining:
                 self._refuse(ProtocolError("the request head took longer than HYBRIDWORKER_HEADER_TIMEOUT", 408))
             elif not self.flow.readable():
@@ -273,7 +277,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self.close(linger=True)  # the rest of a body that is dropped
         elif not self.cycle.begun:
             self.abort()  # the rest of a body that no application waits for
-        elif self.request is BODY and not self.flow.read_paused and not self.cycle.expect_continue:
+        elif self.head.request is BODY and not self.flow.read_paused and not self.cycle.expect_continue:
             self.deadline = NEVER
             self.cycle.end_of_input()
 
@@ -288,10 +292,10 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         context = self.context
         try:
-            if self.proxy is not None:
-                data = self.strip_proxy_header(self.proxy, data)
+            if self.peer.proxy is not None:
+                data = self.peer.strip_proxy_header(self.peer.proxy, data)
             while data:
-                request = self.request
+                request = self.head.request
                 if request is HEADERS:
                     size = data.find(b"\r\n\r\n") + 4
                     if (
@@ -300,7 +304,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                         and data[0] > 13  # an empty line, or a part of one, is for the scanner
                         and (size <= context.short_head or data.count(b"\n", 0, size) <= context.max_lines)
                     ):
-                        self.begin(data)
+                        self.head.data = data
+                        self.head.fields.begin()
                         whole = size == len(data)
                         rest = b"" if whole else data[size:]
                         try:
@@ -326,11 +331,13 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                 raise
             self._refuse(exc.__context__)
         except httptools.HttpParserError as exc:
-            self._refuse(ProtocolError(misdirected(self.head, context.settings) or str(exc)))
+            self._refuse(ProtocolError(misdirected(self.head.data, context.settings) or str(exc)))
         else:
             # The parser has had all there was, so the application may be called, and end its response, in here.
             cycle = self.cycle
-            if cycle is not None and (cycle.call_state is READY or (cycle.call_state is HELD and self.request is DONE)):
+            if cycle is not None and (
+                cycle.call_state is READY or (cycle.call_state is HELD and self.head.request is DONE)
+            ):
                 if self.eof:
                     cycle.end_of_input()
                 # Not at once where more is pipelined: each request of a long row lets other connections go first.
@@ -342,7 +349,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         begun = scanner is not None and not scanner.blank
         if scanner is None:
             self.scanner = scanner = HeadScanner(self.context.settings)
-            self.begin(b"")
+            self.head.begin(b"")
         lines, rest = scanner.feed(data)
         if scanner.complete:
             self.scanner = None
@@ -353,7 +360,7 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             # While the worker leaves, a head has no more time than the connection had for a first byte.
             self.deadline = min(self.deadline, deadline) if self.context.draining else deadline
         if lines:
-            self.head += lines
+            self.head.data += lines
             try:
                 self.parser.feed_data(lines)
             except httptools.HttpParserUpgrade:
@@ -364,10 +371,10 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
 
     def _body(self, data: bytes) -> bytes:
         """Parse bytes of the body; returns those behind it."""
-        chunks = self.chunks
+        chunks = self.head.chunks
         if chunks is None:
-            size = self.length
-            self.length = max(0, size - len(data))
+            size = self.head.length
+            self.head.length = max(0, size - len(data))
             self.parser.feed_data(data if len(data) <= size else data[:size])
             rest = data[size:]
         else:
@@ -376,9 +383,9 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
                 self.parser.feed_data(piece)
             if chunks.error is not None:
                 raise chunks.error
-            if chunks.complete and self.request is BODY:
+            if chunks.complete and self.head.request is BODY:
                 raise ProtocolError("malformed chunked body (RFC 9112 7.1)")
-        if self.request is BODY:
+        if self.head.request is BODY:
             self.deadline = self.loop.time() + self.context.settings.body_timeout
         elif self.cycle is None:
             self.pending = rest
@@ -389,19 +396,19 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
     # -- called by the parser
 
     def on_headers_complete(self) -> None:
-        parser, context, seen = self.parser, self.context, self.seen
-        scope = self.read(parser.get_method())
-        http10 = self.http10
-        self.persistent = parser.should_keep_alive() and not (http10 and self.says_close())
+        parser, context, seen = self.parser, self.context, self.head.fields.seen
+        scope = self.head.read(parser.get_method())
+        http10 = self.head.http10
+        self.persistent = parser.should_keep_alive() and not (http10 and self.head.says_close())
         self.deadline = NEVER
         expect_continue = takes_trailers = False
         if seen & MORE:
-            expect_continue, takes_trailers = self.expects_continue(), self.takes_trailers(scope)
-        if seen & UPGRADE and not http10 and parser.should_upgrade() and self.leaves_http(websocket.available()):
+            expect_continue, takes_trailers = self.head.expects_continue(), self.head.takes_trailers(scope)
+        if seen & UPGRADE and not http10 and parser.should_upgrade() and self.head.leaves_http(websocket.available()):
             scope["state"] = context.application.state.copy()  # an endpoint answers no handshake
             self.state, self.upgraded = UPGRADED, websocket_scope(scope)
             return
-        application = self.application
+        application = self.head.application
         self.cycle = cycle = HTTP11Cycle(self, application, scope)
         if expect_continue or takes_trailers:
             cycle.expect_continue, cycle.takes_trailers = expect_continue, takes_trailers
@@ -409,8 +416,8 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             context.served += 1  # `count_request`, whose call would be 2 % of a hello
             if context.served == context.max_requests:
                 context.recycle()
-        if application.threaded and self.request is BODY and not expect_continue:
-            if self.chunks is None and self.length <= WHOLE_BODY_MAX:
+        if application.threaded and self.head.request is BODY and not expect_continue:
+            if self.head.chunks is None and self.head.length <= WHOLE_BODY_MAX:
                 cycle.call_state = HELD
                 self.body_wanted()
 
@@ -419,9 +426,9 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
             self.cycle.feed(body)
 
     def on_message_complete(self) -> None:
-        if self.request is DONE or self.parser.should_upgrade():
+        if self.head.request is DONE or self.parser.should_upgrade():
             return
-        self.request = DONE
+        self.head.request = DONE
         self.deadline = NEVER
         if self.cycle is not None:
             self.cycle.feed_eof()
@@ -449,31 +456,33 @@ class HTTPProtocol(RequestHead, asyncio.Protocol):
         The parser takes the message for complete and would read its body as the next
         request. A new one reads the body, told its framing by a head that nobody listens to.
         """
-        if self.request is DONE:
+        if self.head.request is DONE:
             self.parser = httptools.HttpRequestParser(self)
             return
         self.parser = httptools.HttpRequestParser(
             SimpleNamespace(on_body=self.on_body, on_message_complete=self.on_message_complete)
         )
-        framing = b"Content-Length: %d" % self.length if self.chunks is None else b"Transfer-Encoding: chunked"
+        framing = (
+            b"Content-Length: %d" % self.head.length if self.head.chunks is None else b"Transfer-Encoding: chunked"
+        )
         self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
         self.foreign = True
 
     def _refuse(self, error: ProtocolError) -> None:
         """Answer a request that cannot be served, log why, and close."""
         context = self.context
-        peer = self.peer[0] if isinstance(self.peer, tuple) else "unix socket"
+        peer = self.peer.address[0] if isinstance(self.peer.address, tuple) else "unix socket"
         apart = context.application.context.copy()  # here may be the task of the request before it
         if not error.logged:
             apart.run(context.log.warning, "Invalid request from ip=%s: %s", peer, error)
         cycle = self.cycle
         if cycle is None:
-            body = not self.head.startswith(b"HEAD ")
+            body = not self.head.data.startswith(b"HEAD ")
             self.transport.write(error_response(error.status, context.fields, body=body))
             context.responses[error.status // 100] += 1
-            if context.access is not None and (scope := self.refused()) is not None:
+            if context.access is not None and (scope := self.head.refused()) is not None:
                 apart.run(context.access, Refused(scope, error.status, context.now))
             self.close(linger=True)
         else:  # the body is at fault
-            self.request, self.persistent = DONE, True  # whatever else it sends is read and dropped
+            self.head.request, self.persistent = DONE, True  # whatever else it sends is read and dropped
             cycle.refuse(error.status)

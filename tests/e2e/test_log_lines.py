@@ -69,13 +69,11 @@ def test_the_access_record_is_made_in_the_context_of_the_request(gunicorn: Serve
 @pytest.mark.parametrize("app", ["wsgi", "asgi"])
 def test_the_record_of_a_client_that_left_has_the_id(gunicorn: Servers, app: str) -> None:
     """Its call still runs, or was cancelled: it is logged from outside of it."""
-    server = with_ids(gunicorn, app)
+    server = with_ids(gunicorn, app, "--asgi-disconnect-grace-period", "0")
     with server.connect() as client:
         client.start("/gate/left")
         server.wait_log("gate left reached")
         client.reset()
-    if app == "asgi":
-        server.open("left")
     assert id_of(server, "/gate/left", 499) == "left"
     server.open("left")
 

@@ -9,27 +9,31 @@ from typing import Any
 import pytest
 
 from hybridworker import cache
+from hybridworker.connection import fields
+from hybridworker.connection import peer as peer_module
 from hybridworker.connection.context import WorkerContext
-from hybridworker.errors import ProtocolError
-from hybridworker.http11 import head
-from hybridworker.http11.head import (
+from hybridworker.connection.fields import (
     HOST,
     LENGTH,
     POLICY,
     TE,
     TRANSFER,
     TYPE,
+    RequestFields,
     check_host,
-    check_transfer_encoding,
     classify,
 )
+from hybridworker.connection.peer import Peer
+from hybridworker.errors import ProtocolError
+from hybridworker.http11.head import check_transfer_encoding
+from tests.fakes import FakeTransport
 from tests.harness import HELLO, Recorder, application, make_settings, wire
 
 
 @pytest.fixture(autouse=True)
-def no_host_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_host_remembered() -> None:
     """Each test begins without hosts that were found valid."""
-    monkeypatch.setattr(head, "_hosts", {})
+    fields.hosts.clear()
 
 
 @pytest.fixture
@@ -38,6 +42,11 @@ def context() -> Iterator[WorkerContext]:
     loop = asyncio.new_event_loop()
     yield WorkerContext(application=application(HELLO), settings=make_settings(), loop=loop)
     loop.close()
+
+
+def fields_of(context: WorkerContext, address: str = "127.0.0.1") -> RequestFields:
+    """Those of a connection from ``address``."""
+    return RequestFields(Peer(FakeTransport(peername=(address, 1)), context), context.names)
 
 
 def request(*lines: bytes) -> bytes:
@@ -83,50 +92,49 @@ def test_meanings_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) 
 
 def test_names_are_shared_by_the_connections_of_a_worker(context: WorkerContext) -> None:
     """What one connection has learnt serves the next."""
-    first, second = head.RequestHead(context), head.RequestHead(context)
+    first, second = fields_of(context), fields_of(context)
     first.on_header(b"X-New", b"1")
     assert second.names[b"X-New"] == (b"x-new", 0)
 
 
 def test_a_head_begins_without_its_predecessor(context: WorkerContext) -> None:
     """Nothing that one request said holds for the next."""
-    request_head = head.RequestHead(context)
-    request_head.peer = ("127.0.0.1", 1)
-    request_head.on_header(b"Content-Length", b"5")
-    request_head.on_header(b"X-Forwarded-Proto", b"https")
-    assert (request_head.length, len(request_head.special or ())) == (5, 1)
-    request_head.begin(b"")
-    assert (request_head.headers, request_head.seen, request_head.special, request_head.length) == ([], 0, None, 0)
+    these = fields_of(context)
+    these.on_header(b"Content-Length", b"5")
+    these.on_header(b"X-Forwarded-Proto", b"https")
+    assert (these.length, len(these.special or ())) == (5, 1)
+    these.begin()
+    assert (these.headers, these.seen, these.special, these.length) == ([], 0, None, 0)
 
 
 @pytest.mark.parametrize("name", [b"Host", b"Content-Length", b"Content-Type"])
 def test_singletons_come_once(context: WorkerContext, name: bytes) -> None:
     """RFC 9110 5.3; in any case of their letters, and also when they agree."""
-    request_head = head.RequestHead(context)
-    request_head.on_header(name, b"1")
+    these = fields_of(context)
+    these.on_header(name, b"1")
     with pytest.raises(ProtocolError, match="repeated"):
-        request_head.on_header(name.upper(), b"1")
+        these.on_header(name.upper(), b"1")
 
 
 def test_a_trailer_is_no_field(context: WorkerContext) -> None:
-    """Once the body has begun, fields are trailers."""
-    request_head = head.RequestHead(context)
-    request_head.request = head.BODY
-    request_head.on_header(b"Host", b"x")
-    assert request_head.headers == []
+    """Once the head is complete, fields are trailers."""
+    these = fields_of(context)
+    these.ended = True
+    these.on_header(b"Host", b"x")
+    assert these.headers == []
 
 
 def test_trust_is_decided_once(context: WorkerContext) -> None:
     """By the socket peer, when it is first asked for."""
-    request_head = head.RequestHead(context)
-    request_head.peer = ("127.0.0.1", 1)
-    assert request_head.policy is None
-    request_head.on_header(b"X-Forwarded-Proto", b"https")
-    policy = request_head.policy
-    request_head.begin(b"")
-    request_head.peer = ("203.0.113.9", 1)
-    request_head.on_header(b"X-Forwarded-Proto", b"https")
-    assert request_head.policy is policy
+    these = fields_of(context)
+    peer = these.peer
+    assert peer.policy is None
+    these.on_header(b"X-Forwarded-Proto", b"https")
+    policy = peer.policy
+    these.begin()
+    peer.address = ("203.0.113.9", 1)
+    these.on_header(b"X-Forwarded-Proto", b"https")
+    assert peer.policy is policy
 
 
 # -- Host
@@ -151,7 +159,7 @@ def test_trust_is_decided_once(context: WorkerContext) -> None:
 def test_hosts_that_are_valid(value: bytes) -> None:
     """RFC 9112 3.2, RFC 3986 3.2.2; the second time from memory."""
     check_host(value)
-    assert list(head._hosts) == [value]
+    assert list(fields.hosts) == [value]
     check_host(value)
 
 
@@ -200,7 +208,7 @@ def test_hosts_that_are_not(value: bytes) -> None:
     with pytest.raises(ProtocolError, match="Host") as info:
         check_host(value)
     assert info.value.status == 400
-    assert not head._hosts
+    assert not fields.hosts
 
 
 def test_the_memory_for_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +216,7 @@ def test_the_memory_for_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(cache, "LIMIT", 2)
     for value in (b"a", b"b", b"c", b"d"):
         check_host(value)
-    assert list(head._hosts) == [b"c", b"d"]
+    assert list(fields.hosts) == [b"c", b"d"]
     with pytest.raises(ProtocolError):
         check_host(b"a b")
 
@@ -385,7 +393,7 @@ def test_a_proxy_header_that_names_nobody_changes_nothing() -> None:
 
 def test_x23_x20_the_tls_extension_is_in_every_scope_of_a_tls_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy for each, and none without TLS; the scheme says the same."""
-    monkeypatch.setattr(head, "tls_extension", lambda ssl_object, cert: {"tls_version": 0x0304})
+    monkeypatch.setattr(peer_module, "tls_extension", lambda ssl_object, cert: {"tls_version": 0x0304})
     recorder = Recorder()
     with wire(recorder, ssl_object=object()) as w:
         w.feed(request(), request())
@@ -434,7 +442,7 @@ def test_content_type_is_no_special_field() -> None:
     """No policy is asked about it: most requests with a body have one."""
     with wire(Recorder()) as w:
         w.feed(request(b"Content-Type: a/b"))
-        assert w.protocol.policy is None
+        assert w.protocol.peer.policy is None
 
 
 # -- targets, versions

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hybridworker.asgi import Receive, Scope, Send
-from hybridworker.http11 import head
+from hybridworker.connection import peer as peer_module
 from hybridworker.http11.protocol import ACTIVE, CLOSED, CLOSING, IDLE, NEW, HTTPProtocol
 from tests.fakes import FakeTransport
 from tests.harness import GET, HELLO, Recorder, Wire, body, echo, responder, settle, start, wire
@@ -740,7 +740,7 @@ def test_draining_does_not_wait_for_the_rest_of_a_body_that_is_dropped() -> None
 
 def test_a_connection_of_tls_does_not_outlive_its_close(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that does not answer the close_notify is left after a second."""
-    monkeypatch.setattr(head, "tls_extension", lambda ssl_object, cert: {"tls_version": 0x0304})
+    monkeypatch.setattr(peer_module, "tls_extension", lambda ssl_object, cert: {"tls_version": 0x0304})
     with wire(HELLO, ssl_object=object()) as w:
         w.feed(GET.replace(b"Host", b"Connection: close\r\nHost"))
         assert (w.transport.closing, w.transport.aborted) == (True, False)
@@ -918,7 +918,7 @@ def test_connect_is_not_implemented_and_ends_the_connection() -> None:
 def test_an_error_of_our_own_in_a_callback_is_not_taken_for_the_clients() -> None:
     """A defect must not be answered with 400 and forgotten."""
     with wire(HELLO) as w, pytest.raises(Exception, match="callback"):
-        w.protocol.context = BrokenContext(w.context)
+        w.protocol.head.context = BrokenContext(w.context)
         w.protocol.data_received(GET)
 
 

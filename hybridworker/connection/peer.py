@@ -1,0 +1,65 @@
+"""
+Peer: the other end of one connection, whichever version of HTTP it speaks.
+
+Its address and TLS, what a PROXY header said of the client behind it, and what it is believed. Made
+when the connection is. Event loop side only.
+
+Invariant: the address is that of the socket, also where a PROXY header named another one. Trust
+depends on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from .context import WorkerContext
+from .forwarded import FieldPolicy, trusts
+from .proxyheader import ProxyHeader
+from .scope import http_template, normal_address
+from .tls import tls_extension
+
+
+class Peer:
+    """
+    Who is at the other end.
+
+    ``template`` holds what all scopes of the connection say.
+    """
+
+    __slots__ = ("address", "announced", "policy", "proxied", "proxy", "settings", "template", "tls")
+
+    def __init__(self, transport: asyncio.Transport, context: WorkerContext) -> None:
+        self.address: Any = transport.get_extra_info("peername")  #: a tuple, or what a unix socket has
+        ssl_object = transport.get_extra_info("ssl_object")
+        self.tls = None if ssl_object is None else tls_extension(ssl_object, context.server_cert)
+        self.settings = settings = context.settings
+        self.template = http_template(
+            "http" if ssl_object is None else "https",
+            normal_address(self.address),
+            normal_address(transport.get_extra_info("sockname"), server=True),
+            settings.root_path,
+        )
+        #: until the end of the PROXY header has come
+        self.proxy = None if settings.proxy_protocol == "off" else ProxyHeader(settings, self.address)
+        self.announced: tuple[str, int] | None = None  #: the client that a PROXY header named
+        self.proxied: dict[str, str] | None = None  #: what else it said, for environ
+        self.policy: FieldPolicy | None = None  #: made when a field first asks for it
+
+    def strip_proxy_header(self, proxy: ProxyHeader, data: bytes) -> bytes:
+        """Take the PROXY header off the first bytes; returns those behind it, or none while it is incomplete."""
+        rest = proxy.feed(data)
+        if rest is None:
+            return b""
+        self.proxy = None
+        if proxy.client is not None:
+            self.template["client"] = self.announced = proxy.client
+            self.proxied = proxy.environ
+        return rest
+
+    def judge(self) -> FieldPolicy:
+        """What the fields of this peer may do: one decision for the whole connection."""
+        if self.policy is None:
+            trusted = trusts(self.settings.forwarded_networks, self.address)
+            self.policy = FieldPolicy(self.settings, trusted, self.announced)
+        return self.policy
