@@ -106,7 +106,7 @@ class HTTPProtocol(asyncio.Protocol):
         flow, cycle = self.flow, self.cycle
         if cycle is None or not cycle.begun or self.peer.tls is not None or kernel.hung_up(flow.fileno()):
             if cycle is not None:
-                cycle.keep_alive = False  # nothing follows
+                cycle.disconnect()  # the transport takes nothing any more, although it tells so later
             self._closing()
             return False  # the transport closes itself
         # On TCP a half-closed client and one that has gone look the same: what was begun goes on for a while.
@@ -185,6 +185,8 @@ class HTTPProtocol(asyncio.Protocol):
             self._expire(now)
 
     def abort(self) -> None:
+        if self.cycle is not None:
+            self.cycle.disconnect()  # the transport takes nothing any more, although it tells so later
         self.flow.abort()
 
     # -- called by the cycle

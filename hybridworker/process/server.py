@@ -355,12 +355,13 @@ class Server:
 
     def _cut_arrivals(self) -> list[Arrival]:
         """Drop the connections that are still shaking hands; returns what has been cancelled."""
-        arrivals = list(self.arrivals)
-        for _, sock in self.arrivals.values():
+        # One that has just become a connection may have its request already.
+        there = self.context.connections
+        shaking = {a: sock for a, (protocol, sock) in self.arrivals.items() if protocol not in there and not a.done()}
+        for arrival, sock in shaking.items():
             kernel.shut_down(sock.fileno())
-        for arrival in arrivals:
             arrival.cancel()
-        return arrivals
+        return list(shaking)
 
     def hang_up(self) -> None:
         """The process is being left without another turn of the loop: end every connection, whatever has it open."""
