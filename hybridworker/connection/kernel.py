@@ -35,11 +35,7 @@ def hung_up(fd: int) -> bool:
     the first bytes that are sent to a peer that has closed are answered with a RST.
     False where the kernel does not tell: only Linux keeps POLLHUP for this case.
     """
-    if fd < 0 or sys.platform != "linux":
-        return False
-    poll = select.poll()
-    poll.register(fd, 0)  # POLLHUP and POLLERR come unasked
-    return bool(poll.poll(0))
+    return sys.platform == "linux" and _polled(fd, 0)
 
 
 def ended(fd: int) -> bool:
@@ -48,11 +44,7 @@ def ended(fd: int) -> bool:
 
     False where the kernel does not tell: only Linux has POLLRDHUP.
     """
-    if fd < 0 or sys.platform != "linux":
-        return False
-    poll = select.poll()
-    poll.register(fd, select.POLLRDHUP)
-    return bool(poll.poll(0))
+    return sys.platform == "linux" and _polled(fd, select.POLLRDHUP)
 
 
 def shut_down(fd: int) -> None:
@@ -72,3 +64,12 @@ def shut_down(fd: int) -> None:
         pass  # the peer was faster
     finally:
         sock.detach()
+
+
+def _polled(fd: int, events: int) -> bool:
+    """Whether one of ``events`` holds now, or POLLHUP or POLLERR, which come unasked."""
+    if fd < 0:
+        return False
+    poll = select.poll()
+    poll.register(fd, events)
+    return bool(poll.poll(0))
