@@ -136,6 +136,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     def init_process(self) -> None:
         """Called after the fork; returns, or raises SystemExit, when the worker is done."""
         code = 0
+        self._signals = Signals(self.log)
         self._refuse_patches()  # of a hook
         self._watchdog = Watchdog(self.log)
         self._watchdog.start()
@@ -145,6 +146,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             code = Arbiter.APP_LOAD_ERROR
             raise
         except BaseException as exc:
+            self._take_missed_term()
             starting = self.program is None or self.program.state is ProgramState.STARTING
             booting = starting and self.alive and self._exit_code is None
             code, logged = exit_code(exc, self.log, booted=self.booted, booting=booting, told=self._exit_code)
@@ -237,6 +239,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     async def _run(self, program: Program) -> None:
         """Let the loop know of signals, and of those that came before there was a program; then run the program."""
         self._signals.attach(program.context.loop)
+        self._take_missed_term()
         # What is written to the pipe wakes the loop up: Python does it for each signal, gunicorn's reloader once.
         program.context.loop.add_reader(self.PIPE[0], os.read, self.PIPE[0], 4096)
         if self._asked is not None:
@@ -289,10 +292,9 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         super().init_signals()
         signal.signal(signal.SIGUSR2, self.handle_usr2)
         signal.siginterrupt(signal.SIGUSR2, False)
-        self._signals = Signals(self.log, self.PIPE[1])
         self._signals.defer(signal.SIGTERM, self.handle_exit)
         self._signals.defer(signal.SIGUSR1, self.handle_usr1)
-        self._signals.settle()
+        self._signals.settle(self.PIPE)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """TERM: leave gracefully. Before there is a program, the siblings are told not to wait for this worker."""
@@ -302,6 +304,11 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self._asked = "term"
         if self._slot is not None:
             set_state(self._slot, WorkerState.DRAINING)
+
+    def _take_missed_term(self) -> None:
+        """Obey a TERM that came amid the import, where only the application's handler saw it."""
+        if self._asked is None and self._signals.missed_term():
+            self._asked = "term"
 
     def handle_usr2(self, sig: int, frame: FrameType | None) -> None:
         """Write to the error log what the worker does. (gunicorn leaves this signal deadly.)"""

@@ -56,7 +56,7 @@ def exit_code(exc: BaseException, log: Log, *, booted: bool, booting: bool, told
             log.error("The application ended the worker: sys.exit(%r)", exc.code)
             return FAILED, True
         return code, False
-    if isinstance(exc, Exception) and not (booted and booting):
+    if isinstance(exc, Exception) and booted != booting:
         return (FAILED if booted else BOOT_ERROR), False
     name = type(exc).__name__
     if booting:

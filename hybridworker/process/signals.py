@@ -80,13 +80,13 @@ class Signals:
     """
     The handlers of one worker process.
 
-    Python writes each signal to the descriptor ``wakeup``, so that a waiting loop wakes up.
+    Python writes each signal to a pipe, ``wakeup``, so that a waiting loop wakes up.
     (uvloop has a descriptor of its own while it runs.)
     """
 
-    def __init__(self, log: Any, wakeup: int) -> None:
+    def __init__(self, log: Any) -> None:
         self.log = log
-        self.wakeup = wakeup
+        self.reader = self.wakeup = -1  #: the ends of the pipe, which do not block
         self.loop: asyncio.AbstractEventLoop | None = None
         self.forked = False  #: this process is a child of the worker
         self._ours: dict[int, object] = {}  #: signal -> the handler that was installed before the application came
@@ -99,8 +99,9 @@ class Signals:
         """Let the loop call ``handler`` for this signal, with None as the frame."""
         self._install(number, Deferred(self, handler))
 
-    def settle(self) -> None:
+    def settle(self, pipe: tuple[int, int]) -> None:
         """The handlers of now are the worker's, later ones the application's. To be called once in a process."""
+        self.reader, self.wakeup = pipe
         self._ours = {number: signal.getsignal(number) for number in HANDLED}
         os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._in_child)
 
@@ -111,6 +112,18 @@ class Signals:
         if (current := signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)) != -1:
             signal.set_wakeup_fd(current, warn_on_full_buffer=False)
         self.keep_term()
+
+    def missed_term(self) -> bool:
+        """
+        Whether TERM has come before the loop. It may have found a handler of the application, and no other.
+
+        An application that is still being imported may have installed one that is not ours yet,
+        and that returns, or raises SystemExit. To be called before the loop reads the pipe.
+        """
+        try:
+            return signal.SIGTERM in os.read(self.reader, 4096)
+        except OSError:  # there is nothing in it, or no pipe yet
+            return False
 
     def call(self, function: Callable[..., object], *args: Any) -> bool:
         """Have the loop call ``function``, from any thread and any handler. Returns whether there is a loop."""

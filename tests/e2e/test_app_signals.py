@@ -50,6 +50,7 @@ def leaves_gracefully(server: Gunicorn, number: int = signal.SIGTERM) -> None:
         assert (response.text, response.header("Connection")) == ("passed leaving", "close")
     server.wait_log(f"^worker_exit {worker}$")
     server.wait_workers(lambda pids: len(pids) == 1 and worker not in pids, "the worker to be replaced")
+    assert server.request("/pid").status == 200  # it serves: the end of the test is not amid its boot
 
 
 def says_close(client: Client) -> bool:
@@ -60,6 +61,30 @@ def says_close(client: Client) -> bool:
 
 
 # -- handlers
+
+
+@pytest.mark.parametrize(
+    ("app", "install", "line"),
+    [
+        ("asgi", "term", r"^worker_exit {pid}$"),
+        ("wsgi", "exits", r"\[ERROR\] Worker \(pid:{pid}\) exited with code 7"),
+        ("asgi", "raises", r"\[ERROR\] The worker was ended by ValueError$"),
+    ],
+)
+def test_a_term_amid_the_import_is_not_lost(gunicorn: Servers, app: str, install: str, line: str) -> None:
+    """Where only the application's handler sees it: the worker goes, and the next one serves."""
+    server = signalled(gunicorn, app, INSTALL=install, dirty=True)
+    first = int(server.request("/pid").text)  # its import is over
+    server.open("slow")
+    server.signal(signal.SIGTERM, first)
+    server.wait_log("gate import reached")
+    (second,) = server.wait_workers(lambda pids: len(pids) == 1 and first not in pids, "the worker to be replaced")
+    server.signal(signal.SIGTERM, second)
+    server.wait_log("^taken SIGTERM$", 2)
+    server.open("import")
+    server.wait_log(line.format(pid=second))
+    server.wait_workers(lambda pids: len(pids) == 1 and second not in pids, "the worker to be replaced")
+    assert server.request("/pid").status == 200
 
 
 @PLACES
@@ -159,6 +184,7 @@ def test_a_second_term_does_not_cut_worker_exit(gunicorn: Servers, app: str, loo
     server.open("worker_exit")
     server.wait_log("^worker_exit is over$")
     server.wait_workers(lambda pids: len(pids) == 1 and worker not in pids, "the worker to be replaced")
+    assert server.request("/pid").status == 200
 
 
 # -- alive

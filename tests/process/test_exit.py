@@ -51,10 +51,16 @@ def test_system_exit_before_the_worker_accepts(booted: bool, status: Any) -> Non
     assert ended(SystemExit(status), booting=True, booted=booted) == (3, True, [line])
 
 
-@pytest.mark.parametrize(("booted", "booting", "code"), [(False, True, 3), (False, False, 3), (True, False, FAILED)])
-def test_an_exception_that_the_arbiter_logs(booted: bool, booting: bool, code: int) -> None:
+@pytest.mark.parametrize(("booted", "code"), [(False, 3), (True, FAILED)])
+def test_an_exception_that_the_arbiter_logs(booted: bool, code: int) -> None:
     """It has the code ready, too."""
-    assert ended(ValueError("x"), booted=booted, booting=booting) == (code, False, [])
+    assert ended(ValueError("x"), booted=booted, booting=not booted) == (code, False, [])
+
+
+def test_an_exception_amid_the_import_of_a_worker_that_was_told_to_go() -> None:
+    """The arbiter would take it for a failed boot, and end all of gunicorn."""
+    line = "The worker was ended by ValueError"
+    assert ended(ValueError("x"), booted=False, booting=False) == (FAILED, True, [line])
 
 
 @pytest.mark.parametrize("exc", [ValueError("why"), OSError(24, "Too many open files")])

@@ -28,13 +28,13 @@ class Log:
 pipe = os.pipe()
 for fd in pipe: os.set_blocking(fd, False)
 signal.set_wakeup_fd(pipe[1])
-signals = Signals(Log(), pipe[1])
+signals = Signals(Log())
 handler = lambda number, frame: print("ours", signal.Signals(number).name, "in a frame" if frame else "on the loop")
 quit = lambda number, frame: print("quit")
 signals.defer(TERM, handler)
 signals.defer(USR1, handler)
 signal.signal(QUIT, quit)
-signals.settle()
+signals.settle(pipe)
 theirs = lambda number, frame: print("theirs")
 
 def send(number): os.kill(os.getpid(), number)
@@ -76,6 +76,17 @@ def printed(program: str, loop: str = "uvloop") -> list[str]:
 
 
 LOOPS = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+
+
+def test_a_term_before_the_loop_is_found_whatever_handler_it_had() -> None:
+    """Once: the pipe is read. Another signal is none, and where there is no pipe there is no signal."""
+    program = """
+print(Signals(Log()).missed_term(), signals.missed_term())
+signal.signal(TERM, theirs)
+send(USR1); print(signals.missed_term())
+send(TERM); print(signals.missed_term(), signals.missed_term())
+"""
+    assert printed(program) == ["False False", "ours SIGUSR1 in a frame", "False", "theirs", "True False"]
 
 
 def test_without_a_loop_a_handler_runs_at_once() -> None:

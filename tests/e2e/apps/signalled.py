@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from pathlib import Path
 
 import gate
 
@@ -62,6 +63,8 @@ def install(where):
 
 
 install("import")
+if Path(os.environ["GATES"], "slow").exists():
+    gate.block("import")
 
 
 # -- what requests ask for
