@@ -165,7 +165,7 @@ class Outcome:
     def statuses(self) -> list[int]:
         """The status of each answer; an answer that is malformed, or cut short, is an error."""
         methods = [seen.scope["method"] for seen in self.requests]
-        rest, statuses = self.sent, []
+        rest, statuses = self.sent, list[int]()
         while rest:
             head, blank, rest = rest.partition(b"\r\n\r\n")
             assert blank, f"half a head: {head!r}"

@@ -99,7 +99,7 @@ CANCELLED = asyncio.CancelledError()
         (raised(WebSocketDisconnect(1006), context=LEFT), True),
         (raised(RuntimeError(), cause=raised(ClientDisconnect(), context=LEFT)), True),
         (raised(RuntimeError(), cause=OTHER, context=LEFT), False),
-        (ExceptionGroup("", [LEFT, raised(RuntimeError(), cause=LEFT)]), True),
+        (BaseExceptionGroup("", [LEFT, raised(RuntimeError(), cause=LEFT)]), True),
         (ExceptionGroup("", [LEFT, OTHER]), False),
         (ExceptionGroup("", [ExceptionGroup("", [LEFT])]), True),
         (raised(RuntimeError(), cause=BaseExceptionGroup("", [LEFT])), True),

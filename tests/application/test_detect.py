@@ -163,7 +163,7 @@ async def bare_async(*args: Any) -> Any:
         (bare_async, ASGI3),
         (markcoroutinefunction(lambda scope, receive, send: never()), ASGI3),
         (lambda environ, start_response: never(), WSGI),
-        (guarantee_single_callable(asgi2), ASGI3),
+        (guarantee_single_callable(asgi2), ASGI3),  # type: ignore[no-untyped-call]
         (make_fail_app("a traceback"), WSGI),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import signal
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ PLACES = pytest.mark.parametrize(
 )
 
 
-def signalled(gunicorn: Servers, app: str, *args: str, dirty: bool = False, workers: int = 1, **env: str) -> Gunicorn:
+def signalled(gunicorn: Servers, app: str, *args: str, dirty: bool = False, workers: int = 1, **env: Any) -> Gunicorn:
     return gunicorn(f"signalled:{app}", "--threads", "2", *LONG, *args, env=env, dirty=dirty, workers=workers)
 
 
@@ -209,7 +210,7 @@ def recycled(server: Gunicorn, reason: str) -> int:
 )
 def test_alive_false_begins_the_graceful_leave(gunicorn: Servers, app: str, loop: str, how: str) -> None:
     """At once, from a hook and from a thread; the request in flight is finished, and the reason counted."""
-    env = {"HYBRIDWORKER_METRICS_PATH": "/metrics", "LEAVE": how}
+    env: dict[str, Any] = {"HYBRIDWORKER_METRICS_PATH": "/metrics", "LEAVE": how}
     server = signalled(gunicorn, app, "--asgi-loop", loop, "--max-requests", "1000", **env)
     (worker,) = server.worker_pids()
     with server.connect() as busy, server.connect() as other:
@@ -228,7 +229,7 @@ def test_alive_false_begins_the_graceful_leave(gunicorn: Servers, app: str, loop
 
 def test_alive_false_before_there_is_a_loop(gunicorn: Servers) -> None:
     """In ``post_worker_init``: this worker does not serve, the next one does."""
-    env = {"HYBRIDWORKER_METRICS_PATH": "/metrics", "LEAVE": "post_worker_init"}
+    env: dict[str, Any] = {"HYBRIDWORKER_METRICS_PATH": "/metrics", "LEAVE": "post_worker_init"}
     server = signalled(gunicorn, "asgi", **env)
     server.wait_log("Booting worker with pid", 2)
     assert server.request("/pid").status == 200
@@ -239,7 +240,7 @@ def test_alive_false_before_there_is_a_loop(gunicorn: Servers) -> None:
 
 
 #: From Python 3.12 on it warns of forks beside threads.
-FORKS = {"PYTHONWARNINGS": "default,ignore:This process:DeprecationWarning"}
+FORKS: dict[str, Any] = {"PYTHONWARNINGS": "default,ignore:This process:DeprecationWarning"}
 
 
 @BOTH

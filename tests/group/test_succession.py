@@ -236,8 +236,8 @@ def test_a_claim_is_seen_in_no_state_that_misleads(dead: int) -> None:
         return succession.may_go(now), all(slot[STARTED] for slot in slots), accepting
 
     rows = [Recorder(board, slot, seen) for slot in slots]
-    board.slots[:] = rows  # type: ignore[list-item]
-    assert board.claim(4) is rows[0]
+    board.slots[:] = rows  # type: ignore[assignment]
+    assert board.claim(4) is rows[0]  # type: ignore[comparison-overlap]
     states = [state for row in rows for state in row.states]
     assert len(states) >= 6
     assert set(map(str, states)) == {"(False, True, [])"}

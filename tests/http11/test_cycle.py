@@ -383,7 +383,7 @@ def test_h31_cancellation_passes_through_receive() -> None:
     bodies: list[bytes] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        task = asyncio.create_task(receive())  # type: ignore[arg-type]
+        task = asyncio.ensure_future(receive())
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -640,7 +640,8 @@ def test_the_access_log_is_written_in_a_copy_of_the_context_of_the_task(ending: 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         variable.set(7)
         if ending == "answers":
-            await asyncio.get_running_loop().create_task(HELLO(scope, receive, send), context=contextvars.Context())
+            hello: Any = HELLO(scope, receive, send)
+            await asyncio.get_running_loop().create_task(hello, context=contextvars.Context())
         elif ending == "leaves":
             await asyncio.Event().wait()
         seen.append(variable.get())
@@ -1053,9 +1054,9 @@ def test_a_call_loses_its_request_with_the_connection() -> None:
     call, lines = Call(), []
     with wire(call, is_wsgi=True, access=lambda cycle: lines.append(cycle.status)) as w:
         w.feed(GET)
-        assert not call.cancelled
+        before = call.cancelled
         w.lose()
-        assert call.cancelled == 1
+        assert (before, call.cancelled) == (0, 1)
         assert not w.context.cycles
         assert lines == [499]
 

@@ -792,7 +792,13 @@ def test_abort_drops_the_connection() -> None:
 def test_max_requests_is_announced_on_the_last_response() -> None:
     """The response to request number ``max_requests`` says close."""
     recycled = []
-    with wire(HELLO, max_requests=2, recycle=lambda: (recycled.append(1), w.context.leave())) as w:
+
+    def recycle() -> None:
+        recycled.append(1)
+        connection.context.leave()
+
+    with wire(HELLO, max_requests=2, recycle=recycle) as connection:
+        w = connection
         assert w.feed(GET) == ANSWER
         assert w.feed(GET) == ANSWER + CLOSING_ANSWER
         assert recycled == [1]

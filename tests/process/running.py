@@ -60,7 +60,7 @@ class Held:
     """A call for the pool that waits to be let go."""
 
     def __init__(self, label: str) -> None:
-        self.label = label
+        self.label, self.queued_at = label, 0.0
         self.began, self.release, self.woken = threading.Event(), threading.Event(), False
 
     def run(self, variables: contextvars.Context) -> None:

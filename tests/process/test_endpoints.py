@@ -126,8 +126,9 @@ class Worker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: ThreadPool | None = None, **settings: Any) -> None:
         self.scoreboard = Scoreboard(4)
-        self.slot, self.other = self.scoreboard.claim(1), self.scoreboard.slots[1]
-        assert self.slot is not None
+        slot = self.scoreboard.claim(1)
+        assert slot is not None
+        self.slot, self.other = slot, self.scoreboard.slots[1]
         self.slot[PID] = os.getpid()
         set_state(self.slot, WorkerState.READY)
         self.context = WorkerContext(
@@ -140,6 +141,7 @@ class Worker:
     def join(self, state: WorkerState) -> None:
         """The other worker comes."""
         slot = self.scoreboard.claim(2)
+        assert slot is not None
         assert slot is self.other
         slot[PID] = os.getpid()
         set_state(slot, state)
@@ -256,7 +258,8 @@ def test_the_answer_comes_before_the_application(is_wsgi: bool, method: str) -> 
 def test_other_methods_and_paths_are_the_application_s(head: str) -> None:
     """Nothing but GET and HEAD of the very path."""
     with wire(HELLO) as connection:
-        connection.context.endpoints = {"/up": Status(connection.context, None, None, lambda: False).health}
+        status = Status(connection.context, None, None, lambda: False)
+        connection.context.endpoints = {"/up": Endpoint(status.health, connection.context.settings)}
         assert connection.feed(f"{head}\r\nHost: x\r\n\r\n".encode()).endswith(b"hello")
         assert connection.context.served == 1
 

@@ -59,11 +59,11 @@ def test_l1_scope_and_events() -> None:
 
     async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
         await lifespan.startup()
-        assert lifespan.state is LifespanState.STARTED
+        states = [lifespan.state]
         assert events == ["lifespan.startup"]
         assert context.application.state == {"pool": "shared"}
         await lifespan.shutdown(5)
-        assert lifespan.state is LifespanState.STOPPED
+        assert [*states, lifespan.state] == [LifespanState.STARTED, LifespanState.STOPPED]
 
     live(obedient(scopes, events), test)
     assert events == ["lifespan.startup", "lifespan.shutdown"]

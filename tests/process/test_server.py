@@ -20,6 +20,7 @@ from hybridworker.asgi import ASGIApp, Receive, Scope, Send
 from hybridworker.connection.context import WorkerContext
 from hybridworker.group.scoreboard import CONNECTIONS, IN_FLIGHT, TAKEN, Group, Scoreboard
 from hybridworker.group.share import LEAD, OFFERS_MAX, Share
+from hybridworker.http11.protocol import HTTPProtocol
 from hybridworker.process import server as module
 from hybridworker.process.listener import Listener, establish
 from hybridworker.process.server import ACCEPT_BATCH, DEFER, DEFER_MAX, Server
@@ -427,7 +428,7 @@ def test_a_connection_that_was_lost_at_once_is_counted_once() -> None:
     async def test(site: Site) -> None:
         arrival = establish(connecting())
         await arrival
-        protocol = module.HTTPProtocol(site.context)
+        protocol = HTTPProtocol(site.context)
         protocol.state = ConnectionState.CLOSED
         site.server.size = 1  # another one
         with socket.socket() as sock:
@@ -850,14 +851,14 @@ def test_a_worker_is_full_with_as_many_connections_as_it_may_have(siblings: int 
     async def test(site: Site) -> None:
         site.server.start()
         seen: list[bool] = []
-        context, make = site.context, module.HTTPProtocol.connection_made
+        context, make = site.context, HTTPProtocol.connection_made
 
         def connection_made(protocol: Any, transport: Any) -> None:
             make(protocol, transport)
             seen.append(site.server.full)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module.HTTPProtocol, "connection_made", connection_made)
+            patch.setattr(HTTPProtocol, "connection_made", connection_made)
             for _ in range(3):
                 await site.get()
         assert seen == [False, False, True]

@@ -22,13 +22,13 @@ import uvloop
 import hybridworker
 from hybridworker.asgi import ASGIApp, Message, Receive, Scope, Send
 from hybridworker.connection.context import WorkerContext
-from hybridworker.connection.flow import FlowControl
+from hybridworker.connection.flow import LINGER, FlowControl
 from hybridworker.errors import ClientDisconnected, InvalidMessage, UnexpectedMessage, WorkerExit
 from hybridworker.log.views import ResponseView
 from hybridworker.states import WEBSOCKET, WebSocketState, expected
 from hybridworker.websocket import protocol as websocket
 from hybridworker.websocket.frames import DEFLATE_MIN, HIGH_WATER, OVERHEAD
-from hybridworker.websocket.protocol import CLOSE_TIMEOUT, EARLY_MAX, JOIN_MAX, LINGER, SPREAD, WebSocketProtocol
+from hybridworker.websocket.protocol import CLOSE_TIMEOUT, EARLY_MAX, JOIN_MAX, SPREAD, WebSocketProtocol
 from tests.fakes import FakeLog, FakeTransport
 from tests.harness import application, make_settings, settle
 from tests.websocket.test_frames import BINARY, CLOSE, CONT, OFFER, PING, PONG, TEXT, Markup, frame, parse

@@ -164,6 +164,7 @@ def test_errors_wait_while_a_log_is_being_reopened(path: Path, open_log: Callabl
     """A write between the closing and the opening is not lost, and no error."""
     log = open_log()
     thread = threading.Thread(target=log.stream.write, args=("amid\n",))
+    assert log.file.lock is not None
     with log.file.lock:
         log.file.close()
         log.file.asked.clear()  # closing asks as well, before Python 3.13
