@@ -10,7 +10,8 @@ Every exception of the package.
 * :class:`ClientDisconnected` - the peer has gone; raised out of ``send()``
 * :class:`LifespanFailed` - the application said, or showed, that it cannot start
 * :class:`WSGIError` - the WSGI application broke a rule of PEP 3333
-* :class:`WorkerExit` - the process is left at once; the only one that is no Exception
+* :class:`BootFailed` - this worker cannot serve, and says why; no Exception, like the next one
+* :class:`WorkerExit` - the process is left at once
 
 An exception that becomes an answer knows its status, so nobody needs to look at its type.
 """
@@ -82,6 +83,20 @@ class LifespanFailed(Exception):
 
 class WSGIError(RuntimeError):
     """The WSGI application broke PEP 3333; the message names the rule."""
+
+
+class BootFailed(SystemExit):
+    """
+    This worker cannot begin to serve, and the log has the ``reason``, a line or more.
+
+    ``code`` is the exit code with which gunicorn ends.
+    """
+
+    reason: str
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(code)
+        self.reason = reason
 
 
 class WorkerExit(SystemExit):

@@ -96,7 +96,8 @@ class ProgramState(enum.Enum):
     STARTING = enum.auto()  #: not accepting yet. Exits: SERVING, DRAINING
     SERVING = enum.auto()  #: accepting. Exits: WISHING, HANDING_OVER, DRAINING
     WISHING = enum.auto()  #: accepting, and waiting for its turn to be replaced. Exits: HANDING_OVER, DRAINING
-    HANDING_OVER = enum.auto()  #: told to go, and accepting until a younger worker does. Exit: DRAINING
+    #: Told to go, and accepting until a younger worker does. Exits: DRAINING, and back where none can boot
+    HANDING_OVER = enum.auto()
     DRAINING = enum.auto()  #: leaving, and finishing what was begun. Exit: EXITING
     EXITING = enum.auto()  #: all requests are over; the application shuts down. Terminal
 
@@ -185,7 +186,9 @@ PROGRAM: Table[ProgramState] = {
     (ProgramState.SERVING, "leave"): frozenset({ProgramState.HANDING_OVER, ProgramState.DRAINING}),
     (ProgramState.WISHING, "recycle"): frozenset({ProgramState.WISHING, ProgramState.DRAINING}),
     (ProgramState.WISHING, "leave"): frozenset({ProgramState.HANDING_OVER, ProgramState.DRAINING}),
-    (ProgramState.HANDING_OVER, "hand over"): frozenset({ProgramState.DRAINING}),
+    (ProgramState.HANDING_OVER, "hand over"): frozenset(
+        {ProgramState.DRAINING, ProgramState.SERVING, ProgramState.WISHING}
+    ),
     (ProgramState.DRAINING, "drain"): frozenset({ProgramState.EXITING}),
 }
 

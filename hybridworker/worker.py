@@ -41,15 +41,16 @@ from .application.application import Application, WSGIApplication
 from .application.detect import Decision, Interface, advice, detect, single_callable
 from .config.settings import Settings, check
 from .connection.context import WorkerContext
-from .errors import ConfigurationError, LifespanFailed, WorkerExit
-from .group.scoreboard import AGE, PID, STARTED, Group, Scoreboard, Slot, WorkerState, set_state
+from .errors import BootFailed, ConfigurationError, LifespanFailed, WorkerExit
+from .group.scoreboard import AGE, FAILURES, PID, STARTED, Group, Scoreboard, Slot, WorkerState, set_state
 from .group.share import Share
 from .group.succession import Succession
 from .log.access import access_writer
 from .log.hooks import RequestHooks
+from .process import retry
 from .process.background import describe
 from .process.boot import explain_tls, read_certificate, versions
-from .process.exit import exit_code, leave_without_threads
+from .process.exit import BOOT_ERROR, FAILED, LOAD_ERROR, exit_code, leave_without_threads
 from .process.program import Program
 from .process.server import Server
 from .process.signals import Signals
@@ -75,7 +76,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 
     _settings: Settings
     _signals: Signals
-    _slot: Slot | None = None  #: this worker's row of the scoreboard
+    _scoreboard: Scoreboard | None = None  #: that of the master
+    _slot: Slot | None = None  #: this worker's row of it
     _loop: asyncio.AbstractEventLoop | None = None
     _asked: str | None = None  #: why the worker is to leave, if a hook, the reloader or an early TERM has asked for it
     _exit_code: int | None = None  #: set by QUIT, INT and ABRT: the loop is left without awaiting anything
@@ -104,7 +106,18 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         """Called by the arbiter before the fork: only the master takes places in the group."""
         super().__init__(*args)
         self._scoreboard = Scoreboard.of_master(self.log.warning, self.cfg.workers)
-        self._slot = None if self._scoreboard is None else self._scoreboard.claim(self.age, self.log.warning)
+        self._slot = None if self._scoreboard is None else self._scoreboard.claim(self._age, self.log.warning)
+
+    @property
+    def age(self) -> float:
+        """The number of this worker; for the master its rank, by which that chooses whom to send away."""
+        if self._scoreboard is None or self._pid == os.getpid():
+            return self._age
+        return self._scoreboard.rank(self._slot, self._age)
+
+    @age.setter
+    def age(self, age: int) -> None:
+        self._age = age
 
     @property
     def pid(self) -> int | str:
@@ -142,20 +155,46 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self._watchdog.start()
         try:
             super().init_process()
-        except AppImportError:
-            code = Arbiter.APP_LOAD_ERROR
-            raise
         except BaseException as exc:
-            self._take_missed_term()
+            missing = isinstance(exc, AppImportError)
+            if not missing:
+                self._take_missed_term()
             starting = self.program is None or self.program.state is ProgramState.STARTING
             booting = starting and self.alive and self._exit_code is None
             code, logged = exit_code(exc, self.log, booted=self.booted, booting=booting, told=self._exit_code)
+            code = LOAD_ERROR if missing else code
+            if booting and code in (BOOT_ERROR, LOAD_ERROR) and self._others_serve():
+                code, logged = self._retry(exc, logged), True
             if not logged:
                 raise
             raise SystemExit(code) from None
         finally:
             self._watchdog.stop()
             leave_without_threads(code)
+
+    def _others_serve(self) -> bool:
+        """Whether the boot of this worker may fail: others serve, and it is not the first boot of its master."""
+        board, cfg = self._scoreboard, self.cfg
+        if board is None or self._age <= board.workers or cfg.reload or cfg.preload_app:
+            return False
+        return board.others_serve(self._age)
+
+    def _retry(self, exc: BaseException, logged: bool) -> int:
+        """Say why the boot has failed, and wait; returns the exit code with which the master may try again."""
+        if not logged and not isinstance(exc, SystemExit):
+            self.log.error("Exception in worker process", exc_info=exc)
+        line = "This worker cannot boot (%s): the old workers go on; mend it and send HUP again"
+        self.log.error(line, retry.reason(exc))
+        slot, board = self._slot, self._scoreboard
+        failures = 1
+        if slot is not None and board is not None:
+            slot[FAILURES] += 1
+            failures = slot[FAILURES]
+            board.broken[0] = 1
+            set_state(slot, WorkerState.FAILED)
+        self._watchdog.stop()
+        told = retry.wait(retry.delay(failures), self.notify, self._show_draining, self.ppid)
+        return 0 if told else FAILED
 
     def load_wsgi(self) -> None:
         """Load the application, decide what it is, and prepare whatever may fail: errors here stop the arbiter."""
@@ -185,7 +224,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     def _fail(self, line: str, code: int = Arbiter.WORKER_BOOT_ERROR) -> NoReturn:
         """End the boot, and gunicorn, with one line."""
         self.log.error("%s", line)
-        sys.exit(code)
+        raise BootFailed(line, code)
 
     def _refuse_patches(self) -> None:
         """End the boot if gevent or eventlet has taken the threads away."""
@@ -222,8 +261,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             asyncio.set_event_loop(loop)
             loop.run_until_complete(self._run(program))
         except LifespanFailed as exc:
-            self.log.error("Application startup failed: %s", exc)
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+            self._fail(f"Application startup failed: {exc}")
         except (SystemExit, RuntimeError):  # RuntimeError: the loop was stopped
             if self._exit_code is None:
                 raise
@@ -282,7 +320,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         slot[STARTED] = int(time.time())
         if self._scoreboard is None:
             return None
-        slot[PID], slot[AGE] = os.getpid(), self.age  # there already where the slot is one of the scoreboard's
+        slot[PID], slot[AGE] = os.getpid(), self._age  # there already where the slot is one of the scoreboard's
         return Group(self._scoreboard, slot)
 
     # -- signals
@@ -302,6 +340,10 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             self.program.leave()
             return
         self._asked = "term"
+        self._show_draining()
+
+    def _show_draining(self) -> None:
+        """Tell the siblings not to wait for this worker, which has no program to do it."""
         if self._slot is not None:
             set_state(self._slot, WorkerState.DRAINING)
 

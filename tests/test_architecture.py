@@ -29,7 +29,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"program"},
             {"endpoints", "lifespan", "memory", "server", "watchdog"},
             {"report"},
-            {"background", "boot", "exit", "foreignloops", "grace", "listener", "signals"},
+            {"background", "boot", "exit", "foreignloops", "grace", "listener", "retry", "signals"},
         ),
     ),
     ("http11", ({"protocol"}, {"cycle"}, {"head"}, {"framing"})),

@@ -45,10 +45,14 @@ class WorkerState(enum.IntEnum):
     RETIRING = 4  #: told to go, and accepting until a younger one does
     DRAINING = 5  #: leaving because it was told to
     RECYCLING = 6  #: leaving by itself: the master makes its replacement when it is gone
+    FAILED = 7  #: could not boot while others accept; about to leave, so that the master tries again
 
 
 #: The states in which a worker can be counted on to accept connections.
 ACCEPTING = frozenset({WorkerState.READY, WorkerState.WISHING})
+
+#: The states in which a worker serves, be it for the time until a younger one does.
+SERVING = ACCEPTING | {WorkerState.RETIRING}
 
 
 # The cells of a row, each a number. The first four tell whose slot it is, and are written first by the master, which
@@ -56,11 +60,16 @@ ACCEPTING = frozenset({WorkerState.READY, WorkerState.WISHING})
 PID, AGE, STATE, SINCE = range(4)  #: SINCE: when the state began, ``time.monotonic()`` in microseconds
 CONNECTIONS, IN_FLIGHT, BUSY, QUEUED = range(4, 8)
 TAKEN = 8  #: how many connections the worker has accepted
-LAG, RSS, STARTED = range(9, 12)  #: microseconds; KiB; seconds since the epoch
-SERVED = 12  #: and the four behind it: responses by status class, 1xx to 5xx
+STAYED = 9  #: age of the youngest worker when this one was told to go and stayed; 0 = it was not
+LAG, RSS, STARTED = range(10, 13)  #: microseconds; KiB; seconds since the epoch
+SERVED = 13  #: and the four behind it: responses by status class, 1xx to 5xx
 RECYCLED = SERVED + 5  #: and those behind it, one for each of REASONS
 WAITED = RECYCLED + len(REASONS)  #: and those behind it, one for each bucket, then the sum in microseconds
-CELLS = WAITED + WAITS
+FAILURES = WAITED + WAITS  #: boots in this slot that have failed, since the last one that did not
+CELLS = FAILURES + 1
+
+#: The cells behind the rows, which are no worker's: see :class:`Scoreboard`.
+SHARED = 4
 
 _NOTHING = memoryview(bytes(8 * (STARTED - CONNECTIONS))).cast("q")
 
@@ -69,16 +78,26 @@ Slot = memoryview | list[int]
 
 
 class Scoreboard:
-    """The shared memory of one master."""
+    """
+    The shared memory of one master.
+
+    ``workers`` is how many the first boot makes. The cells behind the rows belong to the group:
+    ``youngest`` and ``broken`` are written by workers and master, ``looked`` and ``upgrading`` by
+    the master alone, in :meth:`rank`.
+    """
 
     _of_master: ClassVar[tuple[int, Scoreboard | None]] = (0, None)
 
-    def __init__(self, slots: int = SLOTS) -> None:
+    def __init__(self, slots: int = SLOTS, workers: int = 0) -> None:
         """Map the memory. Raises OSError when there is not enough of it."""
-        cells = memoryview(mmap.mmap(-1, (slots * CELLS + 1) * 8)).cast("q")
+        cells = memoryview(mmap.mmap(-1, (slots * CELLS + SHARED) * 8)).cast("q")
         self.slots = [cells[at : at + CELLS] for at in range(0, slots * CELLS, CELLS)]
+        self.workers = workers
         self.exceeded = False  #: there were more workers than slots
-        self.youngest = cells[-1:]  #: one cell more: the age of the last worker that claimed a slot
+        self.youngest = cells[-1:]  #: the age of the last worker that claimed a slot
+        self.broken = cells[-2:-1]  #: 1 if the last boot has failed: a worker that goes may not be replaced
+        self.looked = cells[-3:-2]  #: when the master looked at its workers, ``time.monotonic()`` in microseconds
+        self.upgrading = cells[-4:-3]  #: 1 while the master that was upgraded to this one lives
 
     @classmethod
     def of_master(cls, warn: Callable[..., object], workers: int = 1) -> Scoreboard | None:
@@ -91,7 +110,7 @@ class Scoreboard:
         pid, scoreboard = cls._of_master
         if pid != os.getpid():
             try:
-                scoreboard = cls(max(SLOTS, SLOTS_EACH * workers))
+                scoreboard = cls(max(SLOTS, SLOTS_EACH * workers), workers)
             except OSError as exc:
                 scoreboard = None
                 warn("There is no shared memory (%s): workers serve without knowing of each other", exc)
@@ -122,6 +141,24 @@ class Scoreboard:
         for other in free[1:]:
             other[STATE] = WorkerState.FREE
         return slot
+
+    def rank(self, slot: Slot | None, age: int) -> float:
+        """
+        The age of the worker of ``slot`` for the master, which sends the oldest away; for the master alone.
+
+        A worker that was told to go and stayed, because those that were to replace it could not
+        boot, is younger than they are: so they are the ones that are too many, and the master
+        waits for nobody. The master asks for ages whenever it manages its workers, at least once
+        a second, and never when it is told to stop. So ``looked`` shows the workers which of it is.
+        """
+        self.looked[0] = time.monotonic_ns() // 1000
+        self.upgrading[0] = int("GUNICORN_PID" in os.environ)  # until the other master has gone
+        stayed = slot[STAYED] if slot is not None and slot[AGE] == age else 0
+        return stayed + 0.5 if stayed else age
+
+    def others_serve(self, age: int) -> bool:
+        """Whether any worker but the one of this age accepts connections."""
+        return any(slot[STATE] in SERVING and slot[AGE] != age for slot in self.living())
 
     def living(self) -> list[Slot]:
         """The slots of workers that live or are about to be forked."""

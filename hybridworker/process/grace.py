@@ -46,6 +46,10 @@ class Grace:
         if reason in TOLD:
             self.told_at = min(self.told_at, now)
 
+    def restart(self, now: float) -> None:
+        """What went before was waiting for a younger worker, without hurry: the time to leave begins now."""
+        self.begun = self.told_at = now
+
     def keep_for_shutdown(self) -> None:
         """The application has a lifespan shutdown."""
         self.kept = min(SHUTDOWN_MAX, self.graceful * SHUTDOWN_SHARE)

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Protocol
 
 from ..group.scoreboard import REASONS, RECYCLED, WorkerState, set_state
-from ..group.succession import Succession
+from ..group.succession import Outlook, Succession
 from ..states import ProgramState
 from ..wsgi.threads import ThreadPool
 from .background import end_tasks, sentence, wait_for_jobs
@@ -89,6 +89,7 @@ class Program:
         self.grace = Grace(settings.graceful_timeout, settings.timeout, settings.reload)
         self.state = STARTING
         self.reason = ""  #: why the worker leaves, or wants to: one of REASONS
+        self.before = (SERVING, "")  #: state and reason of a worker that stays although it was told to go
         self.leaving = asyncio.Event()  #: the state is none of STAYING any more
         group = None if succession is None else succession.group
         self.status = Status(context, group, pool, lambda: server.saturated)
@@ -108,8 +109,11 @@ class Program:
             if self.staying:
                 self.server.start()
                 self._enter(SERVING)
+                if self.succession is not None:
+                    self.succession.arrived()
+            await self.leaving.wait()
+            while not await self._finish(lifespan):
                 await self.leaving.wait()
-            await self._finish(lifespan)
         finally:
             beating.cancel()
             await asyncio.wait([beating])
@@ -135,6 +139,7 @@ class Program:
         """Change the state, and show it to the siblings."""
         self.state = state
         if state is DRAINING:
+            self.context.slot[RECYCLED + REASONS.index(self.reason)] += 1
             set_state(self.context.slot, WorkerState.DRAINING if self.reason == "term" else WorkerState.RECYCLING)
         elif state is not EXITING:
             set_state(self.context.slot, STANDINGS[state])
@@ -186,6 +191,8 @@ class Program:
             self.recycle("max_rss")
         if self.state is WISHING and (self.succession is None or self.succession.may_go(time.monotonic())):
             self.leave(self.reason)
+        elif self.state is WISHING and self.succession is not None and self.succession.held_back():
+            context.warn_once("This worker is not replaced yet, because its replacement could not boot")
 
     # -- reasons to leave
 
@@ -194,12 +201,13 @@ class Program:
         context = self.context
         self.grace.begin(context.loop.time(), reason)
         self.server.hurry(self.grace.requests)
+        if self.state is HANDING_OVER and reason == "term":
+            self._told_again()
         if reason != "term":
             context.leave()  # with the response at hand
         if not self.staying:
             return
-        self.reason = reason
-        context.slot[RECYCLED + REASONS.index(reason)] += 1
+        self.before, self.reason = (self.state, self.reason), reason
         hands_over = reason == "term" and self.state is not STARTING and not context.settings.reload
         self._enter(HANDING_OVER if hands_over else DRAINING)
         self.leaving.set()
@@ -211,6 +219,8 @@ class Program:
         Of several workers that want it, one goes at a time: see :meth:`Succession.may_go`. A worker
         that is alone goes at once.
         """
+        if self.state is HANDING_OVER:
+            self.before = WISHING, reason  # should it stay
         if self.state is not SERVING and self.state is not WISHING:
             return
         if reason == "max_requests":
@@ -223,16 +233,20 @@ class Program:
 
     # -- leaving
 
-    async def _finish(self, lifespan: Lifespan | None) -> None:
-        """Finish what was begun, let the application shut down, and wait for what it does in the background."""
+    async def _finish(self, lifespan: Lifespan | None) -> bool:
+        """
+        Finish what was begun, let the application shut down, and wait for what it does in the background.
+
+        Returns False, and nothing of it is done, where the worker stays.
+        """
         context, grace = self.context, self.grace
         loop, log = context.loop, context.log
         await asyncio.sleep(0)  # the request that was the reason begins in this turn, and is one in flight
         begun, before = loop.time(), context.served - len(context.cycles)
         if lifespan is not None:
             grace.keep_for_shutdown()
-        if self.state is HANDING_OVER:
-            await self._hand_over()
+        if self.state is HANDING_OVER and not await self._hand_over():
+            return False
         handed_over = loop.time()
         cut = await self.server.drain(grace.requests, grace.stream)
         self._enter(EXITING)
@@ -248,19 +262,52 @@ class Program:
         line = counted("Served %d requests: %d finished while leaving, %d cut;", context.served, finished, cut)
         took = (handed_over - begun, drained - handed_over, loop.time() - drained)
         log.info("%s %.1f s to hand over, %.1f s to drain, %.1f s to shut down", line, *took)
+        return True
 
-    async def _hand_over(self) -> None:
-        """Go on accepting until a younger worker does, if one is coming, and then for the drain delay."""
+    async def _hand_over(self) -> bool:
+        """
+        Go on accepting until a younger worker does, if one is coming, and then for the drain delay.
+
+        Returns whether to leave then: not where those that were to come could not boot.
+        """
         settings, loop, succession = self.context.settings, self.context.loop, self.succession
         begun = loop.time()
         if succession is not None:
             succession.told_to_go()
-            latest = begun + settings.graceful_timeout / 2
-            while loop.time() < latest and succession.successor() is WorkerState.BOOTING:  # noqa: ASYNC110 (a sibling is another process)
+            while (outlook := succession.outlook()) is Outlook.WAIT:  # noqa: ASYNC110 (a sibling is another process)
                 await asyncio.sleep(HAND_OVER_TICK)
+            if outlook is Outlook.STAY and not self.context.draining:  # a hook may have wanted it to go as well
+                self._stay(succession)
+                return False
+            if succession.successor() is WorkerState.READY:
+                self._restart_grace()
         self._enter(DRAINING)
         if self.server.is_tcp:
             await asyncio.sleep(begun + settings.drain_delay - loop.time())
+        return True
+
+    def _told_again(self) -> None:
+        """TERM while this worker waits for a younger one: the master repeats itself, or it means a stop this time."""
+        if self.succession is not None:
+            self.succession.told_again()
+        self._restart_grace()
+
+    def _restart_grace(self) -> None:
+        """Nothing had to end while others booted, which may have taken longer than the graceful timeout."""
+        self.grace.restart(self.context.loop.time())
+        self.server.unhurry()
+        self.server.hurry(self.grace.requests)
+
+    def _stay(self, succession: Succession) -> None:
+        """Serve on as if nobody had said TERM: the workers that were to take over could not boot."""
+        state, self.reason = self.before
+        settings = self.context.settings
+        self.grace = Grace(settings.graceful_timeout, settings.timeout, settings.reload)
+        self.server.unhurry()
+        self.leaving.clear()
+        succession.stay()
+        self._enter(state)
+        self.context.log.warning("This worker goes on, because those that were to replace it could not boot")
 
 
 def counted(line: str, count: int, *others: object) -> str:

@@ -305,6 +305,10 @@ class Server:
         self.deadline = min(self.deadline, deadline)
         self.changed.set()
 
+    def unhurry(self) -> None:
+        """There is no drain to come: the worker stays."""
+        self.deadline = math.inf
+
     async def drain(self, deadline: float, stream: float = math.inf) -> int:
         """
         Stop accepting, let what was begun finish, and cut what is not finished at ``deadline`` (loop time).

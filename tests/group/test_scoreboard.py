@@ -23,6 +23,7 @@ from hybridworker.group.scoreboard import (
     SINCE,
     STARTED,
     STATE,
+    STAYED,
     WAITED,
     Group,
     Scoreboard,
@@ -232,3 +233,49 @@ def test_a_sibling_that_comes_is_seen_at_once(dead: int) -> None:
     assert not here.alone()
     here.look()
     assert here.alone()
+
+
+# -- what the master sees
+
+
+def test_the_rank_of_a_worker_is_its_age_until_it_has_stayed() -> None:
+    """Then it is younger than those that failed. A row that has another worker by now says nothing."""
+    board = Scoreboard(4)
+    old, _ = take(board, 1), take(board, 2)
+    assert board.rank(old, 1) == 1
+    assert board.rank(None, 7) == 7
+    old[STAYED] = 2
+    assert board.rank(old, 1) == 2.5
+    assert board.rank(old, 9) == 9
+    take(board, 3)
+    assert board.slots[0] is old
+
+
+def test_a_new_worker_has_not_stayed(dead: int) -> None:
+    """Whatever the last one of its row did."""
+    board = Scoreboard(1)
+    slot = take(board, 1, pid=dead)
+    slot[STAYED] = 1
+    assert take(board, 2)[STAYED] == 0
+
+
+def test_the_master_leaves_a_trace_when_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time, and whether it is the second one of an upgrade."""
+    board = Scoreboard(1)
+    monkeypatch.setenv("GUNICORN_PID", "1")
+    before = time.monotonic_ns() // 1000
+    board.rank(None, 1)
+    assert before <= board.looked[0] <= time.monotonic_ns() // 1000
+    assert board.upgrading[0] == 1
+    monkeypatch.delenv("GUNICORN_PID")
+    board.rank(None, 1)
+    assert board.upgrading[0] == 0
+
+
+@pytest.mark.parametrize("state", WorkerState, ids=lambda state: state.name)
+def test_others_serve_while_they_accept(state: WorkerState) -> None:
+    """Also those that were told to go and still do."""
+    board = Scoreboard(4)
+    take(board, 1, state)
+    take(board, 2)
+    assert board.others_serve(2) == (state.name in ("READY", "WISHING", "RETIRING"))

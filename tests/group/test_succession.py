@@ -9,6 +9,7 @@ import pytest
 
 from hybridworker.group.scoreboard import (
     AGE,
+    FAILURES,
     PID,
     SINCE,
     STARTED,
@@ -19,7 +20,7 @@ from hybridworker.group.scoreboard import (
     WorkerState,
     set_state,
 )
-from hybridworker.group.succession import ABSENCE, Succession
+from hybridworker.group.succession import ABSENCE, SILENCE, Outlook, Succession
 from tests.harness import make_settings
 from tests.slots import group, take
 
@@ -92,12 +93,108 @@ def test_an_older_worker_is_no_successor() -> None:
     assert succession.successor() is WorkerState.FREE
 
 
-def test_a_successor_that_died_is_none(dead: int) -> None:
-    """Nobody waits for a boot that failed."""
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (WorkerState.BOOTING, WorkerState.FAILED),
+        (WorkerState.FAILED, WorkerState.FAILED),
+        (WorkerState.READY, WorkerState.FREE),
+        (WorkerState.DRAINING, WorkerState.FREE),
+    ],
+)
+def test_a_successor_that_died(dead: int, state: WorkerState, expected: WorkerState) -> None:
+    """One that ended in its boot has failed; one that was told to go is not coming."""
     succession, slots = group_of(WorkerState.RETIRING, WorkerState.BOOTING)
     succession.told_to_go()
     slots[1][PID] = dead
-    assert succession.successor() is WorkerState.FREE
+    set_state(slots[1], state)
+    assert succession.successor() is expected
+
+
+# -- when nobody can boot
+
+
+def looks(succession: Succession, seconds: float = 0.0) -> None:
+    """The master has looked at its workers, now or so long ago."""
+    succession.group.scoreboard.rank(None, 0)
+    succession.group.scoreboard.looked[0] -= int(seconds * 1e6)
+
+
+def test_a_worker_stays_when_those_that_were_to_come_have_failed() -> None:
+    """But not before the master has gone on: it says TERM as well when it stops."""
+    succession, slots = group_of(WorkerState.RETIRING, WorkerState.BOOTING, WorkerState.BOOTING)
+    looks(succession)
+    succession.told_to_go()
+    assert succession.outlook() is Outlook.WAIT
+    set_state(slots[1], WorkerState.FAILED)
+    assert succession.outlook() is Outlook.WAIT  # the other one may be better
+    set_state(slots[2], WorkerState.FAILED)
+    assert succession.outlook() is Outlook.WAIT
+    looks(succession)
+    assert succession.outlook() is Outlook.STAY
+    succession.told_again()
+    assert succession.outlook() is Outlook.WAIT
+
+
+def test_a_boot_that_failed_before_this_worker_was_told_counts() -> None:
+    """It takes a few milliseconds to see that a module is missing."""
+    succession, _ = group_of(WorkerState.RETIRING, WorkerState.FAILED)
+    succession.told_to_go()
+    looks(succession)
+    assert succession.outlook() is Outlook.STAY
+
+
+@pytest.mark.parametrize("state", [WorkerState.BOOTING, WorkerState.FAILED])
+def test_nobody_waits_while_the_master_is_silent(state: WorkerState) -> None:
+    """It stops, or has ended."""
+    succession, _ = group_of(WorkerState.RETIRING, state)
+    succession.told_to_go()
+    looks(succession, seconds=SILENCE + 1)
+    assert succession.outlook() is Outlook.LEAVE
+
+
+def test_a_worker_that_stayed_is_nobodys_successor() -> None:
+    """One that was told to go just after its own boot looked like one that was to come."""
+    succession, slots = group_of(WorkerState.RETIRING, WorkerState.BOOTING, WorkerState.FAILED)
+    succession.told_to_go()
+    Succession(Group(succession.group.scoreboard, slots[1]), succession.settings).stay()
+    set_state(slots[1], WorkerState.READY)
+    looks(succession)
+    assert succession.outlook() is Outlook.STAY
+
+
+def test_a_worker_that_stayed_leaves_when_it_is_told_again() -> None:
+    """What has failed before is not waited for a second time, and the master takes it for the oldest no more."""
+    succession, slots = group_of(WorkerState.READY, WorkerState.FAILED)
+    board = succession.group.scoreboard
+    succession.told_to_go()
+    succession.stay()
+    assert board.rank(slots[0], 1) > board.rank(slots[1], 2) == 2
+    set_state(slots[1], WorkerState.DRAINING)
+    looks(succession)
+    succession.told_to_go()
+    assert succession.outlook() is Outlook.LEAVE
+    take(board, 3, WorkerState.BOOTING)
+    succession.told_to_go()
+    assert succession.outlook() is Outlook.WAIT
+
+
+def test_the_last_one_is_not_replaced_while_nobody_can_boot() -> None:
+    """It waits, however long; a good boot ends that."""
+    succession, slots = group_of(WorkerState.READY, WorkerState.READY)
+    board = succession.group.scoreboard
+    board.broken[0] = 1
+    assert not succession.single()
+    assert succession.may_go(wished(slots[0]))  # a sibling accepts
+    set_state(slots[1], WorkerState.FAILED)
+    assert not succession.may_go(wished(slots[0], 1000.0))
+    set_state(slots[1], WorkerState.DRAINING)
+    assert succession.held_back()
+    assert not succession.may_go(wished(slots[0], 1000.0))
+    slots[1][FAILURES] = 2
+    Succession(Group(board, slots[1]), succession.settings).arrived()
+    assert slots[1][FAILURES] == board.broken[0] == 0
+    assert succession.may_go(wished(slots[0], 1000.0))
 
 
 # -- taking turns

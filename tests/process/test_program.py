@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -22,7 +23,7 @@ from hybridworker.process.server import Server
 from hybridworker.states import PROGRAM, ProgramState, ServerState
 from tests.fakes import FakeLog
 from tests.harness import HELLO, application, make_settings
-from tests.waiting import DEADLINE
+from tests.waiting import DEADLINE, until
 
 STARTING, SERVING, WISHING = ProgramState.STARTING, ProgramState.SERVING, ProgramState.WISHING
 HANDING_OVER, DRAINING, EXITING = ProgramState.HANDING_OVER, ProgramState.DRAINING, ProgramState.EXITING
@@ -97,7 +98,7 @@ def test_the_table_has_no_more_than_can_happen(loop: asyncio.AbstractEventLoop) 
     """Every outcome that it names is reached, by a call or by a step of :func:`test_a_run`."""
     reached = {
         (STARTING, "serve"): {SERVING},
-        (HANDING_OVER, "hand over"): {DRAINING},
+        (HANDING_OVER, "hand over"): {DRAINING, SERVING, WISHING},
         (DRAINING, "drain"): {EXITING},
     }
     for state, siblings, event in product(ProgramState, (False, True), CALLS):
@@ -152,6 +153,44 @@ def test_a_program_that_was_told_to_go_before_it_ran_never_serves(loop: asyncio.
     run(program)
     assert program.state is EXITING
     assert program.server.state is ServerState.STOPPED and not program.server.accepting
+
+
+@pytest.mark.parametrize("wish", [False, True])
+def test_a_worker_whose_successors_fail_goes_on(loop: asyncio.AbstractEventLoop, wish: bool) -> None:
+    """It was told to go, and is as before, its deadlines included; told again, with nobody to come, it leaves."""
+    program = new_program(loop, siblings=True)
+    succession = program.succession
+    assert succession is not None
+    board = succession.group.scoreboard
+    failed = board.claim(3)
+    assert failed is not None
+    failed[0] = os.getpid()
+
+    running = loop.create_task(program.run())
+
+    async def main() -> None:
+        await until(lambda: program.state is SERVING)
+        set_state(failed, WorkerState.BOOTING)
+        board.rank(None, 0)
+        program.leave()
+        if wish:
+            program.recycle("max_requests")
+        await until(lambda: succession.told)
+        assert program.context.slot[STATE] == WorkerState.RETIRING
+        set_state(failed, WorkerState.FAILED)
+        board.rank(None, 0)
+        await until(lambda: program.state is not HANDING_OVER)
+        assert program.state is (WISHING if wish else SERVING)
+        assert program.server.deadline == math.inf and not program.grace.told
+        assert program.context.slot[RECYCLED] == 0
+        set_state(failed, WorkerState.DRAINING)
+        program.leave()
+
+    loop.run_until_complete(main())
+    loop.run_until_complete(running)
+    assert program.context.slot[RECYCLED] == 1
+    log: Any = program.context.log
+    assert len([line for line in log.at("warning") if line.startswith("This worker goes on")]) == 1
 
 
 def test_with_reload_a_worker_hands_nothing_over(loop: asyncio.AbstractEventLoop) -> None:
