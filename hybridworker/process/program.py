@@ -11,7 +11,6 @@ comes through :meth:`Program.leave`, which may be called in any state and again.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import time
 from functools import partial
@@ -26,7 +25,7 @@ from .endpoints import Status
 from .foreignloops import ForeignLoops
 from .grace import Grace
 from .lifespan import Lifespan
-from .memory import resident, warn_of_size
+from .memory import resident, set_aside, warn_of_size
 from .server import Server
 from .signals import Signals
 from .watchdog import Watchdog, warn_of_slow_calls
@@ -127,9 +126,7 @@ class Program:
             lifespan = Lifespan(context, application, mode)
             await lifespan.start(self.leaving)
             self.signals.keep_term()
-        # What the application made while loading stays: no collection need ever look at it again.
-        gc.collect()
-        gc.freeze()
+        set_aside()
         context.loop.call_later(TICK, self.foreign.warn, context.log)
         warn_of_size(context)
         self.watchdog.watch(context, self.pool)

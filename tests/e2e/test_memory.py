@@ -1,0 +1,41 @@
+"""What workers share: the heap that ``--preload`` has loaded stays one heap."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import Servers, memory
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which pages are private"),
+]
+
+MIB = 2**20
+
+
+def private(pid: int) -> int:
+    """Bytes of memory that the process ``pid`` has for itself."""
+    rows = re.findall(r"^Private_Dirty:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    return sum(int(row) for row in rows) * 1024
+
+
+@pytest.mark.parametrize("app", ["app", "wsgi"])
+def test_a_preloaded_heap_stays_shared(gunicorn: Servers, app: str) -> None:
+    """Of 200 MiB, less than 15 are private after 1,000 requests; so it is after HUP, and for a worker that came later."""
+    server = gunicorn(f"large_heap:{app}", "--preload", "--threads", "2", workers=2)
+    for _ in range(10):
+        with server.connect() as client:
+            client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 200)
+            assert all(client.response().text == "4500" for _ in range(200))
+    pids = server.worker_pids()
+    assert max(memory(pid) for pid in pids) > 200 * MIB
+    assert max(private(pid) for pid in pids) < 15 * MIB
+    server.signal(1)
+    pids = server.wait_workers(lambda now: len(now) == 2 and not set(pids) & set(now), "other workers")
+    assert server.request().text == "4500"
+    assert max(private(pid) for pid in pids) < 15 * MIB
