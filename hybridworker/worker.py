@@ -39,6 +39,7 @@ from gunicorn.workers.base import Worker as BaseWorker
 
 from .application.application import Application, WSGIApplication
 from .application.detect import Decision, Interface, advice, detect, single_callable
+from .config.reference import is_changed
 from .config.settings import Settings, check
 from .connection.context import WorkerContext
 from .errors import BootFailed, ConfigurationError, LifespanFailed, WorkerExit
@@ -50,6 +51,7 @@ from .log.hooks import RequestHooks
 from .process import retry
 from .process.background import describe
 from .process.boot import explain_tls, read_certificate, versions
+from .process.certificates import Certificates, identify
 from .process.exit import BOOT_ERROR, FAILED, LOAD_ERROR, exit_code, leave_without_threads
 from .process.memory import set_aside
 from .process.program import Program
@@ -218,6 +220,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         except ConfigurationError as exc:
             self._fail(f"{name}: {exc}")
         # In load_wsgi and not in run: an error before `booted` ends the arbiter instead of starting the next worker.
+        self._tls_files = identify(self._settings)  # before they are read
         self._tls = self._ssl_context() if self._settings.is_ssl else None
         threads = f", threads={self._settings.threads}" if decision.interface is Interface.WSGI else ""
         self.log.info("Serving %s application %s (%s)%s", decision.interface, name, decision.reason, threads)
@@ -306,7 +309,10 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             succession = Succession(group, settings)
             share = Share(group, settings, None if pool is None else pool.size)
         server = Server(context, self.sockets, self._tls, share)
-        return Program(self, server, pool, succession, self._signals, self._watchdog)
+        program = Program(self, server, pool, succession, self._signals, self._watchdog)
+        if self._tls is not None and not is_changed(self.cfg, "ssl_context"):  # the hook may do as it likes
+            program.certificates = Certificates(context, server, self._ssl_context, self._tls_files)
+        return program
 
     def _application(self, pool: ThreadPool | None) -> Application:
         """What gunicorn loaded, as this worker serves it: WSGI calls run in ``pool``."""
@@ -354,6 +360,12 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         """Obey a TERM that came amid the import, where only the application's handler saw it."""
         if self._asked is None and self._signals.missed_term():
             self._asked = "term"
+
+    def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
+        """Reopen the logs, and look at the TLS files."""
+        super().handle_usr1(sig, frame)
+        if self.program is not None and self.program.certificates is not None:
+            self.program.certificates.look()
 
     def handle_usr2(self, sig: int, frame: FrameType | None) -> None:
         """Write to the error log what the worker does. (gunicorn leaves this signal deadly.)"""

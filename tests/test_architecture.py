@@ -27,6 +27,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
         "process",
         (
             {"program"},
+            {"certificates"},
             {"endpoints", "lifespan", "memory", "server", "watchdog"},
             {"report"},
             {"background", "boot", "exit", "foreignloops", "grace", "listener", "retry", "signals"},

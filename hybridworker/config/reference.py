@@ -55,7 +55,8 @@ _REMARKS: Mapping[Fate, Mapping[str, str]] = {
         "statsd_host statsd_prefix dogstatsd_tags": "with an access log and without",
         "pre_request post_request": "for ASGI on the event loop, for WSGI in the thread of the call",
         "post_worker_init worker_int worker_abort worker_exit": "always called, also when a timeout ends the worker",
-        "certfile keyfile ca_certs cert_reqs ciphers ssl_context": "read once per worker; an error stops the boot",
+        "certfile keyfile ca_certs": "looked at once a minute, for new connections; an error stops the boot",
+        "cert_reqs ciphers ssl_context": "read once per worker; with a hook the files are not looked at again",
         "do_handshake_on_connect": "always so, whatever its value",
     },
     Fate.GUNICORN: {

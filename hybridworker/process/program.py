@@ -21,6 +21,7 @@ from ..group.succession import Outlook, Succession
 from ..states import ProgramState
 from ..wsgi.threads import ThreadPool
 from .background import end_tasks, sentence, wait_for_jobs
+from .certificates import Certificates
 from .endpoints import Status
 from .foreignloops import ForeignLoops
 from .grace import Grace
@@ -83,6 +84,7 @@ class Program:
         self.succession = succession
         self.signals = signals
         self.watchdog = watchdog
+        self.certificates: Certificates | None = None  #: where TLS is made of files that may be renewed
         self.foreign = ForeignLoops()
         settings = context.settings
         self.grace = Grace(settings.graceful_timeout, settings.timeout, settings.reload)
@@ -180,6 +182,8 @@ class Program:
         context = self.context
         self.signals.keep_term()
         self.server.tick(now)
+        if self.certificates is not None:
+            self.certificates.tick(now)
         warn_of_slow_calls(context, self.pool)
         limit, used = context.settings.max_rss, resident()
         self.status.publish(late, used)

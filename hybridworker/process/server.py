@@ -106,6 +106,10 @@ class Server:
         self.state = SERVING
         self._resume_accepting()
 
+    def renew(self, ssl_context: ssl.SSLContext) -> None:
+        """Shake hands with another context from now on."""
+        self.tls["ssl"] = ssl_context
+
     def tick(self, now: float) -> None:
         """Once a second: the Date field, and every timeout of every connection. ``now`` is loop time."""
         self.context.tick(now)

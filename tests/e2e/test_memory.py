@@ -26,7 +26,7 @@ def private(pid: int) -> int:
 
 @pytest.mark.parametrize("app", ["app", "wsgi"])
 def test_a_preloaded_heap_stays_shared(gunicorn: Servers, app: str) -> None:
-    """Of 200 MiB, less than 15 are private after 1,000 requests; so it is after HUP, and for a worker that came later."""
+    """Of 200 MiB, less than 15 are private after 1,000 requests, and so it is for workers that come later."""
     server = gunicorn(f"large_heap:{app}", "--preload", "--threads", "2", workers=2)
     for _ in range(10):
         with server.connect() as client:
