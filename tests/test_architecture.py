@@ -45,7 +45,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"kernel"},
         ),
     ),
-    ("application", ({"application"}, {"detect"})),
+    ("application", ({"application"}, {"detect"}, {"wrappers"})),
     ("log", ({"access", "hooks"}, {"views"})),
     ("group", ({"share", "succession"}, {"scoreboard"})),
     ("wsgi", ({"middleware"}, {"environ", "handoff", "streams", "threads", "values"})),

@@ -8,6 +8,8 @@ that asgiref sets, a coroutine function, the number of parameters that must be g
 What cannot be an application, such as a factory without its brackets, ends the boot.
 Worker boot only.
 
+A wrapper that takes ``*args`` is judged by the one callable that it holds: see :mod:`.wrappers`.
+
 Invariant: wrappers (``functools.partial``, ``functools.wraps``) are looked through before the
 callable itself is looked at.
 """
@@ -21,6 +23,7 @@ import inspect
 import os
 import re
 import sys
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +33,7 @@ from asgiref.sync import iscoroutinefunction
 
 from ..asgi import ASGIApp
 from ..errors import ConfigurationError
+from .wrappers import held_by, plain
 
 #: What applications are called.
 USUAL = ("app", "application", "create_app")
@@ -73,11 +77,14 @@ def detect(app: Any, override: str = "auto", uri: str | None = None) -> Decision
     found, ``module:variable``. Raises :class:`~.errors.ConfigurationError` where the
     signature decides nothing, or says that this is no application.
     """
+    app = plain(app) or app
     if _is_fail_app(app):
         return Decision(Interface.WSGI, "gunicorn's error page")
     found = _found(app)
     if override != "auto":
         return _overridden(app, Interface(override), found, uri)
+    if found is None:
+        found = _forwarded(app) or _guessed(app)
     if found is None:
         raise ConfigurationError(
             _objection(app, uri)
@@ -89,7 +96,7 @@ def detect(app: Any, override: str = "auto", uri: str | None = None) -> Decision
             f"{_name(app)} looks like a factory by its name, and like {found.interface} because {found.reason}:"
             f" if it makes the application, name it with its arguments: {_call(app, uri, '...')}"
         )
-        return replace(found, doubt=doubt)
+        return replace(found, doubt=f"{doubt}; {found.doubt}" if found.doubt else doubt)
     return found
 
 
@@ -117,6 +124,48 @@ def _found(app: Any) -> Decision | None:
     if required == 1 and most == 1:
         return Decision(Interface.ASGI2, "it takes one parameter")
     return None
+
+
+def _forwarded(app: Any) -> Decision | None:
+    """What the one callable is that a wrapper of ``*args`` holds, however deep; None where there is none, or two."""
+    seen: set[int] = set()
+    while _forwards(app) and len(seen) < LAYERS_MAX:
+        layers = list(_layers(app))
+        seen.update(map(id, layers))
+        # What functools.wraps says that it wraps is not to be guessed from what that wrapper holds besides.
+        judged = [layer for layer in layers[:-1] if isinstance(layer, functools.partial)] + layers[-1:]
+        held = [inner for layer in judged for inner in held_by(layer) if _may_be_an_application(inner)]
+        held = [inner for inner in held if id(inner) not in seen]
+        if len(held) != 1:
+            return None
+        app = held[0]
+        if (found := _found(app)) is not None:
+            return Decision(found.interface, f"it passes its arguments on to {_name(app)}: {found.reason}")
+    return None
+
+
+def _guessed(app: Any) -> Decision | None:
+    """WSGI, of a callable of ``*args``: that is what gunicorn's own workers would take it for."""
+    required, most = _positional(app)
+    if not 0 <= required <= 2 or most is not None or any(inspect.isasyncgenfunction(layer) for layer in _layers(app)):
+        return None
+    doubt = (
+        f"{_name(app)} takes any arguments and is served as WSGI, because nothing tells what it passes them on to:"
+        " set HYBRIDWORKER_INTERFACE=wsgi, or asgi or asgi2 if it is that"
+    )
+    return Decision(Interface.WSGI, "it takes any arguments", doubt)
+
+
+def _forwards(app: Any) -> bool:
+    """Whether it takes ``*args``, or its signature is not to be had."""
+    return _positional(app)[1] is None
+
+
+def _may_be_an_application(inner: Any) -> bool:
+    """Whether what a wrapper holds can be called as an application is."""
+    required, most = _positional(inner)
+    fewest = 3 if any(_is_coroutine(layer) for layer in _layers(inner)) else 1
+    return required <= 3 and (most is None or (required >= 0 and most >= fewest))
 
 
 def _overridden(app: Any, interface: Interface, found: Decision | None, uri: str | None) -> Decision:
@@ -231,4 +280,6 @@ def _is_fail_app(app: Any) -> bool:
 
 
 def _name(app: Any) -> str:
+    if isinstance(app, types.MethodType) and app.__func__.__name__ == "__call__":
+        return repr(type(app.__self__).__qualname__)
     return repr(getattr(app, "__qualname__", None) or type(app).__qualname__)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
+import wsgiref.validate
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -13,7 +15,7 @@ from asgiref.compatibility import guarantee_single_callable
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from gunicorn.util import make_fail_app
 
-from hybridworker.application.detect import Interface, advice, detect, single_callable
+from hybridworker.application.detect import LAYERS_MAX, Interface, advice, detect, single_callable
 from hybridworker.errors import ConfigurationError
 
 ASGI3, ASGI2, WSGI = Interface.ASGI3, Interface.ASGI2, Interface.WSGI
@@ -189,15 +191,239 @@ def test_marks_of_asgiref_decide() -> None:
     assert detect(double).interface is ASGI2
 
 
+def forward(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that forgoes functools.wraps."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def forward_async(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs)
+
+    return wrapper
+
+
+def measured(function: Callable[..., Any], name: str, clock: Callable[[], float], ignored: Any) -> Callable[..., Any]:
+    """As agents for monitoring wrap: with names, clocks, exceptions and a class in the closure."""
+
+    def wrapper(first: Any, *args: Any) -> Any:
+        before = clock()
+        try:
+            return function(first, *args)
+        except ignored:
+            raise KeyError(name, before) from None
+
+    return wrapper
+
+
+class Forwarder:
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.name = "forwarder"
+
+    def __call__(self, *args: Any) -> Any:
+        return self.app(*args)
+
+
+class SlottedForwarder:
+    __slots__ = ("app", "unset")
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __call__(self, *args: Any) -> Any:
+        return self.app(*args)
+
+
+class DerivedForwarder(Forwarder):
+    def __call__(self, *args: Any) -> Any:
+        return super().__call__(*args)
+
+
+class Decorated:
+    @forward
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        never()
+
+    @forward
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        never()
+
+
+class Delegating(Forwarder):
+    """Every attribute is computed, by code of the application."""
+
+    def __getattr__(self, name: str) -> Any:
+        never()
+
+
+class Proxied:
+    """As a proxy of werkzeug: it has nothing of its own, not even a ``__dict__``."""
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        never()
+
+    def __getattr__(self, name: str) -> Any:
+        never()
+
+    def __call__(self, *args: Any) -> Any:
+        never()
+
+
+def made_inside(app: Any) -> Any:
+    class Inner:
+        def __call__(self, *args: Any) -> Any:
+            return app(*args)
+
+    return Inner()
+
+
+def deep(app: Any, levels: int) -> Any:
+    for level in range(levels):
+        app = forward(app) if level % 2 else Forwarder(app)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("app", "interface"),
+    [
+        (wsgiref.validate.validator(wsgi), WSGI),
+        (wsgiref.validate.validator(WSGIObject()), WSGI),
+        (forward(wsgi), WSGI),
+        (forward(asgi3), ASGI3),
+        (forward(asgi3_sync), ASGI3),
+        (forward(asgi2), ASGI2),
+        (forward(ASGI2Class), ASGI2),
+        (forward(WSGIWithOptions()), WSGI),
+        (forward(functools.partial(configured, "x")), ASGI3),
+        (forward(decorate(asgi3)), ASGI3),
+        (decorate(forward(asgi3)), ASGI3),
+        (decorate(forward(decorate(forward(asgi3)))), ASGI3),
+        (forward(bare_async), ASGI3),
+        (forward_async(wsgi), ASGI3),
+        (forward(Methods().asgi), ASGI3),
+        (forward(guarantee_single_callable(asgi2)), ASGI3),
+        (measured(asgi3, "x", time.perf_counter, ValueError), ASGI3),
+        (measured(asgi3, "x", lambda: 0.0, (KeyError, ValueError)), ASGI3),
+        (functools.partial(Forwarder(asgi3), *()), ASGI3),
+        (functools.partial(lambda app, *args: app(*args), asgi3), ASGI3),
+        (Forwarder(asgi3), ASGI3),
+        (Forwarder(asgi3).__call__, ASGI3),
+        (SlottedForwarder(asgi3), ASGI3),
+        (DerivedForwarder(asgi3), ASGI3),
+        (made_inside(asgi3), ASGI3),
+        (made_inside(wsgi), WSGI),
+        (Decorated(), WSGI),
+        (Decorated().handle, ASGI3),
+        (deep(asgi3, 9), ASGI3),
+    ],
+)
+def test_a_wrapper_of_any_arguments_is_judged_by_what_it_holds(app: Any, interface: Interface) -> None:
+    """Closures and attributes are looked through, several levels deep, and nothing is called or computed."""
+    decision = detect(app)
+    assert decision.interface is interface
+    assert not decision.doubt
+
+
+def test_objects_that_compute_their_attributes_are_not_asked() -> None:
+    """Middleware that delegates, and proxies: their code runs for requests, not for the boot."""
+    for app in Delegating(asgi3), forward(Delegating(asgi3)), Forwarder(Delegating(Delegating(asgi3))):
+        assert detect(app).interface is ASGI3
+    for app in Proxied(), forward(Proxied()), either(Proxied(), asgi3):
+        assert detect(app).reason == "it takes any arguments"
+        assert detect(app, "asgi").doubt == ""
+
+
+def test_the_reason_names_what_a_wrapper_holds() -> None:
+    """The boot line shows what has decided."""
+    assert detect(forward(wsgi)).reason == "it passes its arguments on to 'wsgi': it takes two parameters"
+
+
+def test_an_override_against_a_wrapper_is_no_contradiction() -> None:
+    """What a wrapper makes of its arguments is its own matter: its own signature is not clear."""
+    assert detect(forward(wsgi), "asgi").doubt == ""
+
+
+def either(one: Any, other: Any) -> Any:
+    def wrapper(*args: Any) -> Any:
+        return (one or other)(*args)
+
+    return wrapper
+
+
+def recursive() -> Any:
+    def wrapper(*args: Any) -> Any:
+        return wrapper(*args)
+
+    return wrapper
+
+
+def unset() -> Any:
+    later: Any
+
+    def wrapper(*args: Any) -> Any:
+        return later(*args)
+
+    if LAYERS_MAX == 0:
+        later = asgi3
+    return wrapper
+
+
 @pytest.mark.parametrize(
     "app",
     [
         bare,
         print,
+        decorate(bare),
+        forward(bare),
+        forward(max),
+        lambda environ, *args: never(),
+        either(wsgi, asgi3),
+        either(asgi3, asgi3_sync),
+        forward(either(asgi3, wsgi)),
+        recursive(),
+        unset(),
+        deep(asgi3, 99),
+    ],
+)
+def test_where_nothing_decides_a_callable_of_any_arguments_is_wsgi(app: Any) -> None:
+    """As under gunicorn, with a warning that names the override; two candidates decide nothing."""
+    decision = detect(app)
+    assert decision.interface is WSGI
+    assert decision.reason == "it takes any arguments"
+    assert decision.doubt.endswith("set HYBRIDWORKER_INTERFACE=wsgi, or asgi or asgi2 if it is that")
+    assert detect(app, "asgi").doubt == ""
+
+
+def test_the_same_candidate_twice_is_one() -> None:
+    """A wrapper may keep it under several names."""
+    assert detect(either(asgi3, asgi3)).interface is ASGI3
+
+
+def test_a_factory_of_any_arguments_is_told_from_its_name() -> None:
+    """It is served, and one line says both what it looks like and what it is taken for."""
+
+    def create_app(*args: Any) -> Any:
+        never()
+
+    doubt = detect(create_app, uri="shop:create_app").doubt
+    assert "looks like a factory by its name" in doubt
+    assert "HYBRIDWORKER_INTERFACE" in doubt
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
         lambda scope, receive=None, send=None: never(),
         lambda a, b, c, d: never(),
         lambda a, b, *, c: never(),
-        decorate(bare),
+        lambda a, b, c, d, *args: never(),
+        lambda *args, c: never(),
     ],
 )
 def test_where_the_signature_decides_nothing_the_boot_stops(app: Any) -> None:
@@ -420,5 +646,9 @@ def test_an_asynchronous_generator_is_no_application() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> Any:
         yield never()
 
-    with pytest.raises(ConfigurationError):
-        detect(app)
+    async def any_arguments(*args: Any) -> Any:
+        yield never()
+
+    for generator in app, any_arguments:
+        with pytest.raises(ConfigurationError):
+            detect(generator)

@@ -33,6 +33,11 @@ FORMS = [
     ("wsgi_object", "WSGI"),
     ("wsgi_partial", "WSGI"),
     ("wsgi_decorated", "WSGI"),
+    ("wsgi_forwarded", "WSGI"),
+    ("wsgi_validated", "WSGI"),
+    ("asgi_forwarded", "ASGI 3"),
+    ("asgi_middleware", "ASGI 3"),
+    ("asgi_any_arguments", "ASGI 3"),
 ]
 
 
@@ -42,6 +47,7 @@ def test_c5_each_form_of_an_application_is_served(gunicorn: Servers, form: str, 
     server = gunicorn(f"forms:{form}")
     assert server.request().text == form
     assert len(re.findall(rf"Serving {interface} application forms:{form}\b", server.log())) == 1
+    assert "to find out what it is" not in server.log()
 
 
 def test_a_factory_is_called_by_gunicorn_and_its_result_looked_at(gunicorn: Servers) -> None:
@@ -53,11 +59,19 @@ def test_a_factory_is_called_by_gunicorn_and_its_result_looked_at(gunicorn: Serv
 
 def test_a_signature_that_says_nothing_stops_the_boot(gunicorn: Servers) -> None:
     """Exit code 3, and one clear line that names the override; the application was not called to find out."""
-    server = gunicorn("forms:unclear", ready=False, dirty=True)
+    server = gunicorn("forms:undecided", ready=False, dirty=True)
     assert server.wait() == 3
     assert "HYBRIDWORKER_INTERFACE" in server.log()
     assert "to find out what it is" not in server.log()
     assert "Traceback" not in server.log()
+
+
+def test_a_callable_of_any_arguments_is_wsgi_with_a_warning(gunicorn: Servers) -> None:
+    """As under gunicorn's own workers; the line names the override, and comes once."""
+    server = gunicorn("forms:unclear")
+    assert server.request().text == "wsgi_function"
+    server.wait_log(r"\[WARNING\] forms:unclear: 'unclear' takes any arguments .* set HYBRIDWORKER_INTERFACE=wsgi")
+    assert server.log().count("[WARNING]") == 1
 
 
 @pytest.mark.parametrize("how", ["environment", "raw_env"])

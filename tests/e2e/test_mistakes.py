@@ -148,8 +148,8 @@ def test_an_interface_that_does_not_exist(gunicorn: Servers) -> None:
 
 def test_a_signature_that_does_not_tell(gunicorn: Servers) -> None:
     """The variable that decides."""
-    line = error_line(gunicorn("forms:unclear", ready=False, dirty=True), 3)
-    assert line.startswith("forms:unclear: ")
+    line = error_line(gunicorn("forms:undecided", ready=False, dirty=True), 3)
+    assert line.startswith("forms:undecided: ")
     assert line.endswith("set HYBRIDWORKER_INTERFACE=asgi, asgi2 or wsgi")
 
 

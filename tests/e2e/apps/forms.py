@@ -1,6 +1,7 @@
 """Every form an application can have, and forms that say nothing. Each names itself in its answer."""
 
 import functools
+import wsgiref.validate
 
 from gate import say
 
@@ -100,6 +101,39 @@ async def asgi_without_send(scope, receive):
 def unclear(*args, **kwargs):
     say("an application was called to find out what it is")
     return wsgi_function(*args, **kwargs)
+
+
+def undecided(scope, receive=None, send=None):
+    say("an application was called to find out what it is")
+
+
+def _forward(function):
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+class _Middleware:
+    def __init__(self, app):
+        self.app = app
+
+    def __getattr__(self, name):
+        say("an attribute was computed to find out what it is")
+        raise AttributeError(name)
+
+    def __call__(self, *args):
+        return self.app(*args)
+
+
+wsgi_forwarded = _forward(_Middleware(functools.partial(_wsgi, "wsgi_forwarded")))
+wsgi_validated = wsgiref.validate.validator(functools.partial(_wsgi, "wsgi_validated"))
+asgi_forwarded = _forward(_Middleware(_forward(functools.partial(_asgi, "asgi_forwarded"))))
+asgi_middleware = _Middleware(functools.partial(_asgi, "asgi_middleware"))
+
+
+async def asgi_any_arguments(*args):
+    await _asgi("asgi_any_arguments", *args)
 
 
 not_callable = "a string"
