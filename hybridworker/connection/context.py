@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..application.application import Application
 from ..config.settings import Settings
+from ..group.durations import Durations
 from ..group.scoreboard import CELLS, IN_FLIGHT, Slot
 from .response import default_fields
 
@@ -82,7 +83,9 @@ class WorkerContext:
         "connections",
         "cycles",
         "draining",
+        "durations",
         "endpoints",
+        "exact",
         "fields",
         "idle_time",
         "keep_alive",
@@ -140,6 +143,9 @@ class WorkerContext:
         self.served = 0
         #: how many responses there were of each status class, 0 for those that nobody waited for
         self.responses = [0] * 10
+        #: how long requests took to the first byte of their responses; None where nobody asks for metrics
+        self.durations = Durations() if settings.metrics_path else None
+        self.exact = access is not None or self.durations is not None  #: somebody wants to know when requests began
         self.slot: Slot = [0] * CELLS if slot is None else slot  #: what the siblings see of this worker
         self.endpoints: dict[str, Application] = {}  #: paths that are answered before the application
         self.warned: set[str] = set()

@@ -111,9 +111,9 @@ class RequestResponseCycle:
         self.delivered = False  #: the application has the end of the body
         self.disconnected = False  #: the client sends nothing more, or has gone
         self.event: asyncio.Event | None = None  #: set when ``receive()`` may have something to return
-        self.access = access = context.access if application.counted else None
-        # The clock of the last tick will do for a report; only the access log needs it exact.
-        self.started_at = context.now if access is None else time.monotonic()
+        self.access = context.access if application.counted else None
+        # The clock of the last tick will do for a report.
+        self.started_at = time.monotonic() if context.exact else context.now
         self.state = WAITING
         self.status = 0
         self.reason: bytes | None = None
@@ -429,6 +429,8 @@ class RequestResponseCycle:
 
     def body_sent(self, more: bool) -> None:
         """A part of the body was written: on to the next state."""
+        if self.state is STARTED and self.context.durations is not None and (more or self.trailers):
+            self.first_byte()
         if more:
             self.state = BODY
         elif self.trailers:
@@ -438,6 +440,8 @@ class RequestResponseCycle:
 
     def complete(self) -> None:
         """The last byte was written."""
+        if self.context.durations is not None and (self.state is WAITING or self.state is STARTED):
+            self.first_byte()
         self.state = COMPLETE
         if self.application.counted:
             self.context.responses[self.status // 100] += 1
@@ -446,6 +450,12 @@ class RequestResponseCycle:
         if self.access is not None:
             self._log()
         self.finished()
+
+    def first_byte(self) -> None:
+        """The first byte of the response was written. To be called where ``context.durations`` is not None."""
+        durations = self.context.durations
+        if durations is not None and self.application.counted:
+            durations.add(self.status, time.monotonic() - self.started_at)
 
     def fail(self, status: int) -> None:
         """End the response with an error page, or, when its head is out, by cutting the connection."""

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from ..wsgi.threads import WAITS
+from .durations import SIZE
 
 #: How many workers a scoreboard can hold: at least, and for each worker that is configured (TTIN makes more).
 #: A worker without a slot serves all the same, but the others do not know of it.
@@ -66,7 +67,11 @@ SERVED = 13  #: and the four behind it: responses by status class, 1xx to 5xx
 RECYCLED = SERVED + 5  #: and those behind it, one for each of REASONS
 WAITED = RECYCLED + len(REASONS)  #: and those behind it, one for each bucket, then the sum in microseconds
 FAILURES = WAITED + WAITS  #: boots in this slot that have failed, since the last one that did not
-CELLS = FAILURES + 1
+QUEUE_AGE = FAILURES + 1  #: microseconds that the oldest call has waited for a thread
+LAST_RECYCLE = QUEUE_AGE + 1  #: the last reason, counted from 1 in REASONS; 0 before there was one
+LAST_RECYCLED = LAST_RECYCLE + 1  #: when that was, in seconds since the epoch
+TIMED = LAST_RECYCLED + 1  #: and those behind it: durations, as :class:`~.durations.Durations` has them
+CELLS = TIMED + SIZE
 
 #: The cells behind the rows, which are no worker's: see :class:`Scoreboard`.
 SHARED = 4
@@ -136,6 +141,7 @@ class Scoreboard:
         set_state(slot, WorkerState.BOOTING)
         slot[AGE], slot[STARTED] = age, int(time.time())
         slot[CONNECTIONS:STARTED] = _NOTHING
+        slot[QUEUE_AGE] = 0
         slot[PID] = 0
         self.youngest[0] = age
         for other in free[1:]:

@@ -273,6 +273,8 @@ class HTTP11Cycle(RequestResponseCycle):
         """
         flow, settings, announced = self.flow, self.context.settings, part.count
         head, self.head = self.head, b""
+        if head and self.context.durations is not None:
+            self.first_byte()
         if self.chunked:
             head += b"%x\r\n" % announced
         try:

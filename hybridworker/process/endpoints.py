@@ -20,13 +20,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from ..application.application import Application, Endpoint
 from ..asgi import Receive, Scope, Send
 from ..connection.context import WorkerContext
+from ..group import durations
 from ..group.scoreboard import (
     ACCEPTING,
     BUSY,
     CONNECTIONS,
     IN_FLIGHT,
     LAG,
+    LAST_RECYCLE,
+    LAST_RECYCLED,
     PID,
+    QUEUE_AGE,
     QUEUED,
     REASONS,
     RECYCLED,
@@ -34,6 +38,7 @@ from ..group.scoreboard import (
     SERVED,
     STARTED,
     STATE,
+    TIMED,
     WAITED,
     Group,
     Slot,
@@ -53,6 +58,7 @@ GAUGES = {
     IN_FLIGHT: ("requests_in_flight", 1, "Calls of the application that are not over, and this answer."),
     BUSY: ("threads_busy", 1, "Threads that run WSGI calls."),
     QUEUED: ("calls_queued", 1, "WSGI calls that wait for a thread."),
+    QUEUE_AGE: ("queue_age_seconds", 10**6, "How long the oldest WSGI call has waited for a thread."),
     LAG: ("loop_lag_seconds", 10**6, "How late the event loop was, at most, in the last second."),
     RSS: ("resident_memory_bytes", 1 / 1024, "Resident memory."),
     STARTED: ("start_time_seconds", 1, "When the worker started, since the epoch."),
@@ -100,7 +106,10 @@ class Status:
             slot[BUSY], slot[QUEUED] = self.pool.busy, self.pool.queued
             for cell, count in enumerate(self.pool.take_waits(), WAITED):
                 slot[cell] += count
-            self.pool.queue_age(time.monotonic())  # it is known from the second look on
+            slot[QUEUE_AGE] = int(self.pool.queue_age(time.monotonic()) * 1e6)  # it is known from the second look on
+        if self.context.durations is not None:
+            for cell, count in enumerate(self.context.durations.take(), TIMED):
+                slot[cell] += count
         if self.group is not None:
             self.group.look()
 
@@ -162,6 +171,14 @@ def _exposition(used: _Numbered, living: _Numbered, threads: int) -> Iterator[st
     text = "Time that WSGI calls waited for a thread."
     yield from _histogram("queue_seconds", text, [("", [s for _, s in used])])
     yield from _histogram("worker_queue_seconds", text, [(f'slot="{n}",', [s]) for n, s in used])
+    text = "When the last worker of a slot was replaced, and why, since the epoch."
+    last = [
+        (f'slot="{n}",reason="{REASONS[s[LAST_RECYCLE] - 1]}"', s[LAST_RECYCLED]) for n, s in used if s[LAST_RECYCLE]
+    ]
+    yield from _family("worker_last_recycle_timestamp_seconds", "gauge", text, last)
+    text = "Time from the head of a request to the first byte of its response."
+    yield from _durations("request_seconds", text, [("", [s for _, s in used])])
+    yield from _durations("worker_request_seconds", text, [(f'slot="{n}",', [s]) for n, s in used])
 
 
 def _counters(name: str, text: str, label: str, values: Sequence[str], first: int, used: _Numbered) -> Iterator[str]:
@@ -182,6 +199,20 @@ def _histogram(name: str, text: str, groups: Iterable[tuple[str, list[Slot]]]) -
             yield _sample(f"{name}_bucket", f'{labels}le="{bound}"', total)
         yield _sample(f"{name}_sum", labels.rstrip(","), sum(slot[WAITED + len(bounds)] for slot in slots) / 10**6)
         yield _sample(f"{name}_count", labels.rstrip(","), total)
+
+
+def _durations(name: str, text: str, groups: Iterable[tuple[str, list[Slot]]]) -> Iterator[str]:
+    """Of each group of slots, whose labels stand before it: a histogram for each status class."""
+    yield from _family(name, "histogram", text, [])
+    bounds = [*(f"{bound:g}" for bound in durations.BOUNDS), "+Inf"]
+    for labels, slots in groups:
+        for number, status in enumerate(durations.CLASSES):
+            first, total, tag = TIMED + number * durations.WIDTH, 0, f'{labels}status="{status}"'
+            for cell, bound in enumerate(bounds, first):
+                total += sum(slot[cell] for slot in slots)
+                yield _sample(f"{name}_bucket", f'{tag},le="{bound}"', total)
+            yield _sample(f"{name}_sum", tag, sum(slot[first + len(bounds)] for slot in slots) / 10**6)
+            yield _sample(f"{name}_count", tag, total)
 
 
 def _family(name: str, kind: str, text: str, samples: Iterable[tuple[str, float]]) -> Iterator[str]:

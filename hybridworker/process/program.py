@@ -16,7 +16,7 @@ import time
 from functools import partial
 from typing import Protocol
 
-from ..group.scoreboard import REASONS, RECYCLED, WorkerState, set_state
+from ..group.scoreboard import LAST_RECYCLE, LAST_RECYCLED, REASONS, RECYCLED, WorkerState, set_state
 from ..group.succession import Outlook, Succession
 from ..states import ProgramState
 from ..wsgi.threads import ThreadPool
@@ -138,7 +138,9 @@ class Program:
         """Change the state, and show it to the siblings."""
         self.state = state
         if state is DRAINING:
-            self.context.slot[RECYCLED + REASONS.index(self.reason)] += 1
+            slot, number = self.context.slot, REASONS.index(self.reason)
+            slot[RECYCLED + number] += 1
+            slot[LAST_RECYCLE], slot[LAST_RECYCLED] = 1 + number, int(time.time())
             set_state(self.context.slot, WorkerState.DRAINING if self.reason == "term" else WorkerState.RECYCLING)
         elif state is not EXITING:
             set_state(self.context.slot, STANDINGS[state])

@@ -13,8 +13,9 @@ from typing import Any
 import anyio
 import pytest
 
-from hybridworker.asgi import Message, Receive, Scope, Send
+from hybridworker.asgi import ASGIApp, Message, Receive, Scope, Send
 from hybridworker.errors import ClientDisconnected, InvalidMessage, ResponseError, UnexpectedMessage, WorkerExit
+from hybridworker.group.durations import SIZE, WIDTH
 from hybridworker.log.views import ResponseView
 from tests.harness import GET, HELLO, body, responder, start, wire
 from tests.waiting import until
@@ -1115,3 +1116,58 @@ def test_a_response_that_has_begun_without_a_length_is_a_stream(
     with wire(app) as w:
         w.feed(request_)
         assert seen == [False, *streams, False]
+
+
+# -- durations
+
+
+def timed(connection: Any) -> list[int]:
+    """How many requests were timed, by status class."""
+    counts = connection.context.durations.counts
+    return [sum(counts[at : at + WIDTH - 1]) for at in range(0, SIZE, WIDTH)]
+
+
+@pytest.mark.parametrize(
+    ("app", "expected"),
+    [
+        (HELLO, [1, 0, 0, 0]),
+        (responder(start(404), body(b"a", more=True)), [0, 0, 1, 0]),
+        (responder(start(200), body(b"a", more=True), body(b"b", more=True), body()), [1, 0, 0, 0]),
+        (responder(start(200, trailers=True), body(b"a"), {"type": "http.response.trailers"}), [1, 0, 0, 0]),
+        (responder(start(304), body()), [0, 1, 0, 0]),
+        (responder(), [0, 0, 0, 1]),
+    ],
+    ids=["whole", "cut", "stream", "trailers", "empty", "error page"],
+)
+def test_a_request_is_timed_once(app: ASGIApp, expected: list[int]) -> None:
+    """Whatever its response looks like."""
+    with wire(app, metrics_path="/metrics") as connection:
+        connection.feed(GET)
+        assert timed(connection) == expected
+
+
+def test_a_request_is_timed_to_the_first_byte() -> None:
+    """A stream that goes on for long was fast all the same."""
+    gone = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        await send(body(b"a", more=True))
+        await gone.wait()
+
+    with wire(app, metrics_path="/metrics") as connection:
+        connection.feed(GET)
+        assert timed(connection) == [1, 0, 0, 0]
+
+
+def test_a_client_that_has_gone_was_not_answered() -> None:
+    """There is no first byte."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    with wire(app, metrics_path="/metrics") as connection:
+        connection.feed(GET)
+        connection.lose()
+        assert timed(connection) == [0, 0, 0, 0]

@@ -18,18 +18,24 @@ import pytest
 from hybridworker.application.application import Endpoint
 from hybridworker.asgi import Message, Receive, Scope, Send
 from hybridworker.connection.context import WorkerContext
+from hybridworker.group.durations import WIDTH, Durations
 from hybridworker.group.scoreboard import (
     BUSY,
     CONNECTIONS,
     IN_FLIGHT,
     LAG,
+    LAST_RECYCLE,
+    LAST_RECYCLED,
     PID,
+    QUEUE_AGE,
     QUEUED,
+    REASONS,
     RECYCLED,
     RSS,
     SERVED,
     STARTED,
     STATE,
+    TIMED,
     WAITED,
     Group,
     Scoreboard,
@@ -528,5 +534,57 @@ def test_large_numbers_are_exact() -> None:
         worker.slot[SERVED + 1] = 12_345_678_901_234
         families = await worker.metrics()
         assert value(families, "hybridworker_requests_total", status="2xx") == 12_345_678_901_234
+
+    run(check)
+
+
+def test_durations_are_a_histogram_for_each_status_class() -> None:
+    """Of each worker, and of all, the dead included; the tick copies what was counted once."""
+
+    async def check(worker: Worker) -> None:
+        durations = worker.context.durations
+        assert isinstance(durations, Durations)
+        worker.slot[STARTED] = 1
+        durations.add(200, 0.004)
+        durations.add(503, 99.0)
+        worker.other[STARTED], worker.other[TIMED + 2], worker.other[TIMED + WIDTH - 1] = 1, 5, 20_000
+        for _ in range(2):
+            worker.status.publish(0.0, 0)
+        families = await worker.metrics()
+        samples = families["hybridworker_request_seconds"].samples
+        name = "hybridworker_request_seconds"
+        assert samples[f"{name}_bucket", (("status", "2xx"), ("le", "0.0025"))] == 0
+        assert samples[f"{name}_bucket", (("status", "2xx"), ("le", "0.005"))] == 6
+        assert samples[f"{name}_sum", (("status", "2xx"),)] == 0.024
+        assert samples[f"{name}_bucket", (("status", "5xx"), ("le", "30"))] == 0
+        assert samples[f"{name}_count", (("status", "5xx"),)] == 1
+        own = families["hybridworker_worker_request_seconds"].samples
+        assert own["hybridworker_worker_request_seconds_count", (("slot", "0"), ("status", "2xx"))] == 1
+        assert own["hybridworker_worker_request_seconds_count", (("slot", "1"), ("status", "2xx"))] == 5
+
+    run(check, metrics_path="/metrics")
+
+
+def test_without_metrics_nothing_is_timed() -> None:
+    """A request then costs nothing for it."""
+
+    async def check(worker: Worker) -> None:
+        assert worker.context.durations is None
+        assert not worker.context.exact
+
+    run(check)
+
+
+def test_the_age_of_the_queue_and_the_last_recycle() -> None:
+    """The age is that of the living, the reason is there as long as the slot is."""
+
+    async def check(worker: Worker) -> None:
+        worker.slot[STARTED], worker.slot[QUEUE_AGE] = 1, 2_500_000
+        worker.slot[LAST_RECYCLE], worker.slot[LAST_RECYCLED] = 1 + REASONS.index("max_rss"), 1_700_000_000
+        families = await worker.metrics()
+        ages = families["hybridworker_worker_queue_age_seconds"].samples
+        assert ages == {("hybridworker_worker_queue_age_seconds", (("slot", "0"),)): 2.5}
+        name = "hybridworker_worker_last_recycle_timestamp_seconds"
+        assert families[name].samples == {(name, (("slot", "0"), ("reason", "max_rss"))): 1_700_000_000}
 
     run(check)
