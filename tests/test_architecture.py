@@ -22,7 +22,9 @@ PACKAGE = Path(hybridworker.__file__).parent
 
 #: The wings, highest first. Each consists of levels, highest first; ``""`` is the package itself, in pieces.
 WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
-    ("", ({"__init__"}, {"worker"})),
+    ("", ({"__init__", "__main__"},)),
+    ("commands", ({"check", "settings", "top"}, {"source"}, {"exposition", "screen"})),
+    ("", ({"worker"},)),
     (
         "process",
         (
@@ -47,9 +49,9 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     ),
     ("application", ({"application"}, {"detect"}, {"wrappers"})),
     ("log", ({"access", "hooks"}, {"views"})),
-    ("group", ({"share", "succession"}, {"scoreboard"})),
+    ("group", ({"share", "succession"}, {"scoreboard"}, {"durations"})),
     ("wsgi", ({"middleware"}, {"environ", "handoff", "streams", "threads", "values"})),
-    ("config", ({"settings"}, {"reference", "variables"})),
+    ("config", ({"commandline", "inventory", "settings"}, {"reference", "variables"})),
     ("", ({"asgi", "cache", "errors", "states", "variables"},)),
 )
 

@@ -307,7 +307,7 @@ def deep(app: Any, levels: int) -> Any:
         (forward(bare_async), ASGI3),
         (forward_async(wsgi), ASGI3),
         (forward(Methods().asgi), ASGI3),
-        (forward(guarantee_single_callable(asgi2)), ASGI3),
+        (forward(guarantee_single_callable(asgi2)), ASGI3),  # type: ignore[no-untyped-call]
         (measured(asgi3, "x", time.perf_counter, ValueError), ASGI3),
         (measured(asgi3, "x", lambda: 0.0, (KeyError, ValueError)), ASGI3),
         (functools.partial(Forwarder(asgi3), *()), ASGI3),

@@ -1,0 +1,1 @@
+"""The commands of ``python -m hybridworker``: what looks at a worker, or at its configuration, from outside."""
