@@ -413,8 +413,3 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
 def is_load_error(exc: BaseException) -> bool:
     """Whether gunicorn has not found the application; the arbiter has an exit code of its own for that."""
     return isinstance(exc, AppImportError)
-
-
-def setup() -> None:
-    """Called by gunicorn for what it takes for a worker class, here this module: ``-k hybridworker.worker``."""
-    raise RuntimeError("hybridworker.worker is a module: use -k hybridworker.Worker")

@@ -127,7 +127,7 @@ def test_what_is_most_likely_wrong_is_one_warning(gunicorn: Servers, uri: str, i
     ("worker", "line"),
     [
         ("hybridworker.Workr", "Error: hybridworker has no worker class 'Workr': use -k hybridworker.Worker"),
-        ("hybridworker.worker", "Error: hybridworker.worker is a module: use -k hybridworker.Worker"),
+        ("hybridworker.worker", "Error: hybridworker has no worker class 'worker': use -k hybridworker.Worker"),
     ],
 )
 def test_a_worker_class_that_is_misspelt(gunicorn: Servers, worker: str, line: str) -> None:
