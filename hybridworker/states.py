@@ -50,9 +50,11 @@ class ResponseState(enum.Enum):
     """What the application may send next."""
 
     WAITING = enum.auto()  #: nothing was sent. Exits: STARTED, ABORTED
-    STARTED = enum.auto()  #: the head is known and held back. Exits: BODY, FILE, TRAILERS, COMPLETE, ABORTED
-    BODY = enum.auto()  #: the head is written. Exits: FILE, TRAILERS, COMPLETE, ABORTED
+    STARTED = enum.auto()  #: the head is known and held back. Exits: BODY, FILE, ENDING, TRAILERS, COMPLETE, ABORTED
+    BODY = enum.auto()  #: the head is written. Exits: FILE, ENDING, TRAILERS, COMPLETE, ABORTED
     FILE = enum.auto()  #: a file is being sent, no message is legal. Exits: BODY, TRAILERS, COMPLETE, ABORTED
+    #: The worker leaves and wants a body without a known end to end. Exits: TRAILERS, COMPLETE, ABORTED
+    ENDING = enum.auto()
     TRAILERS = enum.auto()  #: the body is complete, trailers were promised. Exits: COMPLETE, ABORTED
     COMPLETE = enum.auto()  #: the last byte is written. Terminal
     ABORTED = enum.auto()  #: the peer has gone, or the response was cut. Terminal
@@ -137,6 +139,8 @@ RESPONSE: Table[ResponseState] = {
     # Too late to be a hint, and harmless: ignored (checklist X15).
     (ResponseState.BODY, "http.response.early_hint"): frozenset({ResponseState.BODY}),
     (ResponseState.BODY, "http.response.informational"): frozenset({ResponseState.BODY}),
+    # Only a last part; one that has more to come raises, as anything does.
+    (ResponseState.ENDING, "http.response.body"): frozenset({ResponseState.TRAILERS, ResponseState.COMPLETE}),
     (ResponseState.TRAILERS, "http.response.trailers"): frozenset({ResponseState.TRAILERS, ResponseState.COMPLETE}),
 }
 

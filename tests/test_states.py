@@ -22,6 +22,7 @@ import uvloop
 
 from hybridworker.asgi import Message, Receive, Scope, Send
 from hybridworker.connection.context import WorkerContext
+from hybridworker.connection.ending import end_stream
 from hybridworker.connection.flow import FlowControl
 from hybridworker.connection.sendfile import POOL
 from hybridworker.errors import ClientDisconnected, UnexpectedMessage
@@ -173,6 +174,7 @@ async def response_in(state: ResponseState, trailers: bool, files: Files) -> Asy
         ResponseState.STARTED: [start],
         ResponseState.BODY: [start, {"type": "http.response.body", "body": b"x", "more_body": True}],
         ResponseState.FILE: [start],
+        ResponseState.ENDING: [start, {"type": "http.response.body", "body": b"x", "more_body": True}],
         ResponseState.TRAILERS: [start, {"type": "http.response.body", "body": b"x"}],
         ResponseState.COMPLETE: [{**start, "trailers": False}, {"type": "http.response.body", "body": b"x"}],
         ResponseState.ABORTED: [start],
@@ -183,6 +185,8 @@ async def response_in(state: ResponseState, trailers: bool, files: Files) -> Asy
     if state is ResponseState.FILE:
         sending = loop.create_task(cycle.send({"type": "http.response.pathsend", "path": str(files.large)}))
         await asyncio.sleep(0)
+    elif state is ResponseState.ENDING:
+        assert end_stream(cycle)
     elif state is ResponseState.ABORTED:
         cycle.disconnect()
     assert cycle.state is state
@@ -215,7 +219,7 @@ def test_response(state: ResponseState, kind: str, files: Files) -> None:
         return
     for after, error in outcomes:
         assert after is state
-        if state is ResponseState.ABORTED:  # whatever it is: nobody is there to take it
+        if state is ResponseState.ABORTED or state is ResponseState.ENDING:  # nobody is there to take it
             assert isinstance(error, ClientDisconnected)
         else:
             assert isinstance(error, UnexpectedMessage)
@@ -229,6 +233,7 @@ async def _outcomes(state: ResponseState, kind: str, files: Files) -> list[tuple
         await outcome(state, trailers, message, files)
         for trailers in (False, True)
         for message in variants(kind, files)
+        if state is not ResponseState.ENDING or not message.get("more_body", False)
     ]
 
 

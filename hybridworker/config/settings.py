@@ -12,6 +12,7 @@ as it is. Where 0 turns a timeout off the field holds ``math.inf``, and ``now - 
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -57,6 +58,8 @@ class Settings:
     write_timeout: float  #: HYBRIDWORKER_WRITE_TIMEOUT; inf = off
     slow_loop: float  #: HYBRIDWORKER_SLOW_LOOP; 0 = off
     drain_delay: float  #: HYBRIDWORKER_DRAIN_DELAY; inside of graceful_timeout
+    stream_drain: float  #: HYBRIDWORKER_STREAM_DRAIN; inf = off
+    max_age: float  #: HYBRIDWORKER_MAX_AGE; inf = off
 
     # Process
     reload: bool
@@ -116,6 +119,8 @@ class Settings:
             )
         if variables["health_path"] and variables["health_path"] == variables["metrics_path"]:
             raise ConfigurationError("HYBRIDWORKER_HEALTH_PATH and HYBRIDWORKER_METRICS_PATH must be two paths")
+        if variables["stream_drain"] is None:
+            variables["stream_drain"] = 0.0 if cfg.reload else math.inf
         fields = cfg.limit_request_fields if 0 < cfg.limit_request_fields <= MAX_FIELDS else MAX_FIELDS
         field_size = cfg.limit_request_field_size or UNLIMITED
         line = min(cfg.limit_request_line, MAX_REQUEST_LINE) or UNLIMITED

@@ -43,6 +43,13 @@ def seconds(off: float) -> Kind:
     return Kind(allowed, lambda text: float(digits(text, fraction=True)) or off)
 
 
+def drain_seconds(text: str) -> float | None:
+    """Seconds, of which 0 are as good as any; infinity for ``off``, None where nothing is said."""
+    if not text:
+        return None
+    return math.inf if text.lower() == "off" else float(digits(text, fraction=True))
+
+
 def digits(text: str, *, fraction: bool = False) -> str:
     """Return ``text`` if it is plain: no sign, exponent, underscore or name, all of which ``float`` takes."""
     if not re.fullmatch(r"\d{1,12}(\.\d{1,12})?" if fraction else r"\d{1,12}", text, re.ASCII):
@@ -59,6 +66,7 @@ def path(text: str) -> str:
 
 SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text.lower()])
 PATH = Kind("a path such as /health, or nothing for off", path)
+DRAIN = Kind("a number of seconds such as 15 or 0.5, 0 for at once, or off", drain_seconds)
 MEBIBYTES = Kind("a whole number of MiB, or 0 for off", lambda text: int(digits(text)))
 
 
@@ -106,7 +114,16 @@ VARIABLES: Mapping[str, Variable] = {
     PREFIX + "DRAIN_DELAY": Variable(
         seconds(off=0.0), "0", "s", "go on accepting this long after SIGTERM, so that load balancers notice"
     ),
+    PREFIX + "STREAM_DRAIN": Variable(
+        DRAIN,
+        "",
+        "",
+        "streams are asked to end so long after the drain began, with 0 at once; without a value 0 with --reload",
+    ),
     PREFIX + "MAX_RSS": Variable(MEBIBYTES, "0", "MiB", "a worker that has grown to this size drains and is replaced"),
+    PREFIX + "MAX_AGE": Variable(
+        seconds(off=math.inf), "0", "s", "a worker that has served for so long drains and is replaced, or 10 % later"
+    ),
 }
 
 

@@ -34,10 +34,12 @@ from ..errors import (
 from ..states import RESPONSE, CallState, RequestState, ResponseState, expected
 from ..variables import variables_of
 from .context import WorkerContext
+from .ending import close_stream, send_end
 from .flow import FlowControl
 from .response import CLIENT_LEFT
 
 WAITING, STARTED, BODY = ResponseState.WAITING, ResponseState.STARTED, ResponseState.BODY
+ENDING = ResponseState.ENDING
 TRAILERS, COMPLETE, ABORTED = ResponseState.TRAILERS, ResponseState.COMPLETE, ResponseState.ABORTED
 DONE = RequestState.DONE
 READY, RUNNING, OVER = CallState.READY, CallState.RUNNING, CallState.OVER
@@ -364,7 +366,9 @@ class RequestResponseCycle:
         """The application is done with the request: the response ends, well or badly."""
         self.call_state = OVER
         self.context.exit(self)
-        if self.state is not COMPLETE:
+        if self.state is ENDING:
+            close_stream(self)
+        elif self.state is not COMPLETE:
             # A body that did not come to its end is the client's fault.
             self.fail(400 if self.disconnected and self.request is RequestState.BODY else 500)
 
@@ -408,6 +412,8 @@ class RequestResponseCycle:
             self.body(message.get("body", b""), message.get("more_body", False))
         elif kind == "http.response.start" and state is WAITING:
             self.start_response(message)
+        elif state is ENDING:
+            send_end(self, kind, message)
         elif state is ABORTED:
             raise ClientDisconnected("the client disconnected")
         elif (kind == "http.response.zerocopysend" and (state is STARTED or state is BODY)) or (

@@ -127,8 +127,10 @@ class HTTP11Cycle(RequestResponseCycle):
         elif length is not None:
             self.remaining = length
         elif self.http10:
+            self.headers = headers
             self.keep_alive = False
         else:
+            self.headers = headers  # should the worker have to end it
             self.chunked = True
             framing = b"Transfer-Encoding: chunked\r\n"
         if not self.keep_alive:

@@ -21,13 +21,14 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ..connection import kernel
-from ..connection.context import Connection, Cycle, WorkerContext
+from ..connection.context import Connection, WorkerContext
 from ..connection.cycle import RequestResponseCycle
 from ..group.scoreboard import CONNECTIONS, TAKEN
 from ..group.share import Share
 from ..http11.protocol import HTTPProtocol
 from ..states import ConnectionState, ServerState
 from .listener import Arrival, Listener, establish
+from .streams import Streams
 
 STARTING, SERVING = ServerState.STARTING, ServerState.SERVING
 DRAINING, STOPPED = ServerState.DRAINING, ServerState.STOPPED
@@ -327,7 +328,7 @@ class Server:
         context, now = self.context, self.loop.time()
         silent = min(deadline, now + context.settings.first_window)
         seen: set[object] = set()
-        streams: dict[Cycle, float] = {}  #: since when each was seen to be one
+        streams = Streams(context, now, stream)
         cut = 0
         while (context.connections or context.cycles or self.arrivals or context.application.running()) and (
             now := self.loop.time()
@@ -339,27 +340,17 @@ class Server:
                 self._cut_arrivals()
             for connection in list(context.connections):
                 connection.tick(now)
-            if stream < math.inf:
-                streams = {cycle: streams.get(cycle, now) for cycle in context.cycles if cycle.streaming}
-                late = [cycle for cycle, since in streams.items() if now >= since + stream]
-                self._cancel(late)
-                cut += len(late)
+            cut += streams.tick(now)
             self.changed.clear()
             try:
                 async with asyncio.timeout(DRAIN_TICK):
                     await self.changed.wait()
             except TimeoutError:
                 pass  # the time between two looks
+        streams.report()
         cut += await self._cut()
         self.state = STOPPED
         return cut
-
-    def _cancel(self, cycles: Iterable[Cycle]) -> None:
-        """Cancel calls of the application, and drop their connections."""
-        for cycle in cycles:
-            if cycle.task is not None:
-                cycle.cancel()
-            cycle.abort()
 
     def _cut_arrivals(self) -> list[Arrival]:
         """Drop the connections that are still shaking hands; returns what has been cancelled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -44,6 +45,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "sendfile": True,
         "max_rss": 0,
         "drain_delay": 0.0,
+        "stream_drain": math.inf,
+        "max_age": math.inf,
         "health_path": "",
         "metrics_path": "",
         "limit_request_line": 4094,
@@ -293,6 +296,25 @@ def test_a_default_keepalive_behind_a_distant_proxy_is_one_warning(values: dict[
     """Balancers keep connections for longer than 2 s; a proxy that is not believed is none that we know of."""
     warnings = check(config(**values), {})
     assert [line.partition(" ")[0] for line in warnings] == (["keepalive=2"] if warned else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "reload", "expected"),
+    [
+        ("", False, math.inf),
+        ("", True, 0.0),
+        ("0", False, 0.0),
+        ("2.5", False, 2.5),
+        ("2.5", True, 2.5),
+        ("off", True, math.inf),
+        ("OFF", False, math.inf),
+    ],
+)
+def test_streams_are_asked_to_end_at_once_where_somebody_reloads(value: str, reload: bool, expected: float) -> None:
+    """Without a value nothing is asked of them but with ``--reload``; 0 is no word for off here."""
+    config = Config()
+    config.set("reload", reload)
+    assert Settings.from_gunicorn(config, {"HYBRIDWORKER_STREAM_DRAIN": value}).stream_drain == expected
 
 
 def test_a_drain_delay_is_at_most_half_of_the_graceful_timeout() -> None:
