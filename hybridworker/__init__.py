@@ -17,16 +17,20 @@ sys.path[:] = [entry for entry in sys.path if not entry.rstrip("/").endswith("/s
 
 if TYPE_CHECKING:
     from .application.detect import Decision, Interface
+    from .standing import is_leaving, leading, slot
     from .worker import Worker
 
 __version__ = "0.1.0"
-__all__ = ["Worker", "Decision", "Interface", "__version__"]
+__all__ = ["Worker", "Decision", "Interface", "is_leaving", "leading", "slot", "__version__"]
 
 #: Public name -> the module that has it.
 _HOMES = {
     "Decision": ".application.detect",
     "Interface": ".application.detect",
     "Worker": ".worker",
+    "is_leaving": ".standing",
+    "leading": ".standing",
+    "slot": ".standing",
 }
 
 

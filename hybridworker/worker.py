@@ -43,6 +43,7 @@ from .config.reference import is_changed
 from .config.settings import Settings, check
 from .connection.context import WorkerContext
 from .errors import BootFailed, ConfigurationError, LifespanFailed, WorkerExit
+from .group.leadership import Leadership
 from .group.scoreboard import AGE, FAILURES, PID, STARTED, Group, Scoreboard, Slot, WorkerState, set_state
 from .group.share import Share
 from .group.succession import Succession
@@ -58,6 +59,7 @@ from .process.program import Program
 from .process.server import Server
 from .process.signals import Signals
 from .process.watchdog import Watchdog
+from .standing import here
 from .states import ProgramState
 from .wsgi.middleware import WSGIMiddleware
 from .wsgi.streams import ErrorLog
@@ -91,6 +93,11 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     # -- in the master
 
     @classmethod
+    def setup(cls) -> None:
+        """Called by gunicorn when it takes this class, before it loads any application: here is no other server."""
+        here.is_of_gunicorn = True
+
+    @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
         """Called by the arbiter: refuse what cannot work, and warn once of what is not obeyed."""
         try:
@@ -110,6 +117,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         super().__init__(*args)
         self._scoreboard = Scoreboard.of_master(self.log.warning, self.cfg.workers)
         self._slot = None if self._scoreboard is None else self._scoreboard.claim(self._age, self.log.warning)
+        self._leadership = Leadership.of_master(self.cfg.worker_tmp_dir, self.log.warning)
         if self.cfg.preload_app:
             set_aside()  # the fork comes next
 
@@ -154,6 +162,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     def init_process(self) -> None:
         """Called after the fork; returns, or raises SystemExit, when the worker is done."""
         code = 0
+        here.enter(None if self._scoreboard is None else self._scoreboard.number(self._slot))
         self._signals = Signals(self.log)
         self._refuse_patches()  # of a hook
         self._watchdog = Watchdog(self.log)
@@ -310,6 +319,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             share = Share(group, settings, None if pool is None else pool.size)
         server = Server(context, self.sockets, self._tls, share)
         program = Program(self, server, pool, succession, self._signals, self._watchdog)
+        program.leadership = self._leadership
         if self._tls is not None and not is_changed(self.cfg, "ssl_context"):  # the hook may do as it likes
             program.certificates = Certificates(context, server, self._ssl_context, self._tls_files)
         return program

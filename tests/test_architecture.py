@@ -32,7 +32,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"certificates"},
             {"endpoints", "lifespan", "memory", "server", "watchdog"},
             {"report"},
-            {"background", "boot", "exit", "foreignloops", "grace", "listener", "retry", "signals"},
+            {"background", "boot", "exit", "foreignloops", "grace", "listener", "retry", "signals", "streams"},
         ),
     ),
     ("http11", ({"protocol"}, {"cycle"}, {"head"}, {"framing"})),
@@ -43,16 +43,16 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"cycle", "fields", "files"},
             {"peer"},
             {"context", "proxyheader", "sendfile"},
-            {"flow", "forwarded", "response", "scope", "tls"},
+            {"ending", "flow", "forwarded", "response", "scope", "tls"},
             {"kernel"},
         ),
     ),
     ("application", ({"application"}, {"detect"}, {"wrappers"})),
     ("log", ({"access", "hooks"}, {"views"})),
-    ("group", ({"share", "succession"}, {"scoreboard"}, {"durations"})),
+    ("group", ({"share", "succession"}, {"leadership", "scoreboard"}, {"durations"})),
     ("wsgi", ({"middleware"}, {"environ", "handoff", "streams", "threads", "values"})),
     ("config", ({"commandline", "inventory", "settings"}, {"reference", "variables"})),
-    ("", ({"asgi", "cache", "errors", "states", "variables"},)),
+    ("", ({"asgi", "cache", "errors", "standing", "states", "variables"},)),
 )
 
 #: Module -> its rank: the place of its wing, then its level there. Lower numbers are higher in the house.
@@ -185,7 +185,15 @@ def test_what_is_public_says_what_it_is(path: Path) -> None:
 
 def test_the_public_names_of_the_package() -> None:
     """What may be imported from ``hybridworker``, and will stay."""
-    assert set(hybridworker.__all__) == {"Decision", "Interface", "Worker", "__version__"}
+    assert set(hybridworker.__all__) == {
+        "Decision",
+        "Interface",
+        "Worker",
+        "__version__",
+        "is_leaving",
+        "leading",
+        "slot",
+    }
     assert hybridworker.Worker.__module__ == "hybridworker.worker"
     assert hybridworker.__version__.count(".") == 2
     assert (PACKAGE / "py.typed").exists()

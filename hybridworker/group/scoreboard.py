@@ -33,7 +33,7 @@ from .durations import SIZE
 SLOTS, SLOTS_EACH = 128, 4
 
 #: Why workers were replaced.
-REASONS = ("term", "reload", "max_requests", "max_rss", "hook")
+REASONS = ("term", "reload", "max_requests", "max_rss", "hook", "max_age")
 
 
 class WorkerState(enum.IntEnum):
@@ -119,6 +119,8 @@ class Scoreboard:
             except OSError as exc:
                 scoreboard = None
                 warn("There is no shared memory (%s): workers serve without knowing of each other", exc)
+            else:
+                scoreboard.upgrading[0] = int("GUNICORN_PID" in os.environ)
             Scoreboard._of_master = os.getpid(), scoreboard
         return scoreboard
 
@@ -161,6 +163,10 @@ class Scoreboard:
         self.upgrading[0] = int("GUNICORN_PID" in os.environ)  # until the other master has gone
         stayed = slot[STAYED] if slot is not None and slot[AGE] == age else 0
         return stayed + 0.5 if stayed else age
+
+    def number(self, slot: Slot | None) -> int | None:
+        """Which row ``slot`` is, from 0 on; None where it is none."""
+        return next((number for number, other in enumerate(self.slots) if other is slot), None)
 
     def others_serve(self, age: int) -> bool:
         """Whether any worker but the one of this age accepts connections."""

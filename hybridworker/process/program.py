@@ -11,13 +11,17 @@ comes through :meth:`Program.leave`, which may be called in any state and again.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import random
 import time
 from functools import partial
 from typing import Protocol
 
+from ..group.leadership import Leadership
 from ..group.scoreboard import LAST_RECYCLE, LAST_RECYCLED, REASONS, RECYCLED, WorkerState, set_state
 from ..group.succession import Outlook, Succession
+from ..standing import here
 from ..states import ProgramState
 from ..wsgi.threads import ThreadPool
 from .background import end_tasks, sentence, wait_for_jobs
@@ -39,6 +43,9 @@ STAYING = frozenset({STARTING, SERVING, WISHING})
 
 #: Seconds between two looks at every timeout, and at whether a younger worker is ready.
 TICK, HAND_OVER_TICK = 1.0, 0.05
+
+#: By how much later than another one a worker may be too old, so that not all are at once.
+AGE_JITTER = 1.1
 
 #: Seconds that one heartbeat may take.
 SLOW_BEAT = 0.1
@@ -84,6 +91,7 @@ class Program:
         self.succession = succession
         self.signals = signals
         self.watchdog = watchdog
+        self.leadership: Leadership | None = None  #: where the group may have a leader
         self.certificates: Certificates | None = None  #: where TLS is made of files that may be renewed
         self.foreign = ForeignLoops()
         settings = context.settings
@@ -91,6 +99,7 @@ class Program:
         self.state = STARTING
         self.reason = ""  #: why the worker leaves, or wants to: one of REASONS
         self.before = (SERVING, "")  #: state and reason of a worker that stays although it was told to go
+        self.served_since = self.old_at = math.inf  #: loop time of the first accept, and of HYBRIDWORKER_MAX_AGE
         self.leaving = asyncio.Event()  #: the state is none of STAYING any more
         group = None if succession is None else succession.group
         self.status = Status(context, group, pool, lambda: server.saturated)
@@ -110,8 +119,11 @@ class Program:
             if self.staying:
                 self.server.start()
                 self._enter(SERVING)
+                self.served_since = now = self.context.loop.time()
+                self.old_at = now + self.context.settings.max_age * random.uniform(1.0, AGE_JITTER)
                 if self.succession is not None:
                     self.succession.arrived()
+                self._seek_leadership()
             await self.leaving.wait()
             while not await self._finish(lifespan):
                 await self.leaving.wait()
@@ -138,6 +150,8 @@ class Program:
         """Change the state, and show it to the siblings."""
         self.state = state
         if state is DRAINING:
+            if self.leadership is not None:
+                self.leadership.give_up(here)
             slot, number = self.context.slot, REASONS.index(self.reason)
             slot[RECYCLED + number] += 1
             slot[LAST_RECYCLE], slot[LAST_RECYCLED] = 1 + number, int(time.time())
@@ -186,7 +200,12 @@ class Program:
         self.server.tick(now)
         if self.certificates is not None:
             self.certificates.tick(now)
+        self._seek_leadership()
         warn_of_slow_calls(context, self.pool)
+        if now >= self.old_at and self.state is SERVING:
+            line = "Autorestarting worker: it has served for %d s, HYBRIDWORKER_MAX_AGE is %d."
+            context.log.info(line, now - self.served_since, context.settings.max_age)
+            self.recycle("max_age")
         limit, used = context.settings.max_rss, resident()
         self.status.publish(late, used)
         if limit and used > limit and self.state is SERVING:
@@ -196,6 +215,19 @@ class Program:
             self.leave(self.reason)
         elif self.state is WISHING and self.succession is not None and self.succession.held_back():
             context.warn_once("This worker is not replaced yet, because its replacement could not boot")
+
+    def _seek_leadership(self) -> None:
+        """
+        Lead, if nobody does. A worker that was told to go leads on while it waits, but does not begin to.
+
+        While the master of which this one is the upgrade lives, its group has the leader.
+        """
+        if self.leadership is None:
+            return
+        if self.succession is not None and self.succession.group.scoreboard.upgrading[0]:
+            return
+        if self.state is SERVING or self.state is WISHING or (self.state is HANDING_OVER and here.leads):
+            self.leadership.seek(here)
 
     # -- reasons to leave
 
@@ -251,6 +283,7 @@ class Program:
         if self.state is HANDING_OVER and not await self._hand_over():
             return False
         handed_over = loop.time()
+        here.is_leaving = True
         cut = await self.server.drain(grace.requests, grace.stream)
         self._enter(EXITING)
         drained = loop.time()
