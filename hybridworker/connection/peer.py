@@ -17,7 +17,7 @@ from .context import WorkerContext
 from .forwarded import FieldPolicy, trusts
 from .proxyheader import ProxyHeader
 from .scope import http_template, normal_address
-from .tls import tls_extension
+from .tls import tls_environ, tls_extension
 
 
 class Peer:
@@ -40,6 +40,8 @@ class Peer:
             normal_address(transport.get_extra_info("sockname"), server=True),
             settings.root_path,
         )
+        if ssl_object is not None and self.tls is not None:
+            self.template["hybridworker.tls"] = tls_environ(ssl_object, self.tls)
         #: until the end of the PROXY header has come
         self.proxy = None if settings.proxy_protocol == "off" else ProxyHeader(settings, self.address)
         self.announced: tuple[str, int] | None = None  #: the client that a PROXY header named

@@ -1,12 +1,12 @@
 """
-The ASGI TLS extension: who is at the other end of an encrypted connection.
+Who is at the other end of an encrypted connection: the ASGI TLS extension, and what WSGI is told.
 
-:func:`tls_extension` is called once per connection, by :mod:`.http11.protocol`, when the
-handshake is over; each scope gets a copy. Pure: an ``ssl`` object in, plain values
-out. Invariant: a client certificate that was not verified is no certificate, so nothing
-is told of one that OpenSSL did not accept.
+:func:`tls_extension` and :func:`tls_environ` are called once per connection, by :mod:`.peer`,
+when the handshake is over. Pure: an ``ssl`` object in, plain values out. Invariant: a
+client certificate that was not verified is no certificate, so nothing is told of one that
+OpenSSL did not accept.
 
-Source: asgiref ``specs/tls.rst`` 0.2; RFC 4514 for the name.
+Source: asgiref ``specs/tls.rst`` 0.2; RFC 4514 for the name; mod_ssl, "Environment Variables".
 """
 
 from __future__ import annotations
@@ -60,6 +60,28 @@ def tls_extension(ssl_object: ssl.SSLObject, server_cert: str | None) -> dict[st
         "tls_version": _VERSIONS.get(ssl_object.version() or ""),
         "cipher_suite": _cipher_suite(ssl_object),
     }
+
+
+def tls_environ(ssl_object: ssl.SSLObject, extension: dict[str, Any]) -> dict[str, str]:
+    """
+    What an environ says of TLS, under the names and with the values of mod_ssl.
+
+    ``extension`` is that of the same connection. ``SSL_CLIENT_CERT`` and ``SSL_CLIENT_S_DN`` are there
+    only where the client has a certificate; ``SSL_CLIENT_VERIFY`` is then ``SUCCESS``, else ``NONE``.
+    """
+    cipher = ssl_object.cipher()
+    environ = {
+        "HTTPS": "on",
+        "SSL_PROTOCOL": ssl_object.version() or "",
+        "SSL_CIPHER": "" if cipher is None else cipher[0],
+        "SSL_CLIENT_VERIFY": "NONE",
+    }
+    if extension["client_cert_chain"]:
+        environ["SSL_CLIENT_VERIFY"] = "SUCCESS"
+        environ["SSL_CLIENT_CERT"] = extension["client_cert_chain"][0]
+        # PEP 3333, "Unicode Issues": each character stands for a byte, here of UTF-8.
+        environ["SSL_CLIENT_S_DN"] = (extension["client_cert_name"] or "").encode("utf-8").decode("latin-1")
+    return environ
 
 
 def distinguished_name(subject: Any) -> str:

@@ -89,6 +89,15 @@ def request_environ(
     return environ
 
 
+def encrypted_environ(
+    scope: Mapping[str, Any], script_name: str = "", base: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """:func:`request_environ` of a worker that serves TLS, with what mod_ssl would say of the connection."""
+    environ = request_environ(scope, script_name, base)
+    environ.update(scope.get("hybridworker.tls", {}))
+    return environ
+
+
 def _key(name: bytes) -> str:
     text = name.decode("latin-1").upper().replace("-", "_")
     key = text if name in (b"content-type", b"content-length") else "HTTP_" + text

@@ -31,7 +31,7 @@ from ..asgi import Headers, Hooks, Message, Receive, Scope, Send, WSGIApp, logge
 from ..config.settings import Settings
 from ..errors import ConfigurationError, WSGIError, caused_by_disconnect
 from ..variables import VARIABLES
-from .environ import request_environ
+from .environ import encrypted_environ, request_environ
 from .handoff import AHEAD_MAX, READ, ROOM, Handoff
 from .streams import BLOCK, ErrorStream, FileWrapper, RequestBody
 from .threads import ThreadPool
@@ -81,6 +81,7 @@ class WSGIMiddleware(WsgiToAsgi):
         self.calls = pool.calls
         self.hooks = hooks
         self.script_name = settings.script_name
+        self.request_environ = encrypted_environ if settings.is_ssl else request_environ
         #: Not under TLS: there the bytes have to be encrypted on their way.
         self.sendfile = settings.sendfile and not settings.is_ssl
         self.environ: dict[str, Any] = {
@@ -233,7 +234,7 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
     def build_environ(self, scope: Scope, body: Any) -> dict[str, Any]:
         """The environ of ``scope``, which keeps it for the access log."""
         middleware = self.middleware
-        environ = request_environ(scope, middleware.script_name, middleware.environ)
+        environ = middleware.request_environ(scope, middleware.script_name, middleware.environ)
         if "SCRIPT_NAME" not in environ:
             script_name = environ.get("HTTP_SCRIPT_NAME", middleware.script_name)
             raise ConfigurationError(f"the path {scope['raw_path']!r} is not below SCRIPT_NAME {script_name!r}")

@@ -9,7 +9,7 @@ import pytest
 import trustme
 from cryptography import x509
 
-from hybridworker.connection.tls import distinguished_name, tls_extension
+from hybridworker.connection.tls import distinguished_name, tls_environ, tls_extension
 
 AUTHORITY = trustme.CA()
 INTERMEDIATE = AUTHORITY.create_child_ca()
@@ -184,3 +184,44 @@ def test_x25_the_name_is_written_as_rfc_4514_wants(subject: Any, expected: str) 
 def test_a_long_value_of_a_nameless_type() -> None:
     """Lengths of 128 and more take the long form of BER."""
     assert distinguished_name((rdn(("1.2.3", "x" * 200)),)) == "1.2.3=#0c81c8" + "78" * 200
+
+
+# -- WSGI
+
+
+def environ_of(ssl_object: ssl.SSLObject) -> dict[str, str]:
+    return tls_environ(ssl_object, tls_extension(ssl_object, None))
+
+
+def test_the_environ_has_the_names_of_mod_ssl() -> None:
+    """And its values; of a client without a certificate nothing is said but that."""
+    server, client = contexts(ssl.CERT_OPTIONAL)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    ours = handshake(server, client)
+    cipher = ours.cipher()
+    assert cipher is not None
+    assert environ_of(ours) == {
+        "HTTPS": "on",
+        "SSL_PROTOCOL": "TLSv1.2",
+        "SSL_CIPHER": cipher[0],
+        "SSL_CLIENT_VERIFY": "NONE",
+    }
+
+
+def test_the_environ_names_a_client_that_was_verified() -> None:
+    """Its certificate in PEM, and its name as in RFC 4514."""
+    server, client = contexts(ssl.CERT_REQUIRED)
+    CLIENT.configure_cert(client)
+    found = environ_of(handshake(server, client))
+    assert found["SSL_CLIENT_VERIFY"] == "SUCCESS"
+    assert found["SSL_CLIENT_CERT"].startswith("-----BEGIN CERTIFICATE-----\n")
+    assert found["SSL_CLIENT_CERT"].count("-----BEGIN") == 1
+    assert "CN=Some\\, One" in found["SSL_CLIENT_S_DN"]
+
+
+def test_a_name_is_a_string_of_bytes() -> None:
+    """As all that PEP 3333 puts into an environ."""
+    server, client = contexts(ssl.CERT_REQUIRED)
+    AUTHORITY.issue_cert("someone@example.org", common_name="Zoë").configure_cert(client)
+    found = environ_of(handshake(server, client))
+    assert "CN=Zoë" in found["SSL_CLIENT_S_DN"].encode("latin-1").decode("utf-8")

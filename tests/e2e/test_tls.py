@@ -82,6 +82,35 @@ def test_the_scheme_under_wsgi(gunicorn: Servers, certificates: Certificates) ->
         assert json.loads(client.request("/environ").body)["wsgi.url_scheme"] == "https"
 
 
+def test_what_wsgi_is_told_of_tls(gunicorn: Servers, certificates: Certificates) -> None:
+    """The names of mod_ssl, the client's certificate among them; behind a proxy that says https there is nothing."""
+    authorities = ("--ca-certs", str(certificates.folder / "ca.pem"), "--cert-reqs", "1")
+    server = gunicorn("wsgi:app", *certificates.options, *authorities)
+    context = certificates.client_context()
+    names = {"HTTPS", "SSL_PROTOCOL", "SSL_CIPHER", "SSL_CLIENT_VERIFY", "SSL_CLIENT_CERT", "SSL_CLIENT_S_DN"}
+
+    def told() -> dict[str, str]:
+        with connect(server, context) as client:
+            for _ in range(2):
+                environ = json.loads(client.request("/environ").body)
+        return {name: environ[name] for name in names & set(environ)}
+
+    environ = told()
+    assert environ == {
+        "HTTPS": "on", "SSL_PROTOCOL": "TLSv1.3", "SSL_CIPHER": environ["SSL_CIPHER"], "SSL_CLIENT_VERIFY": "NONE"
+    }  # fmt: skip
+    assert environ["SSL_CIPHER"].startswith("TLS_")
+    certificates.authority.issue_cert("client@test", common_name="the client").configure_cert(context)
+    environ = told()
+    assert set(environ) == names
+    assert environ["SSL_CLIENT_VERIFY"] == "SUCCESS"
+    assert "CN=the client" in environ["SSL_CLIENT_S_DN"]
+    plain = gunicorn("wsgi:app")
+    environ = json.loads(plain.request("/environ", headers="X-Forwarded-Proto: https\r\n").body)
+    assert environ["wsgi.url_scheme"] == "https"
+    assert not names & set(environ)
+
+
 def test_h20_no_tls_extension_on_a_plain_connection(gunicorn: Servers) -> None:
     """Only where TLS is."""
     scope = json.loads(gunicorn("asgi:app").request("/scope").body)

@@ -394,6 +394,7 @@ def test_a_proxy_header_that_names_nobody_changes_nothing() -> None:
 def test_x23_x20_the_tls_extension_is_in_every_scope_of_a_tls_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy for each, and none without TLS; the scheme says the same."""
     monkeypatch.setattr(peer_module, "tls_extension", lambda ssl_object, cert: {"tls_version": 0x0304})
+    monkeypatch.setattr(peer_module, "tls_environ", lambda ssl_object, extension: {"HTTPS": "on"})
     recorder = Recorder()
     with wire(recorder, ssl_object=object()) as w:
         w.feed(request(), request())

@@ -741,6 +741,7 @@ def test_draining_does_not_wait_for_the_rest_of_a_body_that_is_dropped() -> None
 def test_a_connection_of_tls_does_not_outlive_its_close(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that does not answer the close_notify is left after a second."""
     monkeypatch.setattr(peer_module, "tls_extension", lambda ssl_object, cert: {"tls_version": 0x0304})
+    monkeypatch.setattr(peer_module, "tls_environ", lambda ssl_object, extension: {"HTTPS": "on"})
     with wire(HELLO, ssl_object=object()) as w:
         w.feed(GET.replace(b"Host", b"Connection: close\r\nHost"))
         assert (w.transport.closing, w.transport.aborted) == (True, False)
