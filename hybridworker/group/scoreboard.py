@@ -36,6 +36,10 @@ SLOTS, SLOTS_EACH = 128, 4
 REASONS = ("term", "reload", "max_requests", "max_rss", "hook", "max_age")
 
 
+#: What the application had left behind when its worker went gracefully, and what became of it.
+LEFT = (("task", "finished"), ("task", "cut"), ("job", "finished"), ("job", "cut"))
+
+
 class WorkerState(enum.IntEnum):
     """What a worker is doing, as its siblings see it."""
 
@@ -67,7 +71,8 @@ SERVED = 13  #: and the four behind it: responses by status class, 1xx to 5xx
 RECYCLED = SERVED + 5  #: and those behind it, one for each of REASONS
 WAITED = RECYCLED + len(REASONS)  #: and those behind it, one for each bucket, then the sum in microseconds
 FAILURES = WAITED + WAITS  #: boots in this slot that have failed, since the last one that did not
-QUEUE_AGE = FAILURES + 1  #: microseconds that the oldest call has waited for a thread
+LEFTOVERS = FAILURES + 1  #: and those behind it, one for each of LEFT
+QUEUE_AGE = LEFTOVERS + len(LEFT)  #: microseconds that the oldest call has waited for a thread
 LAST_RECYCLE = QUEUE_AGE + 1  #: the last reason, counted from 1 in REASONS; 0 before there was one
 LAST_RECYCLED = LAST_RECYCLE + 1  #: when that was, in seconds since the epoch
 TIMED = LAST_RECYCLED + 1  #: and those behind it: durations, as :class:`~.durations.Durations` has them

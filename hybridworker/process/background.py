@@ -91,16 +91,21 @@ async def end_tasks(loop: asyncio.AbstractEventLoop, deadline: float) -> list[st
 # -- jobs
 
 
+def jobs() -> list[str]:
+    """What threads, executors and process pools of the application have to do now, in words."""
+    return list(_jobs(_threads()))
+
+
 async def wait_for_jobs(loop: asyncio.AbstractEventLoop, deadline: float) -> list[str]:
     """Wait until no thread, executor or process pool of the application has work left."""
     idle = 0
     while True:
         threads = _threads()
-        jobs = list(_jobs(threads))
+        left = list(_jobs(threads))
         if not threads or loop.time() >= deadline:
-            return jobs
+            return left
         # A thread that has just taken an item shows neither a queue nor work. The next look sees what it took.
-        idle = 0 if jobs else idle + 1
+        idle = 0 if left else idle + 1
         if idle == 2:
             return []
         await asyncio.sleep(LOOK_AGAIN if idle else min(LOOK, max(0.0, deadline - loop.time())))

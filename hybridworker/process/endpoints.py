@@ -29,6 +29,8 @@ from ..group.scoreboard import (
     LAG,
     LAST_RECYCLE,
     LAST_RECYCLED,
+    LEFT,
+    LEFTOVERS,
     PID,
     QUEUE_AGE,
     QUEUED,
@@ -168,6 +170,10 @@ def _exposition(used: _Numbered, living: _Numbered, threads: int) -> Iterator[st
             yield from _family(name, "gauge", f"{text} All workers.", [("", sum(value for _, value in each))])
     yield from _counters("requests_total", "Responses by status class.", "status", CLASSES, SERVED, used)
     yield from _counters("recycles_total", "Workers replaced, by reason.", "reason", REASONS, RECYCLED, used)
+    text = "What the application had left behind when its worker went."
+    kinds = [(f'kind="{kind}",outcome="{outcome}"', cell) for cell, (kind, outcome) in enumerate(LEFT, LEFTOVERS)]
+    leftovers = [(labels, sum(slot[cell] for _, slot in used)) for labels, cell in kinds]
+    yield from _family("leftovers_total", "counter", text, leftovers)
     text = "Time that WSGI calls waited for a thread."
     yield from _histogram("queue_seconds", text, [("", [s for _, s in used])])
     yield from _histogram("worker_queue_seconds", text, [(f'slot="{n}",', [s]) for n, s in used])

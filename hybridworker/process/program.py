@@ -19,12 +19,12 @@ from functools import partial
 from typing import Protocol
 
 from ..group.leadership import Leadership
-from ..group.scoreboard import LAST_RECYCLE, LAST_RECYCLED, REASONS, RECYCLED, WorkerState, set_state
+from ..group.scoreboard import LAST_RECYCLE, LAST_RECYCLED, LEFTOVERS, REASONS, RECYCLED, WorkerState, set_state
 from ..group.succession import Outlook, Succession
 from ..standing import here
 from ..states import ProgramState
 from ..wsgi.threads import ThreadPool
-from .background import end_tasks, sentence, wait_for_jobs
+from .background import end_tasks, jobs, own_tasks, sentence, wait_for_jobs
 from .certificates import Certificates
 from .endpoints import Status
 from .foreignloops import ForeignLoops
@@ -119,11 +119,7 @@ class Program:
             if self.staying:
                 self.server.start()
                 self._enter(SERVING)
-                self.served_since = now = self.context.loop.time()
-                self.old_at = now + self.context.settings.max_age * random.uniform(1.0, AGE_JITTER)
-                if self.succession is not None:
-                    self.succession.arrived()
-                self._seek_leadership()
+                self._serves()
             await self.leaving.wait()
             while not await self._finish(lifespan):
                 await self.leaving.wait()
@@ -145,6 +141,14 @@ class Program:
         warn_of_size(context)
         self.watchdog.watch(context, self.pool)
         return lifespan
+
+    def _serves(self) -> None:
+        """The worker has begun to accept."""
+        self.served_since = now = self.context.loop.time()
+        self.old_at = now + self.context.settings.max_age * random.uniform(1.0, AGE_JITTER)
+        if self.succession is not None:
+            self.succession.arrived()
+        self._seek_leadership()
 
     def _enter(self, state: ProgramState) -> None:
         """Change the state, and show it to the siblings."""
@@ -291,14 +295,26 @@ class Program:
             log.warning("%s", counted("Graceful timeout: %d requests were not finished", cut))
         if lifespan is not None:
             await lifespan.shutdown(max(0.1, grace.end(drained) - drained))
-        until = grace.background(drained)
-        if left := await end_tasks(loop, until) + await wait_for_jobs(loop, until):
+        if left := await self._end_background(grace.background(drained)):
             log.warning("Background work was cut: %s", sentence(left))
         finished = max(0, context.served - before - cut)
         line = counted("Served %d requests: %d finished while leaving, %d cut;", context.served, finished, cut)
         took = (handed_over - begun, drained - handed_over, loop.time() - drained)
         log.info("%s %.1f s to hand over, %.1f s to drain, %.1f s to shut down", line, *took)
         return True
+
+    async def _end_background(self, until: float) -> list[str]:
+        """End the application's tasks, and wait for its jobs. Returns those that were not done ``until`` then."""
+        loop, slot = self.context.loop, self.context.slot
+        found = len(own_tasks(loop))
+        tasks = await end_tasks(loop, until)
+        counts = [max(0, found - len(tasks)), len(tasks)]
+        found = len(jobs())
+        left = await wait_for_jobs(loop, until)
+        counts += [max(0, found - len(left)), len(left)]
+        for cell, count in enumerate(counts, LEFTOVERS):
+            slot[cell] += count
+        return tasks + left
 
     async def _hand_over(self) -> bool:
         """

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import Gunicorn, Servers, processes
+from tests.process.test_endpoints import parse, value
 
 pytestmark = pytest.mark.e2e
 
@@ -109,6 +110,26 @@ def test_what_is_not_finished_in_time_is_named(gunicorn: Servers, interface: str
     assert server.log().count("was cut") == 1
     gone(server, worker)
     no_orphans(server, children)
+
+
+def test_the_metrics_count_what_was_left(gunicorn: Servers) -> None:
+    """Tasks and jobs, those that came to an end and those that were cut, after the worker is gone."""
+    env = {"HYBRIDWORKER_METRICS_PATH": "/metrics"}
+    server = gunicorn("leftover:asgi", "--graceful-timeout", "2", env=env, workers=2, dirty=True)
+    with server.connect() as client:  # all of it is left in one worker
+        worker = pid(client.request("/task").text)
+        for path in ("stubborn", "thread"):
+            assert pid(client.request(f"/{path}").text) == worker
+    server.wait_log("task stubborn begins")
+    server.wait_log("gate thread reached")
+    server.signal(signal.SIGTERM, worker)
+    server.wait_log(rf"Worker exiting \(pid: {worker}\)")
+    families = parse(server.request("/metrics").text)
+    name = "hybridworker_leftovers_total"
+    assert value(families, name, kind="task", outcome="finished") == 1
+    assert value(families, name, kind="task", outcome="cut") == 1
+    assert value(families, name, kind="job", outcome="cut") == 1
+    assert value(families, name, kind="job", outcome="finished") == 0
 
 
 @BOTH

@@ -143,3 +143,32 @@ def test_max_requests_is_announced_and_exact(gunicorn: Servers) -> None:
     server.wait_log("Autorestarting worker after current request")
     server.wait_log("Booting worker with pid", 2)
     assert server.request("/").status == 200
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_max_age_loses_no_request(gunicorn: Servers, workers: int) -> None:
+    """Workers that are too old go one after another, as with ``max_requests``, and the reason is counted."""
+    env = {"HYBRIDWORKER_MAX_AGE": "1", "HYBRIDWORKER_METRICS_PATH": "/metrics"}
+    server = gunicorn("asgi:app", env=env, workers=workers)
+    first = set(server.worker_pids())
+    with Load(server.port) as load:
+        server.wait_log(r"Autorestarting worker: it has served for [12] s, HYBRIDWORKER_MAX_AGE is 1\.", workers)
+        server.wait_workers(lambda pids: len(pids) == workers and not first & set(pids), "all to be replaced")
+        server.wait_for(lambda before=load.count: load.count > before + 20, "the load to go on")  # type: ignore[misc]
+    assert load.lost == []
+    assert 'hybridworker_recycles_total{reason="max_age"} ' in server.request("/metrics").text
+    assert 'hybridworker_recycles_total{reason="max_age"} 0' not in server.request("/metrics").text
+
+
+def test_health_answers_when_the_worker_serves_and_not_before(gunicorn: Servers) -> None:
+    """The port is open from the beginning, because it is the master's: what looks at that alone is too early."""
+    server = gunicorn("lifespans:at_gate", env={"HYBRIDWORKER_HEALTH_PATH": "/health"})
+    server.wait_log("gate startup reached")
+    with server.connect() as client:  # taken by the backlog
+        client.start("/health")
+        client.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.socket.recv(1)
+        client.socket.settimeout(client.deadline)
+        server.open("startup")
+        assert client.response().text == "ok\n"

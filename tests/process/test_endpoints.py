@@ -26,6 +26,7 @@ from hybridworker.group.scoreboard import (
     LAG,
     LAST_RECYCLE,
     LAST_RECYCLED,
+    LEFTOVERS,
     PID,
     QUEUE_AGE,
     QUEUED,
@@ -469,6 +470,7 @@ def test_counters_are_of_the_dead_as_well() -> None:
         worker.join(WorkerState.DRAINING)
         worker.slot[SERVED + 1] = 5
         worker.other[SERVED + 1], worker.other[SERVED + 4], worker.other[RECYCLED + 2] = 6, 1, 1
+        worker.slot[LEFTOVERS], worker.other[LEFTOVERS], worker.other[LEFTOVERS + 3] = 1, 2, 4
         worker.other[PID] = gone.pid
         for _ in range(2):
             families = await worker.metrics()
@@ -477,6 +479,9 @@ def test_counters_are_of_the_dead_as_well() -> None:
             assert value(families, "hybridworker_requests_total", status="5xx") == 1
             assert value(families, "hybridworker_recycles_total", reason="max_requests") == 1
             assert value(families, "hybridworker_worker_recycles_total", slot="0", reason="max_requests") == 0
+            assert value(families, "hybridworker_leftovers_total", kind="task", outcome="finished") == 3
+            assert value(families, "hybridworker_leftovers_total", kind="task", outcome="cut") == 0
+            assert value(families, "hybridworker_leftovers_total", kind="job", outcome="cut") == 4
             assert worker.scoreboard.claim(3) is worker.other
 
     run(check)

@@ -193,6 +193,21 @@ def test_a_worker_whose_successors_fail_goes_on(loop: asyncio.AbstractEventLoop,
     assert len([line for line in log.at("warning") if line.startswith("This worker goes on")]) == 1
 
 
+def test_a_worker_that_is_too_old_is_replaced(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> None:
+    """At its age and up to a tenth later, counted from its first accept."""
+    for factor, jitter in ((1.0, 1000.0), (1.1, 1100.0)):
+        monkeypatch.setattr(module.random, "uniform", lambda low, high, factor=factor: min(high, max(low, factor)))
+        program = new_program(loop, max_age=1000.0)
+        seen: list[float] = []
+        monkeypatch.setattr(program, "recycle", lambda reason, seen=seen: seen.append(reason))
+        program.state = SERVING
+        program._serves()
+        for seconds, count in ((jitter - 1, 0), (jitter + 1, 1)):
+            program._tick(program.served_since + seconds, 0.0)
+            assert len(seen) == count
+        assert seen == ["max_age"]
+
+
 def test_with_reload_a_worker_hands_nothing_over(loop: asyncio.AbstractEventLoop) -> None:
     """The developer waits."""
     program = new_program(loop, reload=True)
