@@ -206,6 +206,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             failures = slot[FAILURES]
             board.broken[0] = 1
             set_state(slot, WorkerState.FAILED)
+        for listener in self.sockets:
+            listener.sock.close()  # with reuse_port no connection may wait at this worker
         self._watchdog.stop()
         told = retry.wait(retry.delay(failures), self.notify, self._show_draining, self.ppid)
         return 0 if told else FAILED

@@ -331,7 +331,8 @@ class Program:
             if outlook is Outlook.STAY and not self.context.draining:  # a hook may have wanted it to go as well
                 self._stay(succession)
                 return False
-            if succession.successor() is WorkerState.READY:
+            # The deadline is past only where the master has been silent on purpose: it waits for the old workers.
+            if succession.successor() is WorkerState.READY or self.grace.requests <= loop.time():
                 self._restart_grace()
         self._enter(DRAINING)
         if self.server.is_tcp:

@@ -27,6 +27,7 @@ from ..group.scoreboard import CONNECTIONS, TAKEN
 from ..group.share import Share
 from ..http11.protocol import HTTPProtocol
 from ..states import ConnectionState, ServerState
+from .grace import RELOAD_MAX
 from .listener import Arrival, Listener, establish
 from .streams import Streams
 
@@ -347,6 +348,8 @@ class Server:
                     await self.changed.wait()
             except TimeoutError:
                 pass  # the time between two looks
+            if context.settings.reload and not (context.connections or context.cycles or self.arrivals):
+                self.hurry(self.loop.time() + RELOAD_MAX)  # for threads whose clients have gone
         streams.report()
         cut += await self._cut()
         self.state = STOPPED

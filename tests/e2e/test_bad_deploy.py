@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,10 @@ FAILED = '\n        return await send({{"type": "lifespan.startup.failed", "mess
 class Site:
     """A site whose code is a file, and how it is deployed."""
 
-    def __init__(self, gunicorn: Servers, folder: Path, workers: int, *args: str, code: str = ASGI) -> None:
+    def __init__(
+        self, gunicorn: Servers, folder: Path, workers: int, *args: str, code: str = ASGI, bind: str | None = None
+    ) -> None:
+        self.bind = bind
         self.code, self.folder, self.workers = code, folder, workers
         self.config = folder / "conf.py"
         self.config.write_text("")
@@ -56,6 +60,7 @@ class Site:
             *options,
             workers=workers,
             dirty=True,
+            ready=bind is None,
             env={**environment, "HYBRIDWORKER_HEALTH_PATH": "/h"},
         )
         self.server.wait_log("Serving ", workers)
@@ -68,7 +73,12 @@ class Site:
 
     def answers(self, version: str) -> None:
         """Wait until this version answers."""
-        self.server.wait_for(lambda: self.server.request().text == version, f"version {version} to answer")
+        self.server.wait_for(lambda: self.ask() == version, f"version {version} to answer")
+
+    def ask(self) -> str:
+        """One answer."""
+        with self.server.connect(self.bind) as client:
+            return client.request(headers="Connection: close\r\n").text
 
     def reload(self) -> None:
         self.server.signal(signal.SIGHUP)
@@ -226,6 +236,24 @@ def test_a_crash_amid_the_import(gunicorn: Servers, tmp_path: Path) -> None:
         site.wait_only(old)
         site.mend(old)
     assert load.lost == []
+
+
+def test_a_bad_deploy_with_sockets_of_each_worker(gunicorn: Servers, tmp_path: Path) -> None:
+    """``--reuse-port``: no connection waits at a worker that could not boot."""
+    with socket.socket() as reserved:  # bound and not listening, so that nobody else gets the port
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        site = Site(gunicorn, tmp_path, 2, "--reuse-port", "--bind", address, bind=address)
+        site.server.wait_log("Serving ", 2)
+        old = set(site.server.worker_pids())
+        site.write("bad", before="import nowhere\n")
+        site.reload()
+        site.server.wait_log("This worker goes on", 2)
+        for _ in range(100):
+            assert site.ask() == "one"
+        site.wait_only(old)
+        assert site.server.stop() == 0
 
 
 def test_the_first_boot_fails_as_ever(gunicorn: Servers, tmp_path: Path) -> None:

@@ -133,6 +133,22 @@ def test_events_do_not_hold_up_a_reload(gunicorn: Servers, tmp_path: Path) -> No
     assert float(seconds) < 6  # it is 0.3; without the variable it was 30
 
 
+def test_a_thread_that_makes_a_stream_does_not_hold_up_a_reload(gunicorn: Servers, tmp_path: Path) -> None:
+    """It blocks between two events, and is left behind after a second."""
+    watched = tmp_path / "watched"
+    watched.write_text("1")
+    reload = ("--reload", "--reload-engine", "poll", "--reload-extra-file", str(watched))
+    server = gunicorn("streams:wsgi", "--threads", "2", *reload, *GRACEFUL)
+    with server.connect() as client:
+        stream(client, "/events/idles")
+        server.wait_log("gate held reached")
+        watched.write_text("2")
+        assert rest(client)[1]
+        server.wait_log("Booting worker with pid", 2)
+    (seconds,) = re.findall(r"([\d.]+) s to drain", server.log())
+    assert float(seconds) < 8
+
+
 @pytest.mark.parametrize("workers", [2, 4])
 def test_a_deploy_ends_the_streams_of_every_worker(gunicorn: Servers, workers: int) -> None:
     """HUP, under the new workers: each client gets its last chunk and asks again."""

@@ -75,6 +75,8 @@ def items(how):
     try:
         yield b"data: begin\n\n"
         gate.say(f"stream {how} begun")
+        if how == "idles":
+            gate.block("held")
         while how != "asks" or not is_leaving():
             time.sleep(0.02)
             yield b"data: more\n\n"
