@@ -149,5 +149,6 @@ def test_outside_of_a_worker(tmp_path: Path) -> None:
         "import sys\n"
         "from hybridworker import is_leaving, leading, slot\n"
         "assert (leading(), slot(), is_leaving()) == (True, None, False)\n"
+        "assert not {'gunicorn', 'uvloop', 'httptools'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, timeout=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,7 +11,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from hybridworker.group import leadership as module
 from hybridworker.group.leadership import Leadership
 from hybridworker.standing import Standing
 
@@ -55,7 +55,7 @@ def test_a_lock_that_another_one_has(leadership: Leadership, monkeypatch: pytest
         def lockf(fd: int, how: int) -> None:
             raise OSError(number, "no")
 
-        monkeypatch.setattr(module.fcntl, "lockf", lockf)
+        monkeypatch.setattr(fcntl, "lockf", lockf)
 
     for number in (errno.EAGAIN, errno.EACCES):
         fails(number)

@@ -7,6 +7,7 @@ import gc
 import itertools
 import math
 import os
+import random
 from collections.abc import Callable, Iterator
 from itertools import product
 from types import SimpleNamespace
@@ -196,9 +197,9 @@ def test_a_worker_whose_successors_fail_goes_on(loop: asyncio.AbstractEventLoop,
 def test_a_worker_that_is_too_old_is_replaced(monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop) -> None:
     """At its age and up to a tenth later, counted from its first accept."""
     for factor, jitter in ((1.0, 1000.0), (1.1, 1100.0)):
-        monkeypatch.setattr(module.random, "uniform", lambda low, high, factor=factor: min(high, max(low, factor)))
+        monkeypatch.setattr(random, "uniform", lambda low, high, factor=factor: min(high, max(low, factor)))
         program = new_program(loop, max_age=1000.0)
-        seen: list[float] = []
+        seen: list[str] = []
         monkeypatch.setattr(program, "recycle", lambda reason, seen=seen: seen.append(reason))
         program.state = SERVING
         program._serves()
