@@ -16,18 +16,24 @@ from typing import TYPE_CHECKING, Any
 sys.path[:] = [entry for entry in sys.path if not entry.rstrip("/").endswith("/site-packages/gunicorn")]
 
 if TYPE_CHECKING:
-    from .application.detect import Decision, Interface
+    from .application.detect import Decision, Interface, as_asgi, as_wsgi
+    from .application.hybrid import Hybrid
     from .standing import is_leaving, leading, slot
     from .worker import Worker
 
 __version__ = "0.1.0"
-__all__ = ["Worker", "Decision", "Interface", "is_leaving", "leading", "slot", "__version__"]
+__all__ = [
+    "Worker", "Hybrid", "as_asgi", "as_wsgi", "Decision", "Interface", "is_leaving", "leading", "slot", "__version__",
+]  # fmt: skip
 
 #: Public name -> the module that has it.
 _HOMES = {
     "Decision": ".application.detect",
+    "Hybrid": ".application.hybrid",
     "Interface": ".application.detect",
     "Worker": ".worker",
+    "as_asgi": ".application.detect",
+    "as_wsgi": ".application.detect",
     "is_leaving": ".standing",
     "leading": ".standing",
     "slot": ".standing",

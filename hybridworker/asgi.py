@@ -27,6 +27,9 @@ HTTP_SPEC_VERSION = "2.5"
 WEBSOCKET_SPEC_VERSION = "2.5"
 LIFESPAN_SPEC_VERSION = "2.0"
 
+#: The key of a scope, and of an environ, under which the name of the part of a Hybrid stands that serves the request.
+PART = "hybridworker.part"
+
 _UNPRINTABLE = re.compile(rb"[^ -~]")
 
 
@@ -57,3 +60,9 @@ def logged_target(scope: Scope) -> str:
     """
     target: bytes = scope["hybridworker.target"]
     return _UNPRINTABLE.sub(lambda match: b"\\x%02x" % ord(match[0]), target).decode("ascii")
+
+
+def request_label(method: str, scope: Scope, part: str = "") -> str:
+    """Method, target as received and, in a Hybrid, the part that serves it, for reports."""
+    label = f"{method} {logged_target(scope)}"
+    return f"{label}, part {part}" if part else label

@@ -2,6 +2,7 @@
 Every exception of the package.
 
 * :class:`ConfigurationError` - a setting, variable or application with which serving cannot begin
+* :class:`HybridError` - a Hybrid that cannot be made
 * :class:`ProtocolError` - a request that is refused; carries the HTTP ``status`` of the refusal
 * :class:`FrameError` - a WebSocket frame that ends its connection; carries the ``code`` of the close frame
 * :class:`UnexpectedMessage` - the application sent a message that its state does not allow
@@ -24,6 +25,15 @@ import enum
 
 class ConfigurationError(Exception):
     """Serving cannot begin as configured. The message is one line that says what to do."""
+
+
+class HybridError(ConfigurationError, ValueError, RuntimeError):
+    """
+    A Hybrid cannot be made as it is written. The message is one line that names the key.
+
+    To the code that makes it this is a ValueError. gunicorn, which makes it in the master with
+    ``--preload``, prints of a RuntimeError the line alone.
+    """
 
 
 class ProtocolError(Exception):

@@ -28,17 +28,21 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import uvloop
 from gunicorn import SERVER_SOFTWARE
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 from gunicorn.sock import ssl_context
+from gunicorn.util import import_app
 from gunicorn.workers.base import Worker as BaseWorker
 
 from .application.application import Application, WSGIApplication
-from .application.detect import Decision, Interface, advice, detect, single_callable
+from .application.detect import Decision, Interface, advice, single_callable
+from .application.inspection import VARIABLE, Served, inspect, pair
+from .application.parts import Parts
+from .asgi import ASGIApp
 from .config.reference import is_changed
 from .config.settings import Settings, check
 from .connection.context import WorkerContext
@@ -76,10 +80,12 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     Serves whatever application gunicorn loaded, ASGI 3, ASGI 2 or WSGI. May be subclassed.
     """
 
-    decision: Decision  #: what the application is; known after ``load_wsgi``
+    decision: Decision  #: what the application is, or that it is a Hybrid; known after ``load_wsgi``
     program: Program | None = None  #: known once there is a loop
+    app: Any  #: gunicorn's own: what loads the application
 
     _settings: Settings
+    _served: list[Served]  #: what the application consists of
     _signals: Signals
     _scoreboard: Scoreboard | None = None  #: that of the master
     _slot: Slot | None = None  #: this worker's row of it
@@ -111,6 +117,14 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         log.info("hybridworker %s: %s", sys.modules[__package__].__version__, versions(cfg.asgi_loop))
         for warning in warnings:
             log.warning("%s", warning)
+        if cfg.preload_app and (uri := Settings.from_gunicorn(cfg).websocket):
+            # gunicorn has loaded the first application by now. In __init__ a failure would end the master of a HUP.
+            try:
+                Pair.preloaded[uri] = import_app(uri)
+            except Exception as exc:
+                line = advice(uri, exc) if isinstance(exc, ImportError | AppImportError) else None
+                log.error("%s=%s", VARIABLE, line or f"{uri} cannot be loaded", exc_info=line is None)
+                sys.exit(Arbiter.APP_LOAD_ERROR if isinstance(exc, AppImportError) else Arbiter.WORKER_BOOT_ERROR)
 
     def __init__(self, *args: Any) -> None:
         """Called by the arbiter before the fork: only the master takes places in the group."""
@@ -216,27 +230,45 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         """Load the application, decide what it is, and prepare whatever may fail: errors here stop the arbiter."""
         uri = getattr(self.app, "app_uri", None)
         try:
+            self._settings = Settings.from_gunicorn(self.cfg)
+            self._load(uri)
+            name = uri or repr(self.wsgi)
+            self._served = inspect(self.wsgi, self._settings, uri)
+        except ConfigurationError as exc:
+            self._fail(f"{uri or 'The application'}: {exc}")
+        self.decision = (
+            self._served[0].decision if self._served[0].part is None else Decision(Interface.HYBRID, repr(self.wsgi))
+        )
+        # In load_wsgi and not in run: an error before `booted` ends the arbiter instead of starting the next worker.
+        self._tls_files = identify(self._settings)  # before they are read
+        self._tls = self._ssl_context() if self._settings.is_ssl else None
+        for part, _, decision in self._served:
+            title = name if part is None else f"{name}, {part.key}"
+            threads = f", threads={self._settings.threads}" if decision.interface is Interface.WSGI else ""
+            self.log.info("Serving %s application %s (%s)%s", decision.interface, title, decision.reason, threads)
+            if decision.doubt:
+                self.log.warning("%s: %s", title, decision.doubt)
+
+    def _load(self, uri: str | None) -> None:
+        """Have gunicorn load the application, and in the same place the one of HYBRIDWORKER_WEBSOCKET."""
+        app: Any = self.app
+        loader = Pair(app, self._settings.websocket)
+        if self._settings.websocket:
+            self.app = loader  # for what gunicorn's method does about a SyntaxError under --reload
+        try:
             super().load_wsgi()
+        except ConfigurationError:
+            raise
         except RuntimeError:
             self._refuse_patches()  # the locks of the import itself may have been exchanged
             raise
         except (ImportError, AppImportError) as exc:
-            if (line := advice(uri, exc)) is None:
+            if (line := advice(loader.uri if loader.second else uri, exc)) is None:
                 raise  # something inside of the application: its traceback tells
+            line = f"{VARIABLE}={line}" if loader.second else line
             self._fail(line, Arbiter.WORKER_BOOT_ERROR if isinstance(exc, ImportError) else Arbiter.APP_LOAD_ERROR)
-        name = uri or repr(self.wsgi)
-        try:
-            self._settings = Settings.from_gunicorn(self.cfg)
-            self.decision = decision = detect(self.wsgi, self._settings.interface, uri)
-        except ConfigurationError as exc:
-            self._fail(f"{name}: {exc}")
-        # In load_wsgi and not in run: an error before `booted` ends the arbiter instead of starting the next worker.
-        self._tls_files = identify(self._settings)  # before they are read
-        self._tls = self._ssl_context() if self._settings.is_ssl else None
-        threads = f", threads={self._settings.threads}" if decision.interface is Interface.WSGI else ""
-        self.log.info("Serving %s application %s (%s)%s", decision.interface, name, decision.reason, threads)
-        if decision.doubt:
-            self.log.warning("%s: %s", name, decision.doubt)
+        finally:
+            self.app = app
 
     def _fail(self, line: str, code: int = Arbiter.WORKER_BOOT_ERROR) -> NoReturn:
         """End the boot, and gunicorn, with one line."""
@@ -302,11 +334,15 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         await program.run()
 
     def _new_program(self, loop: asyncio.AbstractEventLoop) -> Program:
-        settings, pool = self._settings, None
-        if self.decision.interface is Interface.WSGI:
-            pool = ThreadPool(settings.threads, loop, timed=bool(settings.metrics_path))
+        settings, served, pool = self._settings, self._served, None
+        if any(application.is_wsgi for application in served):
+            pool = ThreadPool(settings.threads, loop, timed=bool(settings.metrics_path), lanes=len(served))
+        hooks = RequestHooks.from_gunicorn(self.cfg, self, self.log)
+        applications = self._applications(pool, hooks)
+        parts = None if served[0].part is None else Parts.of(applications, settings, hooks)
         context = WorkerContext(
-            application=self._application(pool),
+            application=applications[0] if parts is None else parts.default,
+            parts=parts,
             settings=settings,
             loop=loop,
             log=self.log,
@@ -318,7 +354,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         succession = share = None
         if (group := self._join_group(context.slot)) is not None:
             succession = Succession(group, settings)
-            share = Share(group, settings, None if pool is None else pool.size)
+            share = Share(group, settings, None if pool is None else pool.size, parts is not None)
         server = Server(context, self.sockets, self._tls, share)
         program = Program(self, server, pool, succession, self._signals, self._watchdog)
         program.leadership = self._leadership
@@ -326,15 +362,26 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             program.certificates = Certificates(context, server, self._ssl_context, self._tls_files)
         return program
 
-    def _application(self, pool: ThreadPool | None) -> Application:
+    def _applications(self, pool: ThreadPool | None, hooks: RequestHooks | None) -> list[Application]:
         """What gunicorn loaded, as this worker serves it: WSGI calls run in ``pool``."""
-        settings = self._settings
-        hooks = RequestHooks.from_gunicorn(self.cfg, self, self.log)
-        if pool is None:
-            return Application(single_callable(self.wsgi, self.decision.interface), settings, hooks)
+        settings, made = self._settings, []
+        callables: dict[int, ASGIApp] = {}  # one for each ASGI object, however many parts it is
         errors = ErrorLog(logging.getLogger("gunicorn.error"), to_stderr=settings.log_to_stderr)
-        app = WSGIMiddleware(self.wsgi, settings, pool, errors=errors, server_software=SERVER_SOFTWARE, hooks=hooks)
-        return WSGIApplication(app, settings)
+        for lane, (part, app, decision) in enumerate(self._served):
+            application: Application
+            if pool is not None and decision.interface is Interface.WSGI:
+                name = "" if part is None else part.name
+                middleware = WSGIMiddleware(
+                    app, settings, pool,
+                    errors=errors, server_software=SERVER_SOFTWARE, hooks=hooks, part=name, lane=lane,
+                )  # fmt: skip
+                application = WSGIApplication(middleware, settings)
+            else:
+                call = callables.setdefault(id(app), single_callable(app, decision.interface))
+                application = Application(call, settings, hooks)
+            application.part = part
+            made.append(application)
+        return made
 
     def _join_group(self, slot: Slot) -> Group | None:
         """Take our place among the siblings; without a scoreboard the worker knows of none."""
@@ -420,6 +467,31 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             task = context.get("task") or context.get("future")
             which = f" ({describe(task)})" if isinstance(task, asyncio.Task) else ""
             self.log.error("%s%s", context.get("message"), which, exc_info=exception)
+
+
+class Pair:
+    """
+    Gunicorn's application object, where HYBRIDWORKER_WEBSOCKET names a second application.
+
+    :meth:`wsgi` loads both, and is where gunicorn loads one.
+    """
+
+    preloaded: ClassVar[dict[str, Any]] = {}  #: by the master, with --preload
+
+    def __init__(self, app: Any, uri: str) -> None:
+        self.app: Any = app
+        self.uri = uri
+        self.second = False  #: the first is there, and the second is being loaded
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.app, name)
+
+    def wsgi(self) -> Any:
+        """Both, as a Hybrid."""
+        first = self.app.wsgi()
+        self.second = True
+        second = self.preloaded[self.uri] if self.uri in self.preloaded else import_app(self.uri)
+        return pair(first, second, self.uri)
 
 
 def is_load_error(exc: BaseException) -> bool:

@@ -29,7 +29,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
         "process",
         (
             {"program"},
-            {"certificates"},
+            {"certificates", "lifespans"},
             {"endpoints", "lifespan", "memory", "server", "watchdog"},
             {"report"},
             {"background", "boot", "exit", "foreignloops", "grace", "listener", "retry", "signals", "streams"},
@@ -47,9 +47,12 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"kernel"},
         ),
     ),
-    ("application", ({"application"}, {"detect"}, {"wrappers"})),
+    (
+        "application",
+        ({"parts"}, {"application", "inspection"}, {"hybrid"}, {"anywhere"}, {"detect", "directory"}, {"wrappers"}),
+    ),
     ("log", ({"access", "hooks"}, {"views"})),
-    ("group", ({"share", "succession"}, {"leadership", "scoreboard"}, {"durations"})),
+    ("group", ({"share", "succession"}, {"leadership", "scoreboard"}, {"durations", "ledger"})),
     ("wsgi", ({"middleware"}, {"environ", "handoff", "streams", "threads", "values"})),
     ("config", ({"commandline", "inventory", "settings"}, {"reference", "variables"})),
     ("", ({"asgi", "cache", "errors", "standing", "states", "variables"},)),
@@ -186,14 +189,9 @@ def test_what_is_public_says_what_it_is(path: Path) -> None:
 def test_the_public_names_of_the_package() -> None:
     """What may be imported from ``hybridworker``, and will stay."""
     assert set(hybridworker.__all__) == {
-        "Decision",
-        "Interface",
-        "Worker",
-        "__version__",
-        "is_leaving",
-        "leading",
-        "slot",
-    }
+        "Decision", "Hybrid", "Interface", "Worker", "__version__", "as_asgi", "as_wsgi",
+        "is_leaving", "leading", "slot",
+    }  # fmt: skip
     assert hybridworker.Worker.__module__ == "hybridworker.worker"
     assert hybridworker.__version__.count(".") == 2
     assert (PACKAGE / "py.typed").exists()

@@ -4,7 +4,8 @@ Application: what is served, as one object.
 Whatever depends on the kind of an application is asked of it: how a call begins, whether it
 runs in a thread, whom it believes about the client, what its requests share. There are three
 kinds: an ASGI application, a WSGI application, and an endpoint of the worker itself, which is
-no traffic. :mod:`..wsgi.middleware` is the ASGI form of a WSGI application. Event loop side.
+no traffic. :mod:`..wsgi.middleware` is the ASGI form of a WSGI application. Each part of a Hybrid
+is one as well, with a name and perhaps a mount point: see :mod:`.parts`. Event loop side.
 
 Invariant: a call starts from a copy of :attr:`Application.context`, never from the context of
 the callback that parsed its request, or variables would leak from one request into the next.
@@ -18,7 +19,8 @@ from typing import Any, Protocol
 
 from ..asgi import ASGIApp, Hooks, Receive, Scope, Send
 from ..config.settings import Settings
-from ..wsgi.middleware import WSGIMiddleware
+from ..wsgi.middleware import MOUNT, WSGIMiddleware
+from .directory import Part, enter_mount
 
 
 class Call(Protocol):
@@ -51,6 +53,7 @@ class Application:
     counted = True  #: its requests are traffic: counted and logged
     reads_forwarded_client = True  #: what HYBRIDWORKER_FORWARDED_CLIENT=auto means for it
     begin: Begin | None = None  #: calls a threaded application for a request that is complete, without a task
+    part: Part | None = None  #: where it stands in a Hybrid; None where it is all that is served
 
     def __init__(self, app: ASGIApp, settings: Settings, hooks: Hooks | None = None) -> None:
         self.app = app
@@ -62,6 +65,17 @@ class Application:
         self.state: dict[str, Any] = {}
         #: the context that each call starts from: that of lifespan startup, once it is complete
         self.context = contextvars.copy_context()
+        #: how many responses there were of each status class, 0 for those that nobody waited for
+        self.responses = [0] * 10
+
+    def mount(self, scope: Scope, outer: str, taken: bool) -> None:
+        """
+        Make the prefix of the part its mount point in ``scope``.
+
+        ``outer`` is the prefix of the whole deployment, and ``taken`` says that the path begins with it.
+        """
+        if self.part is not None:
+            enter_mount(scope, outer, self.part.prefix, stripped=not taken)
 
     def running(self) -> int:
         """How many calls are going on beside those that are requests in flight."""
@@ -84,6 +98,11 @@ class WSGIApplication(Application):
         self.context = contextvars.Context()
         self.running = middleware.calls  # type: ignore[method-assign]  # also calls of clients that have gone
         self.begin = middleware.begin
+
+    def mount(self, scope: Scope, outer: str, taken: bool) -> None:
+        """The middleware divides the path, in the thread of the call: hooks may change it before."""
+        if self.part is not None:
+            scope[MOUNT] = outer + self.part.prefix if taken else self.part.prefix
 
 
 class Endpoint(Application):

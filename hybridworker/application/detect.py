@@ -24,14 +24,14 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from asgiref.compatibility import double_to_single_callable
 from asgiref.sync import iscoroutinefunction
 
-from ..asgi import ASGIApp
+from ..asgi import ASGIApp, Receive, Scope, Send
 from ..errors import ConfigurationError
 from .wrappers import held_by, plain
 
@@ -55,9 +55,10 @@ class Interface(enum.Enum):
     ASGI3 = "asgi"
     ASGI2 = "asgi2"
     WSGI = "wsgi"
+    HYBRID = "hybrid"  #: several applications, each with an interface of its own
 
     def __str__(self) -> str:
-        return {"asgi": "ASGI 3", "asgi2": "ASGI 2", "wsgi": "WSGI"}[self.value]
+        return {"asgi": "ASGI 3", "asgi2": "ASGI 2", "wsgi": "WSGI", "hybrid": "Hybrid"}[self.value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +70,90 @@ class Decision:
     doubt: str = ""
 
 
-def detect(app: Any, override: str = "auto", uri: str | None = None) -> Decision:
+class Declared:
+    """An application of which its user says what it is: see :func:`as_asgi` and :func:`as_wsgi`."""
+
+    says = ""  #: the word of the user, for messages
+
+    def __init__(self, app: Any) -> None:
+        self.app: Any = app.app if isinstance(app, Declared) else app
+
+    def interface(self) -> Interface:
+        """What it is to be served as."""
+        raise NotImplementedError
+
+
+class DeclaredASGI(Declared):
+    """An ASGI application, for any server."""
+
+    says = "as_asgi()"
+
+    def interface(self) -> Interface:
+        found = _found(self.app)
+        return Interface.ASGI3 if found is None or found.interface is not Interface.ASGI2 else Interface.ASGI2
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await single_callable(self.app, self.interface())(scope, receive, send)
+
+
+class DeclaredWSGI(Declared):
+    """A WSGI application, for any server."""
+
+    says = "as_wsgi()"
+
+    def interface(self) -> Interface:
+        return Interface.WSGI
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        iterable: Iterable[bytes] = self.app(environ, start_response)
+        return iterable
+
+
+def as_asgi(app: Callable[..., Any]) -> DeclaredASGI:
+    """Say that ``app`` is an ASGI application, where its signature does not tell. For the parts of a Hybrid."""
+    return DeclaredASGI(app)
+
+
+def as_wsgi(app: Callable[..., Any]) -> DeclaredWSGI:
+    """Say that ``app`` is a WSGI application, where its signature does not tell. For the parts of a Hybrid."""
+    return DeclaredWSGI(app)
+
+
+def undeclared(app: Any) -> Any:
+    """The application itself, without what its user says of it."""
+    return app.app if isinstance(app, Declared) else app
+
+
+#: What a user may do about a signature that does not tell: for the one application, and for a part of a Hybrid.
+SET_VARIABLE = "set HYBRIDWORKER_INTERFACE=asgi, asgi2 or wsgi"
+SAY_IN_CODE = "say hybridworker.as_asgi(...) or hybridworker.as_wsgi(...) of it"
+
+
+def detect(app: Any, override: str = "auto", uri: str | None = None, hint: str = SET_VARIABLE) -> Decision:
     """
     Decide which interface ``app`` speaks.
 
     ``override`` is ``auto``, ``asgi``, ``asgi2`` or ``wsgi``; ``uri`` is where ``app`` was
-    found, ``module:variable``. Raises :class:`~.errors.ConfigurationError` where the
-    signature decides nothing, or says that this is no application.
+    found, ``module:variable``; ``hint`` says what to do where the signature does not tell.
+    Raises :class:`~.errors.ConfigurationError` where the signature decides nothing, or says
+    that this is no application.
     """
     app = plain(app) or app
     if _is_fail_app(app):
         return Decision(Interface.WSGI, "gunicorn's error page")
-    found = _found(app)
+    inner = undeclared(app)
+    found = _found(inner)
     if override != "auto":
-        return _overridden(app, Interface(override), found, uri)
+        says = f"HYBRIDWORKER_INTERFACE={override}"
+        return _overridden(inner, Interface(override), found, uri, says, "unset the variable, unless that is wrong")
+    if isinstance(app, Declared):
+        return _overridden(inner, app.interface(), found, uri, app.says, "leave it out, unless that is wrong")
     if found is None:
-        found = _forwarded(app) or _guessed(app)
+        found = _forwarded(app) or _guessed(app, hint)
     if found is None:
         raise ConfigurationError(
             _objection(app, uri)
-            or f"cannot tell whether {_name(app)} is an ASGI or a WSGI application from its signature;"
-            " set HYBRIDWORKER_INTERFACE=asgi, asgi2 or wsgi"
+            or f"cannot tell whether {_name(app)} is an ASGI or a WSGI application from its signature; {hint}"
         )
     if found.interface is not Interface.ASGI3 and _is_called_like_a_factory(app):
         doubt = (
@@ -144,14 +208,14 @@ def _forwarded(app: Any) -> Decision | None:
     return None
 
 
-def _guessed(app: Any) -> Decision | None:
+def _guessed(app: Any, hint: str) -> Decision | None:
     """WSGI, of a callable of ``*args``: that is what gunicorn's own workers would take it for."""
     required, most = _positional(app)
     if not 0 <= required <= 2 or most is not None or any(inspect.isasyncgenfunction(layer) for layer in _layers(app)):
         return None
     doubt = (
         f"{_name(app)} takes any arguments and is served as WSGI, because nothing tells what it passes them on to:"
-        " set HYBRIDWORKER_INTERFACE=wsgi, or asgi or asgi2 if it is that"
+        f" {'set HYBRIDWORKER_INTERFACE=wsgi, or asgi or asgi2 if it is that' if hint is SET_VARIABLE else hint}"
     )
     return Decision(Interface.WSGI, "it takes any arguments", doubt)
 
@@ -168,7 +232,9 @@ def _may_be_an_application(inner: Any) -> bool:
     return required <= 3 and (most is None or (required >= 0 and most >= fewest))
 
 
-def _overridden(app: Any, interface: Interface, found: Decision | None, uri: str | None) -> Decision:
+def _overridden(
+    app: Any, interface: Interface, found: Decision | None, uri: str | None, says: str, remedy: str
+) -> Decision:
     """The user's word, with what speaks against it. It cannot make anything of what takes no argument at all."""
     doubt = ""
     if found is None:
@@ -177,11 +243,8 @@ def _overridden(app: Any, interface: Interface, found: Decision | None, uri: str
         if doubt and _positional(app, follow_wrapped=False)[1] == 0:
             raise ConfigurationError(doubt)
     elif found.interface is not interface:
-        doubt = (
-            f"HYBRIDWORKER_INTERFACE={interface.value}, but {_name(app)} looks like {found.interface}"
-            f" ({found.reason}): unset the variable, unless that is wrong"
-        )
-    return Decision(interface, f"HYBRIDWORKER_INTERFACE={interface.value}", doubt)
+        doubt = f"{says}, but {_name(app)} looks like {found.interface} ({found.reason}): {remedy}"
+    return Decision(interface, says, doubt)
 
 
 def _objection(app: Any, uri: str | None) -> str | None:
@@ -250,7 +313,7 @@ def single_callable(app: Any, interface: Interface) -> ASGIApp:
 
 
 def _layers(app: Any) -> Iterator[Any]:
-    """``app`` and what it wraps, outermost first."""
+    """``app`` and what ``functools`` has wrapped it around, outermost first."""
     seen: set[int] = set()
     while app is not None and id(app) not in seen and len(seen) < LAYERS_MAX:
         seen.add(id(app))

@@ -43,6 +43,7 @@ class Settings:
 
     # Application and concurrency
     interface: str  #: HYBRIDWORKER_INTERFACE: auto, asgi, asgi2 or wsgi
+    websocket: str  #: HYBRIDWORKER_WEBSOCKET: module:variable of a second application; empty = none
     workers: int  #: how many the arbiter was told to keep; TTIN and TTOU change it later
     threads: int  #: at least 1
     worker_connections: int  #: at least 1

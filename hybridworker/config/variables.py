@@ -64,10 +64,18 @@ def path(text: str) -> str:
     return text
 
 
+def module_variable(text: str) -> str:
+    """Return ``text`` if it is empty or names a module, and perhaps a variable or a call in it."""
+    if text and not re.fullmatch(r"[^\s:()]+(:\w+(\(.*\))?)?", text):
+        raise ValueError(text)
+    return text
+
+
 SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text.lower()])
 PATH = Kind("a path such as /health, or nothing for off", path)
 DRAIN = Kind("a number of seconds such as 15 or 0.5, 0 for at once, or off", drain_seconds)
 MEBIBYTES = Kind("a whole number of MiB, or 0 for off", lambda text: int(digits(text)))
+APPLICATION = Kind("an application such as project.asgi:application, or nothing for off", module_variable)
 
 
 class Variable(NamedTuple):
@@ -85,6 +93,9 @@ VARIABLES: Mapping[str, Variable] = {
         "auto",
         "",
         "what the application is, where its signature does not tell",
+    ),
+    PREFIX + "WEBSOCKET": Variable(
+        APPLICATION, "", "", "a second application, ASGI, that gets every WebSocket: the first keeps all else"
     ),
     PREFIX + "FORWARDED_CLIENT": Variable(
         choice("auto", "on", "off"),

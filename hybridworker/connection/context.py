@@ -15,9 +15,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..application.application import Application
+from ..application.parts import Parts
+from ..asgi import Headers, Scope
 from ..config.settings import Settings
 from ..group.durations import Durations
-from ..group.scoreboard import CELLS, IN_FLIGHT, Slot
+from ..group.scoreboard import CELLS, IN_FLIGHT, THREADED, Slot
 from .response import default_fields
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Connection(Protocol):
 class Cycle(Protocol):
     """What the server needs of a call of the application."""
 
+    application: Application
     task: asyncio.Task[None] | None
 
     def cancel(self) -> None:
@@ -69,7 +72,8 @@ class Cycle(Protocol):
 
 class WorkerContext:
     """
-    Shared by every connection of one worker. ``application`` answers what no endpoint does.
+    Shared by every connection of one worker. ``application`` answers what no endpoint does; where
+    that is a Hybrid, one of its ``parts`` does, or ``application`` what none of them claims.
 
     ``server_cert`` is the PEM of the TLS certificate. ``max_requests`` is the number of
     requests after which ``recycle`` is called, once; ``access`` writes a line for a finished
@@ -87,6 +91,7 @@ class WorkerContext:
         "endpoints",
         "exact",
         "fields",
+        "find",
         "idle_time",
         "keep_alive",
         "log",
@@ -95,14 +100,17 @@ class WorkerContext:
         "max_requests",
         "names",
         "now",
+        "parts",
         "recycle",
         "responses",
         "served",
         "short_head",
         "server_cert",
         "settings",
+        "single",
         "slot",
         "small_head",
+        "threaded",
         "warned",
     )
 
@@ -110,6 +118,7 @@ class WorkerContext:
         self,
         *,
         application: Application,
+        parts: Parts | None = None,
         settings: Settings,
         loop: asyncio.AbstractEventLoop,
         log: Log | None = None,
@@ -120,6 +129,12 @@ class WorkerContext:
         slot: Slot | None = None,
     ) -> None:
         self.application = application
+        self.parts = parts
+        #: what answers every request; None where :attr:`find` has to look
+        self.single: Application | None = application if parts is None else None
+        #: what answers the request of a scope; further arguments: whether it is a WebSocket handshake, and the fields
+        #: that only a forwarder may send. Bound here, because each request would pay for a call in between
+        self.find: Callable[[Scope, bool, Headers | None], Application] = self._find if parts is None else parts.find
         self.settings = settings
         self.loop = loop
         self.log: Log = log if log is not None else logging.getLogger("hybridworker")
@@ -141,12 +156,14 @@ class WorkerContext:
         self.keep_alive = settings.keepalive > 0  #: connections may outlive a response
         self.draining = False
         self.served = 0
-        #: how many responses there were of each status class, 0 for those that nobody waited for
-        self.responses = [0] * 10
+        #: the responses that are of no part, by status class: all of them, or what no part claims and refusals
+        self.responses = application.responses if parts is None else parts.unclaimed.responses
         #: how long requests took to the first byte of their responses; None where nobody asks for metrics
         self.durations = Durations() if settings.metrics_path else None
         self.exact = access is not None or self.durations is not None  #: somebody wants to know when requests began
         self.slot: Slot = [0] * CELLS if slot is None else slot  #: what the siblings see of this worker
+        #: how many of the cycles are calls in threads; counted only where there are others beside them
+        self.threaded: int | None = None if parts is None else 0
         self.endpoints: dict[str, Application] = {}  #: paths that are answered before the application
         self.warned: set[str] = set()
         self.closed: Callable[[], None] = lambda: None  #: called whenever a connection is gone
@@ -159,20 +176,45 @@ class WorkerContext:
         self.now = now
         self.fields = default_fields(self.settings.server, time.time())
 
-    def find(self, method: str, path: str) -> Application:
-        """The application that answers a request."""
-        endpoint = self.endpoints.get(path)
-        return self.application if endpoint is None or method not in ("GET", "HEAD") else endpoint
+    @property
+    def applications(self) -> tuple[Application, ...]:
+        """Everything that is served, in the order named, without endpoints."""
+        return (self.application,) if self.parts is None else self.parts.applications
+
+    def answer_first(self, endpoints: dict[str, Application]) -> None:
+        """Have GET and HEAD of some paths answered before the application."""
+        self.endpoints = endpoints
+        if endpoints:
+            self.single, self.find = None, self._find
+
+    def _find(self, scope: Scope, websocket: bool, forwarded: Headers | None) -> Application:
+        """An endpoint or an application. An endpoint answers no WebSocket handshake that an application takes."""
+        endpoint = self.endpoints.get(scope["path"])
+        if endpoint is not None and scope["method"] in ("GET", "HEAD"):
+            if not websocket or not self._beside_endpoints(dict(scope), websocket, forwarded).takes_websockets:
+                return endpoint
+        return self._beside_endpoints(scope, websocket, forwarded)
+
+    def _beside_endpoints(self, scope: Scope, websocket: bool, forwarded: Headers | None) -> Application:
+        return self.application if self.parts is None else self.parts.find(scope, websocket, forwarded)
 
     def enter(self, cycle: Cycle) -> None:
         """A call of the application begins."""
         self.cycles[cycle] = None
         self.slot[IN_FLIGHT] = len(self.cycles)
+        if self.threaded is not None and cycle.application.threaded:
+            self.slot[THREADED] = self.threaded = self.threaded + 1
 
     def exit(self, cycle: Cycle) -> None:
         """A call of the application is over."""
         del self.cycles[cycle]
         self.slot[IN_FLIGHT] = len(self.cycles)
+        if self.threaded is not None and cycle.application.threaded:
+            self.slot[THREADED] = self.threaded = self.threaded - 1
+
+    def running(self) -> int:
+        """How many calls are going on beside those that are requests in flight. All parts share one pool."""
+        return max(application.running() for application in self.applications)
 
     def count_request(self) -> None:
         """One more request begins; at ``max_requests`` the worker is asked to recycle."""

@@ -450,7 +450,7 @@ class RequestResponseCycle:
             self.first_byte()
         self.state = COMPLETE
         if self.application.counted:
-            self.context.responses[self.status // 100] += 1
+            self.application.responses[self.status // 100] += 1
         if self.event is not None:
             self.event.set()
         if self.access is not None:

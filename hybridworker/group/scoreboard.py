@@ -27,6 +27,7 @@ from typing import ClassVar
 
 from ..wsgi.threads import WAITS
 from .durations import SIZE
+from .ledger import LEDGER_CELLS, Ledger
 
 #: How many workers a scoreboard can hold: at least, and for each worker that is configured (TTIN makes more).
 #: A worker without a slot serves all the same, but the others do not know of it.
@@ -66,8 +67,9 @@ PID, AGE, STATE, SINCE = range(4)  #: SINCE: when the state began, ``time.monoto
 CONNECTIONS, IN_FLIGHT, BUSY, QUEUED = range(4, 8)
 TAKEN = 8  #: how many connections the worker has accepted
 STAYED = 9  #: age of the youngest worker when this one was told to go and stayed; 0 = it was not
-LAG, RSS, STARTED = range(10, 13)  #: microseconds; KiB; seconds since the epoch
-SERVED = 13  #: and the four behind it: responses by status class, 1xx to 5xx
+THREADED = 10  #: of the requests in flight those of WSGI parts; only a worker with a Hybrid counts them apart
+LAG, RSS, STARTED = range(11, 14)  #: microseconds; KiB; seconds since the epoch
+SERVED = 14  #: and the four behind it: responses by status class, 1xx to 5xx
 RECYCLED = SERVED + 5  #: and those behind it, one for each of REASONS
 WAITED = RECYCLED + len(REASONS)  #: and those behind it, one for each bucket, then the sum in microseconds
 FAILURES = WAITED + WAITS  #: boots in this slot that have failed, since the last one that did not
@@ -100,14 +102,20 @@ class Scoreboard:
 
     def __init__(self, slots: int = SLOTS, workers: int = 0) -> None:
         """Map the memory. Raises OSError when there is not enough of it."""
-        cells = memoryview(mmap.mmap(-1, (slots * CELLS + SHARED) * 8)).cast("q")
-        self.slots = [cells[at : at + CELLS] for at in range(0, slots * CELLS, CELLS)]
+        rows, ledgers = slots * CELLS, slots * LEDGER_CELLS
+        cells = memoryview(mmap.mmap(-1, (rows + SHARED + ledgers) * 8)).cast("q")
+        self.slots = [cells[at : at + CELLS] for at in range(0, rows, CELLS)]
+        #: what the slots have for the parts of a Hybrid; behind all rows, where memory that nobody uses costs nothing
+        self._ledgers = [
+            cells[at : at + LEDGER_CELLS] for at in range(rows + SHARED, rows + SHARED + ledgers, LEDGER_CELLS)
+        ]
+        shared = cells[rows : rows + SHARED]
         self.workers = workers
         self.exceeded = False  #: there were more workers than slots
-        self.youngest = cells[-1:]  #: the age of the last worker that claimed a slot
-        self.broken = cells[-2:-1]  #: 1 if the last boot has failed: a worker that goes may not be replaced
-        self.looked = cells[-3:-2]  #: when the master looked at its workers, ``time.monotonic()`` in microseconds
-        self.upgrading = cells[-4:-3]  #: 1 while the master that was upgraded to this one lives
+        self.youngest = shared[-1:]  #: the age of the last worker that claimed a slot
+        self.broken = shared[-2:-1]  #: 1 if the last boot has failed: a worker that goes may not be replaced
+        self.looked = shared[-3:-2]  #: when the master looked at its workers, ``time.monotonic()`` in microseconds
+        self.upgrading = shared[-4:-3]  #: 1 while the master that was upgraded to this one lives
 
     @classmethod
     def of_master(cls, warn: Callable[..., object], workers: int = 1) -> Scoreboard | None:
@@ -154,6 +162,10 @@ class Scoreboard:
         for other in free[1:]:
             other[STATE] = WorkerState.FREE
         return slot
+
+    def ledger(self, slot: Slot) -> Ledger | None:
+        """The ledger of ``slot``; None where that is no slot of this scoreboard."""
+        return next((Ledger(cells) for own, cells in zip(self.slots, self._ledgers, strict=True) if own is slot), None)
 
     def rank(self, slot: Slot | None, age: int) -> float:
         """

@@ -13,7 +13,7 @@ not accept costs the others a few milliseconds, and then one a second.
 from __future__ import annotations
 
 from ..config.settings import Settings
-from .scoreboard import ACCEPTING, AGE, CONNECTIONS, IN_FLIGHT, STATE, TAKEN, Group, Slot
+from .scoreboard import ACCEPTING, AGE, CONNECTIONS, IN_FLIGHT, STATE, TAKEN, THREADED, Group, Slot
 
 #: How much more than a sibling a worker carries when it offers connections to that sibling. With a lead of 1, every
 #: second short-lived connection would be offered, and each offer costs a millisecond.
@@ -31,15 +31,17 @@ class Share:
     What a fair share is for one worker.
 
     The load of a worker is its connections and its requests in flight. ``threads`` is how
-    many calls a WSGI worker runs at once, None for an ASGI application.
+    many calls a WSGI worker runs at once, None for an ASGI application. ``mixed`` says that not
+    all requests need a thread: an open stream of an ASGI part occupies none.
     """
 
-    __slots__ = ("group", "offers", "settings", "threads")
+    __slots__ = ("calls", "group", "offers", "settings", "threads")
 
-    def __init__(self, group: Group, settings: Settings, threads: int | None = None) -> None:
+    def __init__(self, group: Group, settings: Settings, threads: int | None = None, mixed: bool = False) -> None:
         self.group = group
         self.settings = settings
         self.threads = threads
+        self.calls = THREADED if mixed else IN_FLIGHT  #: the cell that says how many calls need a thread
         #: age of a sibling -> how many connections it had accepted at the last offer, and the count of its offers
         self.offers: dict[int, tuple[int, int]] = {}
 
@@ -93,4 +95,4 @@ class Share:
         # Idle connections need no thread, so a sibling with few connections may still have calls that wait for one,
         # while this worker has a thread to spare. Connections that are fresh may need it, though: a burst of 40 calls
         # of 0.1 s over two workers of 8 threads was split 9 to 31 without that.
-        return self.threads is None or fresh or not slot[IN_FLIGHT] < self.threads < sibling[IN_FLIGHT]
+        return self.threads is None or fresh or not slot[self.calls] < self.threads < sibling[self.calls]

@@ -51,13 +51,12 @@ class RequestHead:
         self.data = data
         self.fields.begin()
 
-    def read(self, method: bytes) -> Scope:
+    def read(self, method: bytes, handshake: bool = False) -> Scope:
         """
         The scope of the request whose head is complete, and in ``request``, ``length`` and ``chunks`` its framing.
 
-        Raises :class:`~.errors.ProtocolError`.
-
-        The parser also takes HTTP/0.9 and 2.0, RTSP and ICE, and more than one space.
+        ``handshake`` says that the client asks for a WebSocket. Raises :class:`~.errors.ProtocolError`: the parser
+        also takes HTTP/0.9 and 2.0, RTSP and ICE, and more than one space.
         """
         head, fields, peer = self.data, self.fields, self.peer
         start = len(method) + 1
@@ -88,7 +87,9 @@ class RequestHead:
             target,
             fields.headers,
         )
-        application = context.find(scope["method"], scope["path"]) if context.endpoints else context.application
+        application = context.single
+        if application is None:
+            application = context.find(scope, handshake and not http10, fields.special)
         self.application = application
         scope["state"] = application.state.copy()
         if fields.special is not None:
@@ -160,13 +161,13 @@ class RequestHead:
 
     def leaves_http(self, available: bool) -> bool:
         """
-        Whether the request is a WebSocket handshake that will be taken (RFC 6455 4.2.1).
+        Whether the WebSocket handshake that the request is will be taken (RFC 6455 4.2.1).
 
         Raises :class:`~.errors.ProtocolError` for one that cannot be. Any other upgrade may
         be ignored (RFC 9110 7.8).
         """
         context = self.context
-        if not context.application.takes_websockets or not self.fields.lists(b"upgrade", b"websocket"):
+        if not self.application.takes_websockets:
             return False
         if self.request is BODY:
             raise ProtocolError("a WebSocket handshake with a body (RFC 6455 4.1)")

@@ -399,15 +399,15 @@ class HTTPProtocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser, context, seen = self.parser, self.context, self.head.fields.seen
-        scope = self.head.read(parser.get_method())
+        handshake = seen & UPGRADE != 0 and parser.should_upgrade() and self.head.fields.lists(b"upgrade", b"websocket")
+        scope = self.head.read(parser.get_method(), handshake)
         http10 = self.head.http10
         self.persistent = parser.should_keep_alive() and not (http10 and self.head.says_close())
         self.deadline = NEVER
         expect_continue = takes_trailers = False
         if seen & MORE:
             expect_continue, takes_trailers = self.head.expects_continue(), self.head.takes_trailers(scope)
-        if seen & UPGRADE and not http10 and parser.should_upgrade() and self.head.leaves_http(websocket.available()):
-            scope["state"] = context.application.state.copy()  # an endpoint answers no handshake
+        if handshake and not http10 and self.head.leaves_http(websocket.available()):
             self.state, self.upgraded = UPGRADED, websocket_scope(scope)
             return
         application = self.head.application
@@ -443,7 +443,8 @@ class HTTPProtocol(asyncio.Protocol):
             self._keep_framing()
             return rest
         context = self.context
-        protocol = websocket.WebSocketProtocol(context, self.flow, self.upgraded, self.parser.get_method())
+        method, application = self.parser.get_method(), self.head.application
+        protocol = websocket.WebSocketProtocol(context, application, self.flow, self.upgraded, method)
         context.connections.discard(self)
         context.connections.add(protocol)
         self.parser = None

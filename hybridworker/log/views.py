@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import gunicorn
 
-from ..asgi import Headers, Scope
+from ..asgi import PART, Headers, Scope
 from ..wsgi.environ import request_environ
 
 #: The key of a scope under which a WSGI call leaves its environ. What the application and its middleware wrote
@@ -144,6 +144,8 @@ def environ_of(scope: Scope) -> dict[str, Any]:
         environ = request_environ(scope)
         environ["SERVER_SOFTWARE"] = gunicorn.SERVER_SOFTWARE
         environ["wsgi.url_scheme"] = _SCHEMES.get(scope["scheme"], scope["scheme"])
+        if PART in scope:
+            environ[PART] = scope[PART]
     return environ
 
 

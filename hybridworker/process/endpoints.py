@@ -15,12 +15,16 @@ Source of the text format: prometheus.io, "Exposition formats", version 0.0.4.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..application.application import Application, Endpoint
 from ..asgi import Receive, Scope, Send
 from ..connection.context import WorkerContext
 from ..group import durations
+from ..group.ledger import LEDGER_CELLS, Ledger
+from ..group.ledger import QUEUED as PART_QUEUED
+from ..group.ledger import SERVED as PART_SERVED
+from ..group.ledger import WAITED as PART_WAITED
 from ..group.scoreboard import (
     ACCEPTING,
     BUSY,
@@ -47,12 +51,15 @@ from ..group.scoreboard import (
     WorkerState,
     present,
 )
-from ..wsgi.threads import WAIT_BOUNDS, ThreadPool
+from ..wsgi.threads import WAIT_BOUNDS, WAITS, ThreadPool
 
 #: Seconds for which the queue of WSGI calls may stand still.
 STUCK = 1.0
 
 CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+
+#: The label of what is of no part. No part has such a name: see :class:`~.application.directory.Part`.
+NOWHERE = "none"
 
 #: Cell -> the name of a gauge, what its value is divided by, and what it is.
 GAUGES = {
@@ -85,6 +92,21 @@ class Status:
         self.group = group
         self.pool = pool
         self.full = full
+        self.entries: dict[Application, int] = {}  #: part of a Hybrid -> its entry in the ledger of this worker
+        self.ledger = self._open_ledger()
+
+    def _open_ledger(self) -> Ledger | None:
+        """Enter the parts of a Hybrid; None where there are none, or nobody asks for metrics."""
+        parts = self.context.parts
+        if not self.context.settings.metrics_path:
+            return None
+        ledger = None if self.group is None else self.group.scoreboard.ledger(self.slot)
+        ledger = ledger or Ledger([0] * LEDGER_CELLS)
+        ledger.forget_queue()  # that of the last worker of the slot
+        if parts is None:
+            return None
+        self.entries = {app: ledger.enter(app.part.name) for app in parts.applications if app.part is not None}
+        return ledger
 
     def endpoints(self) -> dict[str, Application]:
         """Path -> application, of those that are switched on."""
@@ -106,14 +128,30 @@ class Status:
         slot[LAG], slot[RSS] = int(late * 1e6), used * 1024
         if self.pool is not None:
             slot[BUSY], slot[QUEUED] = self.pool.busy, self.pool.queued
-            for cell, count in enumerate(self.pool.take_waits(), WAITED):
-                slot[cell] += count
+            if self.ledger is None:
+                for cell, count in enumerate(self.pool.take_waits()[0], WAITED):
+                    slot[cell] += count
             slot[QUEUE_AGE] = int(self.pool.queue_age(time.monotonic()) * 1e6)  # it is known from the second look on
+        if self.ledger is not None:
+            self._publish_parts(self.ledger)
         if self.context.durations is not None:
             for cell, count in enumerate(self.context.durations.take(), TIMED):
                 slot[cell] += count
         if self.group is not None:
             self.group.look()
+
+    def _publish_parts(self, ledger: Ledger) -> None:
+        """The responses and the queue, by part. The calls of a part are counted in the lane of its number."""
+        waits = None if self.pool is None else self.pool.take_waits()
+        queued = dict.fromkeys(self.entries.values(), 0)
+        for lane, (app, entry) in enumerate(self.entries.items()):
+            ledger.add(entry, PART_SERVED, app.responses[1 : 1 + len(CLASSES)])
+            app.responses[1 : 1 + len(CLASSES)] = [0] * len(CLASSES)
+            if self.pool is not None and waits is not None:
+                ledger.add(entry, PART_WAITED, waits[lane])
+                queued[entry] += self.pool.queued_in(lane)
+        for entry, count in queued.items():
+            ledger.cells[entry + PART_QUEUED] = count
 
     # -- health
 
@@ -143,22 +181,38 @@ class Status:
         used = [(number, slot) for number, slot in enumerate(slots) if slot[STARTED]]
         living = [(number, slot) for number, slot in used if slot[STATE] != WorkerState.FREE and present(slot)]
         threads = 0 if self.pool is None else self.pool.size
-        text = "".join(f"{line}\n" for line in _exposition(used, living, threads))
+        ledgers = {number: ledger for number, slot in used if (ledger := self._ledger_of(slot)) is not None}
+        lines = _exposition(used, living, threads, ledgers if any(map(Ledger.names, ledgers.values())) else {})
+        text = "".join(f"{line}\n" for line in lines)
         await _answer(send, 200, b"text/plain; version=0.0.4; charset=utf-8", text)
+
+    def _ledger_of(self, slot: Slot) -> Ledger | None:
+        if slot is self.slot and self.ledger is not None:
+            return self.ledger
+        return None if self.group is None else self.group.scoreboard.ledger(slot)
 
 
 async def _answer(send: Send, status: int, kind: bytes, text: str) -> None:
-    body = text.encode("ascii")
+    body = text.encode("utf-8")
     headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 _Numbered = list[tuple[int, Slot]]
+#: By the number of the slot; none where no worker has had a Hybrid.
+_Ledgers = Mapping[int, Ledger]
 
 
-def _exposition(used: _Numbered, living: _Numbered, threads: int) -> Iterator[str]:
-    """Counters of every slot that was ``used``, so that no sum falls; gauges of the workers that are ``living``."""
+def _exposition(used: _Numbered, living: _Numbered, threads: int, ledgers: _Ledgers) -> Iterator[str]:
+    """
+    Counters of every slot that was ``used``, so that no sum falls; gauges of the workers that are ``living``.
+
+    Where there is a Hybrid, the responses and the queue of the group have a label more, the part. What
+    is counted in a row itself is of none: no part claimed it, or it was refused before that was known.
+    """
+    whole = {n: _row(s, ledgers.get(n)) for n, s in used}
+    parts = _by_part(used, living, ledgers)
     yield from _family("workers", "gauge", "Workers that are there.", [("", len(living))])
     info = [(f'slot="{n}",pid="{s[PID]}",state="{WorkerState(s[STATE]).name.lower()}"', 1) for n, s in living]
     yield from _family("worker_info", "gauge", "Which worker has a slot.", info)
@@ -167,44 +221,104 @@ def _exposition(used: _Numbered, living: _Numbered, threads: int) -> Iterator[st
         each = [(n, s[cell] if unit == 1 else s[cell] / unit) for n, s in living]
         yield from _family(f"worker_{name}", "gauge", text, [(f'slot="{n}"', value) for n, value in each])
         if cell in SUMMED:
-            yield from _family(name, "gauge", f"{text} All workers.", [("", sum(value for _, value in each))])
-    yield from _counters("requests_total", "Responses by status class.", "status", CLASSES, SERVED, used)
-    yield from _counters("recycles_total", "Workers replaced, by reason.", "reason", REASONS, RECYCLED, used)
+            summed: list[tuple[str, float]] = [("", sum(value for _, value in each))]
+            if cell == QUEUED and ledgers:
+                summed = [(part, row.queued) for part, row in parts.items()]
+            yield from _family(name, "gauge", f"{text} All workers.", summed)
+    text = "Responses by status class."
+    yield from _counters("requests_total", text, "status", CLASSES, {part: row.served for part, row in parts.items()})
+    each_served = {f'slot="{n}"': row.served for n, row in whole.items()}
+    yield from _counters("worker_requests_total", text, "status", CLASSES, each_served)
+    text, last = "Workers replaced, by reason.", RECYCLED + len(REASONS)
+    each_recycled = {f'slot="{n}"': list(s[RECYCLED:last]) for n, s in used}
+    summed_recycled = {"": [sum(s[cell] for _, s in used) for cell in range(RECYCLED, last)]}
+    yield from _counters("recycles_total", text, "reason", REASONS, summed_recycled)
+    yield from _counters("worker_recycles_total", text, "reason", REASONS, each_recycled)
     text = "What the application had left behind when its worker went."
     kinds = [(f'kind="{kind}",outcome="{outcome}"', cell) for cell, (kind, outcome) in enumerate(LEFT, LEFTOVERS)]
     leftovers = [(labels, sum(slot[cell] for _, slot in used)) for labels, cell in kinds]
     yield from _family("leftovers_total", "counter", text, leftovers)
     text = "Time that WSGI calls waited for a thread."
-    yield from _histogram("queue_seconds", text, [("", [s for _, s in used])])
-    yield from _histogram("worker_queue_seconds", text, [(f'slot="{n}",', [s]) for n, s in used])
+    yield from _histogram("queue_seconds", text, {part: row.waited for part, row in parts.items()})
+    yield from _histogram("worker_queue_seconds", text, {f'slot="{n}"': row.waited for n, row in whole.items()})
     text = "When the last worker of a slot was replaced, and why, since the epoch."
-    last = [
+    recycled = [
         (f'slot="{n}",reason="{REASONS[s[LAST_RECYCLE] - 1]}"', s[LAST_RECYCLED]) for n, s in used if s[LAST_RECYCLE]
     ]
-    yield from _family("worker_last_recycle_timestamp_seconds", "gauge", text, last)
+    yield from _family("worker_last_recycle_timestamp_seconds", "gauge", text, recycled)
     text = "Time from the head of a request to the first byte of its response."
     yield from _durations("request_seconds", text, [("", [s for _, s in used])])
     yield from _durations("worker_request_seconds", text, [(f'slot="{n}",', [s]) for n, s in used])
 
 
-def _counters(name: str, text: str, label: str, values: Sequence[str], first: int, used: _Numbered) -> Iterator[str]:
-    cells = [(f'{label}="{value}"', cell) for cell, value in enumerate(values, first)]
-    yield from _family(name, "counter", text, [(tag, sum(s[cell] for _, s in used)) for tag, cell in cells])
-    each = [(f'slot="{n}",{tag}', s[cell]) for n, s in used for tag, cell in cells]
-    yield from _family(f"worker_{name}", "counter", text, each)
+class _Counts:
+    """The counts of a part in all slots, or of all parts in one."""
+
+    def __init__(self) -> None:
+        self.queued = 0
+        self.served = [0] * len(CLASSES)
+        self.waited = [0] * WAITS
+
+    def add(self, cells: Slot, served: int, waited: int) -> None:
+        """Add what stands in ``cells`` from ``served`` and from ``waited`` on."""
+        self.served = [mine + cells[served + at] for at, mine in enumerate(self.served)]
+        self.waited = [mine + cells[waited + at] for at, mine in enumerate(self.waited)]
 
 
-def _histogram(name: str, text: str, groups: Iterable[tuple[str, list[Slot]]]) -> Iterator[str]:
-    """Of each group of slots, whose labels stand before it: the buckets, cumulative as the format wants it."""
+def _row(slot: Slot, ledger: Ledger | None) -> _Counts:
+    """The counts of one slot, with and without parts."""
+    counts = _Counts()
+    counts.add(slot, SERVED, WAITED)
+    if ledger is not None:
+        for entry in ledger.names().values():
+            counts.add(ledger.cells, entry + PART_SERVED, entry + PART_WAITED)
+    return counts
+
+
+def _by_part(used: _Numbered, living: _Numbered, ledgers: _Ledgers) -> dict[str, _Counts]:
+    """Label -> the counts of all slots. Without a Hybrid there is one, without a label."""
+    nowhere = _Counts()
+    for _, slot in used:
+        nowhere.add(slot, SERVED, WAITED)
+    if not ledgers:
+        return {"": nowhere}
+    alive = {n for n, _ in living}
+    parts: dict[str, _Counts] = {}
+    for number, ledger in ledgers.items():
+        for name, entry in ledger.names().items():
+            counts = parts.setdefault(name, _Counts())
+            counts.add(ledger.cells, entry + PART_SERVED, entry + PART_WAITED)
+            counts.queued += ledger.cells[entry + PART_QUEUED] if number in alive else 0
+    return {f'part="{_escaped(name)}"': counts for name, counts in [*parts.items(), (NOWHERE, nowhere)]}
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _counters(
+    name: str, text: str, label: str, values: Sequence[str], groups: Mapping[str, list[int]]
+) -> Iterator[str]:
+    """Of each group, by its label: a counter for each of the ``values`` of another ``label``."""
+    samples = [
+        (f'{group}{"," if group else ""}{label}="{value}"', count)
+        for group, counts in groups.items()
+        for value, count in zip(values, counts, strict=True)
+    ]
+    yield from _family(name, "counter", text, samples)
+
+
+def _histogram(name: str, text: str, groups: Mapping[str, list[int]]) -> Iterator[str]:
+    """Of each group, by its label: the buckets, cumulative as the format wants it."""
     yield from _family(name, "histogram", text, [])
     bounds = [*(f"{bound:g}" for bound in WAIT_BOUNDS), "+Inf"]
-    for labels, slots in groups:
-        total = 0
-        for cell, bound in enumerate(bounds, WAITED):
-            total += sum(slot[cell] for slot in slots)
+    for group, (*buckets, microseconds) in groups.items():
+        labels, total = f"{group}," if group else "", 0
+        for count, bound in zip(buckets, bounds, strict=True):
+            total += count
             yield _sample(f"{name}_bucket", f'{labels}le="{bound}"', total)
-        yield _sample(f"{name}_sum", labels.rstrip(","), sum(slot[WAITED + len(bounds)] for slot in slots) / 10**6)
-        yield _sample(f"{name}_count", labels.rstrip(","), total)
+        yield _sample(f"{name}_sum", group, microseconds / 10**6)
+        yield _sample(f"{name}_count", group, total)
 
 
 def _durations(name: str, text: str, groups: Iterable[tuple[str, list[Slot]]]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Sequence
 
 from ..application.application import Application
 from ..asgi import ASGI_VERSION, LIFESPAN_SPEC_VERSION, Message, Scope
@@ -33,7 +34,7 @@ REMINDER = 30.0
 
 class Lifespan:
     """
-    The lifespan of one application in one worker.
+    The lifespan of one application in one worker. ``others`` are further parts of a Hybrid with the same callable.
 
     ``mode`` is gunicorn's ``asgi_lifespan``: with ``auto`` an application that does
     not know the scope is served all the same, with ``on`` that is a failure.
@@ -48,14 +49,23 @@ class Lifespan:
         "leaving",
         "message",
         "mode",
+        "others",
         "state",
         "task",
         "variables",
+        "which",
     )
 
-    def __init__(self, context: WorkerContext, application: Application, mode: str = "auto") -> None:
+    def __init__(
+        self, context: WorkerContext, application: Application, mode: str = "auto", others: Sequence[Application] = ()
+    ) -> None:
         self.context = context
         self.application = application
+        self.others = others
+        #: the key of its part in a Hybrid, before the lines of the log
+        self.which = "" if application.part is None else f"{application.part.key}: "
+        for other in others:
+            other.state = application.state
         self.mode = mode
         self.state = NEW
         self.message = ""  #: the application's reason for a failure
@@ -93,13 +103,14 @@ class Lifespan:
                     await self.answered.wait()
             except TimeoutError:
                 waited += REMINDER
-                context.log.warning("Application startup is still not complete after %d s", waited)
+                context.log.warning("%sApplication startup is still not complete after %d s", self.which, waited)
         self.answered.clear()
         if self.state is FAILED:
             await self.abandon()
             raise LifespanFailed(_headed(self.message) or "the application gave no reason")
         if self.state is STARTED:
-            self.application.context = self.variables.copy()
+            for application in (self.application, *self.others):
+                application.context = self.variables.copy()
 
     async def shutdown(self, seconds: float) -> None:
         """Send ``lifespan.shutdown`` if startup was completed; wait ``seconds`` at most."""
@@ -110,7 +121,7 @@ class Lifespan:
         self.leaving.set()
         done, _ = await asyncio.wait([self.task], timeout=seconds)
         if not done:
-            self.context.log.error("Application shutdown was not complete after %.1f s", seconds)
+            self.context.log.error("%sApplication shutdown was not complete after %.1f s", self.which, seconds)
             await self.abandon()
 
     async def abandon(self) -> None:
@@ -147,17 +158,18 @@ class Lifespan:
                 if self.mode == "on":
                     self.message += ", and asgi_lifespan is 'on'"
                 self.state = FAILED
-                log.error("Application startup failed", exc_info=exc)
+                log.error("%sApplication startup failed", self.which, exc_info=exc)
                 return
             self.state = UNSUPPORTED
             # An application that refuses the scope raises before it asks for anything. One that took the
             # startup event and raised then has most likely lost something that it needs.
             if exc is not None and self.asked:
-                log.warning("Application raised in lifespan startup; serving it all the same", exc_info=exc)
+                text = "%sApplication raised in lifespan startup; serving it all the same"
+                log.warning(text, self.which, exc_info=exc)
             else:
-                log.info("Application does not support lifespan (%s)", reason)
+                log.info("%sApplication does not support lifespan (%s)", self.which, reason)
         elif exc is not None and self.state is not FAILED:
-            log.error("Application raised in its lifespan", exc_info=exc)
+            log.error("%sApplication raised in its lifespan", self.which, exc_info=exc)
         if self.state is STOPPING:
             self.state = STOPPED
 
@@ -180,7 +192,8 @@ class Lifespan:
         elif state is STOPPING and kind == "lifespan.shutdown.complete":
             self.state = STOPPED
         elif state is STOPPING and kind == "lifespan.shutdown.failed":
-            self.context.log.error("Application shutdown failed: %s", _text(message) or "no reason given")
+            reason = _text(message) or "no reason given"
+            self.context.log.error("%sApplication shutdown failed: %s", self.which, reason)
             self.state = STOPPED
         else:
             raise UnexpectedMessage(kind, state, expected(LIFESPAN, state))

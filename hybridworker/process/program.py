@@ -29,7 +29,7 @@ from .certificates import Certificates
 from .endpoints import Status
 from .foreignloops import ForeignLoops
 from .grace import Grace
-from .lifespan import Lifespan
+from .lifespans import Lifespans
 from .memory import resident, set_aside, warn_of_size
 from .server import Server
 from .signals import Signals
@@ -103,7 +103,7 @@ class Program:
         self.leaving = asyncio.Event()  #: the state is none of STAYING any more
         group = None if succession is None else succession.group
         self.status = Status(context, group, pool, lambda: server.saturated)
-        context.endpoints = self.status.endpoints()
+        context.answer_first(self.status.endpoints())
         context.recycle = partial(self.recycle, "max_requests")
 
     @property
@@ -115,32 +115,31 @@ class Program:
         """Serve until told to leave. Raises LifespanFailed where the application cannot start."""
         beating = self.context.loop.create_task(self._beat())
         try:
-            lifespan = await self._start()
+            lifespans = await self._start()
             if self.staying:
                 self.server.start()
                 self._enter(SERVING)
                 self._serves()
             await self.leaving.wait()
-            while not await self._finish(lifespan):
+            while not await self._finish(lifespans):
                 await self.leaving.wait()
         finally:
             beating.cancel()
             await asyncio.wait([beating])
             self.status.publish(0.0, resident())
 
-    async def _start(self) -> Lifespan | None:
-        """Start the application, and then the watch over the loop. Returns the lifespan that has to be ended."""
-        context, lifespan = self.context, None
-        application, mode = context.application, context.settings.asgi_lifespan
-        if self.staying and not application.threaded and mode != "off":  # not if told to go during the import
-            lifespan = Lifespan(context, application, mode)
-            await lifespan.start(self.leaving)
+    async def _start(self) -> Lifespans:
+        """Start the application, and then the watch over the loop. Returns the lifespans, of which some have begun."""
+        context = self.context
+        lifespans = Lifespans(context, context.settings.asgi_lifespan)
+        if self.staying and lifespans.every:  # not if told to go during the import
+            await lifespans.start(self.leaving, context.settings.graceful_timeout)
             self.signals.keep_term()
         set_aside()
         context.loop.call_later(TICK, self.foreign.warn, context.log)
         warn_of_size(context)
         self.watchdog.watch(context, self.pool)
-        return lifespan
+        return lifespans
 
     def _serves(self) -> None:
         """The worker has begun to accept."""
@@ -272,7 +271,7 @@ class Program:
 
     # -- leaving
 
-    async def _finish(self, lifespan: Lifespan | None) -> bool:
+    async def _finish(self, lifespans: Lifespans) -> bool:
         """
         Finish what was begun, let the application shut down, and wait for what it does in the background.
 
@@ -282,7 +281,7 @@ class Program:
         loop, log = context.loop, context.log
         await asyncio.sleep(0)  # the request that was the reason begins in this turn, and is one in flight
         begun, before = loop.time(), context.served - len(context.cycles)
-        if lifespan is not None:
+        if lifespans:
             grace.keep_for_shutdown()
         if self.state is HANDING_OVER and not await self._hand_over():
             return False
@@ -293,8 +292,8 @@ class Program:
         drained = loop.time()
         if cut:
             log.warning("%s", counted("Graceful timeout: %d requests were not finished", cut))
-        if lifespan is not None:
-            await lifespan.shutdown(max(0.1, grace.end(drained) - drained))
+        if lifespans:
+            await lifespans.shutdown(grace.end(drained) - drained)
         if left := await self._end_background(grace.background(drained)):
             log.warning("Background work was cut: %s", sentence(left))
         finished = max(0, context.served - before - cut)

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Protocol, cast
 
-from ..asgi import Scope, logged_target
+from ..application.application import Application
+from ..asgi import PART, Scope, request_label
 from ..connection.context import WorkerContext
 from ..wsgi.threads import RunningCall, ThreadPool
 from .background import own_tasks, printable
@@ -35,6 +36,7 @@ ROOTS = frozenset({(f"{PACKAGE}.worker", "Worker.run"), (f"{PACKAGE}.wsgi.thread
 class Request(Protocol):
     """What is shown of a running call of the application, be it an HTTP request or a WebSocket."""
 
+    application: Application
     scope: Scope
     started_at: float
     task: asyncio.Task[None] | None
@@ -82,8 +84,9 @@ def _requests(context: WorkerContext) -> list[Request]:
 
 
 def _label(request: Request) -> str:
-    """Method and target, as in the labels of the calls in the pool's threads."""
-    return f"{request.scope.get('method', 'WebSocket')} {logged_target(request.scope)}"
+    """Method, target and part, as in the labels of the calls in the pool's threads."""
+    scope = request.scope
+    return request_label(scope.get("method", "WebSocket"), scope, scope.get(PART, ""))
 
 
 def holder(context: WorkerContext | None) -> str:
@@ -150,7 +153,7 @@ def _thread_stacks(pool: ThreadPool | None) -> Iterator[str]:
 def _task_stacks(context: WorkerContext) -> Iterator[str]:
     """What the tasks of the oldest requests wait for. The task that runs is in the stack of the main thread."""
     running = asyncio.current_task(context.loop)
-    for request in _requests(context)[:MOST_REQUESTS]:
+    for request in [request for request in _requests(context) if not request.application.threaded][:MOST_REQUESTS]:
         task = request.task
         if task is not None and task is not running and (stack := format_task(task)):
             yield f"Task of {_label(request)}\n{stack}"
@@ -185,7 +188,7 @@ def report(frame: FrameType | None, context: WorkerContext | None, pool: ThreadP
     parts.append(f"Main thread{_after(': ', holder(context) if stack else 'idle in the event loop')}\n{stack}")
     parts.extend(_thread_stacks(pool))
     # The tasks of threaded calls all wait for their threads.
-    if tasks and context is not None and not context.application.threaded:
+    if tasks and context is not None and not all(application.threaded for application in context.applications):
         parts.extend(_task_stacks(context))
         parts.extend(_background_stacks(context))
     return "".join(parts).rstrip()

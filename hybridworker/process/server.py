@@ -331,7 +331,7 @@ class Server:
         seen: set[object] = set()
         streams = Streams(context, now, stream)
         cut = 0
-        while (context.connections or context.cycles or self.arrivals or context.application.running()) and (
+        while (context.connections or context.cycles or self.arrivals or context.running()) and (
             now := self.loop.time()
         ) < self.deadline:
             for connection in context.connections - seen:

@@ -21,6 +21,7 @@ import time
 import zlib
 from typing import Any
 
+from ..application.application import Application
 from ..asgi import Headers, Message, Scope, logged_target
 from ..connection import kernel
 from ..connection.context import WorkerContext
@@ -78,11 +79,14 @@ class WebSocketProtocol(asyncio.Protocol):
         "early", "key", "method", "scope", "started_at",  # the request
         "denial", "extensions", "headers", "reason", "sent", "status",  # the response
         "behind", "connected", "reader", "waiters",  # what comes
-        "cancelled", "dismissed", "end", "task", "told", "variables",  # the application
+        "application", "cancelled", "dismissed", "end", "task", "told", "variables",  # the application
     )  # fmt: skip
 
-    def __init__(self, context: WorkerContext, flow: FlowControl, scope: Scope, method: bytes) -> None:
+    def __init__(
+        self, context: WorkerContext, application: Application, flow: FlowControl, scope: Scope, method: bytes
+    ) -> None:
         self.context, self.flow, self.transport = context, flow, flow.transport
+        self.application = application
         self.state = CONNECTING
         self.close_by = 0.0  #: loop time at which a connection that is being closed is cut
         self.leaving: asyncio.TimerHandle | None = None
@@ -93,7 +97,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.headers: Headers = []
         self.task: asyncio.Task[None] | None = None
         self.cancelled = False  #: this worker has cancelled the task
-        self.variables = context.application.context.copy()  #: the context of the task
+        self.variables = application.context.copy()  #: the context of the task
         self.key = self.extensions = self.early = b""  # early: what comes before the application accepts
         self.denial: Denial | None = None
         self.reader = frames.MessageReader(context.settings.websocket_max_message_size)
@@ -160,7 +164,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.task is not None and not self.task.done() and not self.dismissed:
             self.context.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._give_up)
         self.status = self.status or CLIENT_LEFT
-        self.context.responses[self.status // 100] += 1
+        self.application.responses[self.status // 100] += 1
         if self.context.access is not None:
             self.variables.copy().run(self.context.access, self)
         self.context.closed()
@@ -224,13 +228,13 @@ class WebSocketProtocol(asyncio.Protocol):
     async def run(self) -> None:
         """Call the application once and see to it that the connection ends, well or badly."""
         context = self.context
-        hooks, view = context.application.hooks, None
+        hooks, view = self.application.hooks, None
         context.enter(self)
         code = 1000
         try:
             if hooks is not None:
                 view = hooks.before(self.scope)
-            await context.application.app(self.scope, self.receive, self.send)
+            await self.application.app(self.scope, self.receive, self.send)
             if self.state is not CONNECTING and self.state is not REJECTING:
                 pass
             elif self.cancelled:  # and the application swallowed it, to end early

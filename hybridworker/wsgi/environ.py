@@ -114,6 +114,19 @@ def _below(environ: dict[str, Any], path: bytes, script_name: str) -> bytes:
     return rest
 
 
+def mount_environ(environ: dict[str, Any], raw_path: bytes, mount: str) -> None:
+    """
+    Move the mount point of a part, which is percent-decoded, from ``PATH_INFO`` to ``SCRIPT_NAME``.
+
+    ``RAW_URI`` stays. Nothing changes where the path does not begin with it, because a hook has changed the path.
+    Source: PEP 3333, "environ Variables".
+    """
+    path, prefix = unquote_to_bytes(raw_path), mount.encode("utf-8")
+    if path.startswith(prefix + b"/") or path == prefix:
+        environ["SCRIPT_NAME"] = prefix.decode("latin-1")
+        environ["PATH_INFO"] = path[len(prefix) :].decode("latin-1")
+
+
 def _forwarded_script_name(scope: Mapping[str, Any], script_name: str) -> str:
     # Only a trusted forwarder gets a name with an underscore through; any client can send Script-Name.
     for name, value in scope["headers"]:

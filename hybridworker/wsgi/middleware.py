@@ -27,11 +27,11 @@ from typing import Any
 
 from asgiref.wsgi import WsgiToAsgi, WsgiToAsgiInstance
 
-from ..asgi import Headers, Hooks, Message, Receive, Scope, Send, WSGIApp, logged_target
+from ..asgi import PART, Headers, Hooks, Message, Receive, Scope, Send, WSGIApp, request_label
 from ..config.settings import Settings
 from ..errors import ConfigurationError, WSGIError, caused_by_disconnect
 from ..variables import VARIABLES
-from .environ import encrypted_environ, request_environ
+from .environ import encrypted_environ, mount_environ, request_environ
 from .handoff import AHEAD_MAX, READ, ROOM, Handoff
 from .streams import BLOCK, ErrorStream, FileWrapper, RequestBody
 from .threads import ThreadPool
@@ -44,6 +44,9 @@ _BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 
 #: Takes the place of a scope that nobody needs any more.
 _NO_SCOPE: Scope = {"method": "-", "hybridworker.target": b"-"}
+
+#: The key of a scope under which the mount point of a part of a Hybrid stands, percent-decoded.
+MOUNT = "hybridworker.mount"
 
 #: The keys that each environ has: a copy of a dictionary that knows them need not grow.
 _COMMON_KEYS = (
@@ -63,7 +66,8 @@ class WSGIMiddleware(WsgiToAsgi):
     its limit of equal header names (the server has limits of its own) and the constant
     part of the environ, which is made here, once.
 
-    ``errors`` serves all calls, so it must outlast whatever they do to it.
+    ``errors`` serves all calls, so it must outlast whatever they do to it. ``part`` is the name of
+    the application in a Hybrid, and ``lane`` the number under which its calls are counted there.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class WSGIMiddleware(WsgiToAsgi):
         errors: ErrorStream,
         server_software: str,
         hooks: Hooks | None = None,
+        part: str = "",
+        lane: int = 0,
     ) -> None:
         super().__init__(wsgi_application)  # type: ignore[no-untyped-call]  # asgiref has no types here
         self.pool = pool
@@ -82,6 +88,8 @@ class WSGIMiddleware(WsgiToAsgi):
         self.hooks = hooks
         self.script_name = settings.script_name
         self.request_environ = encrypted_environ if settings.is_ssl else request_environ
+        self.part = part
+        self.lane = lane
         #: Not under TLS: there the bytes have to be encrypted on their way.
         self.sendfile = settings.sendfile and not settings.is_ssl
         self.environ: dict[str, Any] = {
@@ -95,6 +103,8 @@ class WSGIMiddleware(WsgiToAsgi):
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,
         }
+        if part:
+            self.environ[PART] = part
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         return WSGIResponder(self)(scope, receive, send)
@@ -144,8 +154,13 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
 
     @property
     def label(self) -> str:
-        """Method and target, for reports."""
-        return f"{self.scope['method']} {logged_target(self.scope)}"
+        """Method, target and part, for reports."""
+        return request_label(self.scope["method"], self.scope, self.middleware.part)
+
+    @property
+    def lane(self) -> int:
+        """Under which number the pool counts the call."""
+        return self.middleware.lane
 
     # -- what the hooks are shown
 
@@ -238,6 +253,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         if "SCRIPT_NAME" not in environ:
             script_name = environ.get("HTTP_SCRIPT_NAME", middleware.script_name)
             raise ConfigurationError(f"the path {scope['raw_path']!r} is not below SCRIPT_NAME {script_name!r}")
+        if middleware.part and MOUNT in scope:
+            mount_environ(environ, scope["raw_path"], scope[MOUNT])
         environ["wsgi.url_scheme"] = scope["scheme"]
         environ["wsgi.input"] = body
         environ["wsgi.early_hints"] = self.early_hints

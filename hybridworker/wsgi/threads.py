@@ -80,6 +80,10 @@ class Call(Protocol):
     def label(self) -> str:
         """What the call serves, for reports: "GET /path"."""
 
+    @property
+    def lane(self) -> int:
+        """Under which number it is counted, from 0: that of its application."""
+
     def run(self, variables: contextvars.Context) -> None:
         """Thread side, in ``variables``, the context of the thread. Raises nothing."""
 
@@ -109,7 +113,8 @@ class _Worker(threading.Thread):
         self.call: Call | None = None
         self.started = 0.0  #: when ``call`` began; ``time.monotonic()``
         self.reported = 0.0  #: ``started`` of the last call that was reported as slow
-        self.waits = [0] * WAITS  #: how many of its calls had waited for how long, and microseconds in all
+        #: how many of its calls had waited for how long, and microseconds in all, lane after lane
+        self.waits = [0] * (WAITS * pool.lanes)
 
     @property
     def daemon(self) -> bool:  # type: ignore[override]
@@ -127,12 +132,16 @@ class ThreadPool:
     Runs at most ``size`` calls at once, for one event loop (by default the running one).
 
     ``post`` is called by the threads, everything else by the loop. With ``timed`` it is
-    counted how long calls wait for a thread.
+    counted how long calls wait for a thread, for each of the ``lanes`` in which they are counted
+    by itself. The lanes share the threads and the queue.
     """
 
-    def __init__(self, size: int, loop: asyncio.AbstractEventLoop | None = None, *, timed: bool = False) -> None:
+    def __init__(
+        self, size: int, loop: asyncio.AbstractEventLoop | None = None, *, timed: bool = False, lanes: int = 1
+    ) -> None:
         self.size = size
         self.timed = timed
+        self.lanes = lanes
         self.loop = asyncio.get_running_loop() if loop is None else loop
         #: In which the loop collects results: not in the context of the thread that announces them.
         self._variables = contextvars.Context()
@@ -150,7 +159,7 @@ class ThreadPool:
         self._checking = False
         self._clocks = (0.0, 0.0, 0.0)
         self._oldest: tuple[Call | None, float] = (None, 0.0)
-        self._waits = [0] * WAITS
+        self._waits = [0] * (WAITS * lanes)
 
     # -- loop side
 
@@ -211,13 +220,16 @@ class ThreadPool:
             self._oldest = (call, now)
         return now - self._oldest[1] if call is not None else 0.0
 
-    def take_waits(self) -> list[int]:
+    def queued_in(self, lane: int) -> int:
+        """Calls of one lane that wait for a thread."""
+        return sum(call.lane == lane for call in self._queue.copy())
+
+    def take_waits(self) -> list[list[int]]:
         """How many calls had waited for how long, by :data:`WAIT_BOUNDS`, and microseconds in all, since last asked."""
-        before = self._waits
-        self._waits = [
-            sum(column) for column in zip([0] * WAITS, *(worker.waits for worker in self._workers), strict=True)
-        ]
-        return [now - then for now, then in zip(self._waits, before, strict=True)]
+        before, none = self._waits, [0] * (WAITS * self.lanes)
+        self._waits = [sum(column) for column in zip(none, *(worker.waits for worker in self._workers), strict=True)]
+        waits = [now - then for now, then in zip(self._waits, before, strict=True)]
+        return [waits[at : at + WAITS] for at in range(0, len(waits), WAITS)]
 
     def snapshot(self) -> list[RunningCall]:
         """The calls that run now."""
@@ -333,8 +345,9 @@ class ThreadPool:
             worker.call = call
             if self.timed:
                 wait = max(0.0, now - call.queued_at)  # it may have come after the last one ended
-                worker.waits[bisect_left(WAIT_BOUNDS, wait)] += 1  # each thread its own, so that none is lost
-                worker.waits[-1] += int(wait * 1e6)
+                lane = call.lane * WAITS
+                worker.waits[lane + bisect_left(WAIT_BOUNDS, wait)] += 1  # each thread its own, so that none is lost
+                worker.waits[lane + WAITS - 1] += int(wait * 1e6)
             call.run(variables)
             worker.call = None
             now = monotonic()

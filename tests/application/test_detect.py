@@ -574,7 +574,7 @@ def test_an_asgi2_application_is_made_single() -> None:
 
 def test_names() -> None:
     """As the boot log line shows them."""
-    assert [str(interface) for interface in Interface] == ["ASGI 3", "ASGI 2", "WSGI"]
+    assert [str(interface) for interface in Interface] == ["ASGI 3", "ASGI 2", "WSGI", "Hybrid"]
 
 
 @pytest.mark.parametrize(

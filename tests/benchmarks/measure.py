@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.benchmarks import load
 from tests.benchmarks.scenarios import Measure, Scenario
-from tests.benchmarks.servers import Launch, Running, Server, ServerError, free_port, resident, serving
+from tests.benchmarks.servers import BASELINE, Launch, Running, Server, ServerError, free_port, resident, serving
 
 WARM_UP = 1  # seconds; wrk counts in whole ones
 HUP_SECONDS = 8
@@ -52,13 +52,13 @@ def prepare(directory: Path, tls: bool) -> None:
         subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=60)
 
 
-def launch_of(scenario: Scenario, *extra: str) -> Launch:
+def launch_of(scenario: Scenario, *extra: str, server: str = BASELINE) -> Launch:
     return Launch(
-        app=scenario.app,
+        app=scenario.app if server == BASELINE else scenario.peer_app or scenario.app,
         interface=scenario.interface,
         port=free_port(),
         workers=scenario.workers,
-        threads=scenario.threads if scenario.interface == "wsgi" else 1,
+        threads=1 if scenario.interface == "asgi" else scenario.threads,
         tls=scenario.tls,
         access_log=scenario.access_log,
         extra=extra,
@@ -67,7 +67,7 @@ def launch_of(scenario: Scenario, *extra: str) -> Launch:
 
 def measure(scenario: Scenario, server: Server, seconds: int, directory: Path, core: int) -> Sample:
     """Start the server, check it, measure, and end it; :class:`ServerError` says what was wrong."""
-    with serving(server, launch_of(scenario), directory, core) as running:
+    with serving(server, launch_of(scenario, server=server.name), directory, core) as running:
         first_answer = load.check(scenario, running)
         match scenario.measure:
             case Measure.STARTUP:

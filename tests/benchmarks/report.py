@@ -156,7 +156,7 @@ def share(value: float | None) -> str:
 def summary(results: Mapping[str, Any]) -> str:
     """One table per interface: a row per scenario, this worker's median, and its ratio to each peer."""
     parts = []
-    for interface in ("asgi", "wsgi"):
+    for interface in ("asgi", "wsgi", "hybrid"):
         shown = [s for s in SCENARIOS if s.interface == interface and s.name in results["scenarios"]]
         peers = [name for name in SERVERS if name != BASELINE and any(name in s.servers for s in shown)]
         rows = []
@@ -269,7 +269,7 @@ def chart(results: Mapping[str, Any], path: Path) -> bool:
 
     panels = [
         (f"{interface.upper()}: throughput, {BASELINE} = 1", _shares(results, interface))
-        for interface in ("asgi", "wsgi")
+        for interface in ("asgi", "wsgi", "hybrid")
     ]
     panels.append(("Connections of the worker that got most, times its fair share", _bursts(results)))
     panels = [(label, shares) for label, shares in panels if shares]

@@ -14,6 +14,8 @@ from enum import Enum
 
 ASGI = ("hybridworker", "bare", "uvicorn-worker", "gunicorn-asgi", "granian", "hypercorn")
 ASGI_PEERS = ("hybridworker", "uvicorn-worker", "gunicorn-asgi", "granian", "hypercorn")
+#: This worker with the peer's application: what the Hybrid itself costs, or saves.
+ALONE = ("hybridworker", "hybridworker-alone")
 GROUP = ("hybridworker", "uvicorn-worker", "gunicorn-asgi")
 WSGI = ("hybridworker", "gunicorn-gthread", "gunicorn-sync", "granian")
 FRAMEWORK_BARS = {"uvicorn-worker": 1.1}
@@ -43,6 +45,7 @@ class Scenario:
     """
     One scenario.
 
+    ``peer_app`` is what the peers serve where they cannot serve ``app``, or where that is what is compared.
     ``length`` is the length of a right answer's body, checked by one request before the load. ``client`` names the
     role of ``clients.py``, or with several ``workers`` of ``groups.py``, that makes the load where wrk does not,
     ``beside`` the one that disturbs it meanwhile.
@@ -53,6 +56,7 @@ class Scenario:
     name: str
     title: str
     app: str
+    peer_app: str | None = None
     interface: str = "asgi"
     servers: Sequence[str] = ASGI_PEERS
     measure: Measure = Measure.RATE
@@ -106,6 +110,11 @@ def _burst(count: int, workers: int) -> Scenario:
     # Under two more than the fair share; the least share stands under the table.
     return _group(f"burst-{count}-{workers}", f"Burst of {count:,} connections, {workers} workers", client="burst",
                   measure=Measure.SHARE, connections=count, workers=workers, limit=(fair + 2) / fair)  # fmt: skip
+
+
+def _hybrid(name: str, title: str, app: str, peer_app: str, **options: object) -> Scenario:
+    app, peer_app = f"tests.benchmarks.{app}", f"tests.benchmarks.{peer_app}"
+    return Scenario(name=name, title=title, app=app, peer_app=peer_app, interface="hybrid", **options)  # type: ignore[arg-type]
 
 
 _HELLO_BARS = {"uvicorn-worker": 1.5, "gunicorn-asgi": 1.8, "granian": 1.5, "bare": 0.7}
@@ -171,6 +180,16 @@ SCENARIOS: tuple[Scenario, ...] = (
     _framework("django-wsgi", "Django", "with_django:wsgi", interface="wsgi", servers=WSGI, length=48,
                bars=WSGI_FRAMEWORK_BARS),
     _wsgi("wsgi-slow-clients", "Hello beside 500 slow clients", "hello", **_SLOW),
+    _hybrid("hybrid-asgi-hello", "ASGI hello, one of five parts", "apps_hybrid:asgi", "apps:hello",
+            servers=ALONE, bars={"hybridworker-alone": 0.97}),
+    _hybrid("hybrid-wsgi-hello", "WSGI hello, one of five parts", "apps_hybrid:wsgi", "apps_wsgi:hello",
+            servers=ALONE, bars={"hybridworker-alone": 0.97}),
+    _hybrid("hybrid-django", "Django page: WSGI in a Hybrid, ASGI elsewhere", "frameworks.with_hybrid:django",
+            "frameworks.with_django:asgi",
+            servers=("hybridworker", "uvicorn-worker"), length=48, bars={"uvicorn-worker": 6.0}),
+    _hybrid("hybrid-flask", "Flask: in a Hybrid, by a2wsgi in Starlette elsewhere", "frameworks.with_hybrid:flask",
+            "frameworks.with_a2wsgi:app", servers=(*ALONE, "uvicorn-worker"), length=44,
+            bars={"hybridworker-alone": 2.0, "uvicorn-worker": 2.0}),
 )  # fmt: skip
 
 

@@ -107,6 +107,7 @@ SERVERS = {
     server.name: server
     for server in (
         Server(name=BASELINE, package="hybridworker", command=_gunicorn("hybridworker.Worker")),
+        Server(name=f"{BASELINE}-alone", package="hybridworker", command=_gunicorn("hybridworker.Worker")),
         Server(name="bare", package="httptools", command=_bare),
         Server(name="uvicorn-worker", package="uvicorn-worker", command=_gunicorn("uvicorn_worker.UvicornWorker")),
         Server(name="gunicorn-asgi", package="gunicorn", command=_gunicorn("asgi")),

@@ -22,6 +22,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     local = (IPv4Network("127.0.0.1/32"), IPv6Network("::1/128"))
     assert dataclasses.asdict(dataclasses.replace(settings, secure_scheme_headers={})) == {
         "interface": "auto",
+        "websocket": "",
         "workers": 1,
         "threads": 1,
         "worker_connections": 1000,

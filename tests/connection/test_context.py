@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from hybridworker.application.application import Endpoint
+from hybridworker.application.directory import Part
+from hybridworker.application.parts import Parts
 from hybridworker.connection.context import WorkerContext
+from hybridworker.group.scoreboard import IN_FLIGHT, THREADED
 from tests.fakes import FakeLog
 from tests.harness import HELLO, application, make_settings
 
@@ -20,8 +24,9 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 class Call:
     """A request in flight, as far as the context knows."""
 
-    def __init__(self, task: asyncio.Task[None] | None) -> None:
+    def __init__(self, task: asyncio.Task[None] | None, application: Any = None) -> None:
         self.task = task
+        self.application = application
 
 
 def run(check: Callable[[WorkerContext], Any], **options: Any) -> None:
@@ -150,3 +155,45 @@ def test_tasks_are_those_of_the_requests_in_flight() -> None:
         await asyncio.gather(*tasks)
 
     run(check)
+
+
+def test_calls_in_threads_are_counted_apart_beside_others() -> None:
+    """Siblings see them: an open stream is in flight, and occupies no thread."""
+
+    async def main() -> None:
+        settings, loop = make_settings(), asyncio.get_running_loop()
+        made = [application(HELLO, is_wsgi=is_wsgi) for is_wsgi in (True, False)]
+        made[0].part, made[1].part = Part("default", "default", HELLO), Part("websocket", "websocket", HELLO)
+        parts = Parts.of(made, settings)
+        context = WorkerContext(application=parts.default, parts=parts, settings=settings, loop=loop)
+        calls = [Call(None, app) for app in (made[0], made[1], made[1])]
+        for call in calls:
+            context.enter(call)  # type: ignore[arg-type]  # stands for a cycle
+        assert (context.slot[IN_FLIGHT], context.slot[THREADED]) == (3, 1)
+        for call in calls:
+            context.exit(call)  # type: ignore[arg-type]
+        assert (context.slot[IN_FLIGHT], context.slot[THREADED]) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_an_endpoint_comes_before_the_parts_but_takes_no_websocket() -> None:
+    """One that an application takes; of its path as of any other."""
+
+    async def main() -> None:
+        settings, loop = make_settings(), asyncio.get_running_loop()
+        made = [application(HELLO, is_wsgi=is_wsgi) for is_wsgi in (True, False)]
+        made[0].part, made[1].part = Part("default", "default", HELLO), Part("routes['/r']", "/r", HELLO, "/r")
+        parts = Parts.of(made, settings)
+        context = WorkerContext(application=parts.default, parts=parts, settings=settings, loop=loop)
+        endpoint = Endpoint(HELLO, settings)
+        context.answer_first({"/up": endpoint, "/r/up": endpoint})
+        for method, path, websocket, found in (
+            ("GET", "/up", False, endpoint), ("POST", "/up", False, made[0]), ("GET", "/", False, made[0]),
+            ("GET", "/up", True, endpoint), ("GET", "/r/up", True, made[1]), ("GET", "/r", False, made[1]),
+        ):  # fmt: skip
+            scope = {"method": method, "path": path, "headers": []}
+            assert context.find(scope, websocket, None) is found
+            assert ("hybridworker.part" in scope) is (found is not endpoint)
+
+    asyncio.run(main())

@@ -6,6 +6,7 @@ import json
 import re
 import urllib.request
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,3 +83,30 @@ def test_metrics_by_hooks(gunicorn: Servers) -> None:
     server.wait_for(
         lambda: scrape(server.port)['hybridworker_requests_total{status="4xx"}'] >= 1, "the worker's own count"
     )
+
+
+def test_django_both_ways(gunicorn: Servers, tmp_path: Path) -> None:
+    """Pages with a database in threads, events and a WebSocket on the loop, in one worker."""
+    websockets = pytest.importorskip("websockets.sync.client", reason="the extra [websockets] is not installed")
+    server = start(gunicorn, "hybrid_django.py", 1, {"DATABASE": str(tmp_path / "visits.sqlite3")})
+    assert "<output>1</output>" in server.request().text
+    with server.connect() as stream:
+        stream.start("/events")
+        assert stream.head()[0] == 200
+        assert stream.chunk() == b"data: 1\n\n"
+        assert "<output>2</output>" in server.request().text
+        assert stream.chunk() == b"data: 2\n\n"
+    with websockets.connect(f"ws://127.0.0.1:{server.port}/echo", proxy=None) as socket:
+        socket.send("hello")
+        assert socket.recv() == "hello"
+    server.wait_log(r"Serving WSGI application hybrid_django:app, default")
+
+
+def test_flask_and_fastapi_side_by_side(gunicorn: Servers) -> None:
+    """Each knows its own URLs."""
+    server = start(gunicorn, "hybrid_migration.py", 1, {})
+    assert json.loads(server.request().body) == {"hello": "Flask", "new": "/api/v2/items", "old": "/api/v1/items"}
+    assert json.loads(server.request("/api/v1/items").body) == ["tea"]
+    assert json.loads(server.request("/api/v2/items").body) == ["tea", "coffee"]
+    assert json.loads(server.request("/api/v2/self").body) == {"items": "http://localhost/api/v2/items"}
+    assert "/api/v2/openapi.json" in server.request("/api/v2/docs").text

@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from hybridworker.group.scoreboard import AGE, CELLS, CONNECTIONS, IN_FLIGHT, STATE, TAKEN, Group, Slot, WorkerState
+from hybridworker.group.scoreboard import (
+    AGE,
+    CELLS,
+    CONNECTIONS,
+    IN_FLIGHT,
+    STATE,
+    TAKEN,
+    THREADED,
+    Group,
+    Slot,
+    WorkerState,
+)
 from hybridworker.group.share import LEAD, OFFERS_MAX, Share
 from tests.harness import make_settings
 from tests.slots import group
@@ -174,3 +185,16 @@ def test_only_siblings_that_carry_less_are_blamed() -> None:
     assert offers(share) == OFFERS_MAX
     slots[1][CONNECTIONS] = 0
     assert offers(share) == OFFERS_MAX
+
+
+def test_open_streams_of_a_hybrid_occupy_no_thread() -> None:
+    """A sibling with many streams has threads to spare, and one with many calls has not."""
+    here, slots = group(WorkerState.READY, WorkerState.READY)
+    share = Share(here, make_settings(workers=2), threads=4, mixed=True)
+    slots[0][CONNECTIONS], slots[0][IN_FLIGHT] = 16, 2
+    slots[1][CONNECTIONS], slots[1][IN_FLIGHT] = 8, 8  # streams: it could take a call at once
+    assert share.crowded()
+    slots[1][THREADED] = 8  # calls: the next one would wait there, and not here
+    assert not share.crowded()
+    slots[0][THREADED] = 4
+    assert share.crowded()

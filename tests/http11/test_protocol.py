@@ -934,7 +934,7 @@ class BrokenContext:
 
     def __init__(self, context: Any) -> None:
         self.context = context
-        self.application = None
+        self.single = object()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.context, name)

@@ -43,6 +43,7 @@ class Running:
         self.scope = {"method": "GET", **scope, "hybridworker.target": path.encode()}
         self.started_at = started_at
         self.task = task
+        self.application = SimpleNamespace(threaded=False)
         self.call = object() if task is None else None
 
 
@@ -58,6 +59,8 @@ def pool_of(*calls: RunningCall) -> Any:
 
 class Held:
     """A call for the pool that waits to be let go."""
+
+    lane = 0
 
     def __init__(self, label: str) -> None:
         self.label, self.queued_at = label, 0.0

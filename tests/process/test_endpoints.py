@@ -196,6 +196,7 @@ class Call:
 
     queued_at = 0.0
     label = "GET /"
+    lane = 0
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -254,7 +255,7 @@ def test_the_answer_comes_before_the_application(is_wsgi: bool, method: str) -> 
 
     with wire(HELLO, is_wsgi=is_wsgi, access=lines.append, hooks=Hooks(), max_requests=1) as connection:
         status = Status(connection.context, None, None, lambda: False)
-        connection.context.endpoints = {"/up": Endpoint(status.health, connection.context.settings)}
+        connection.context.answer_first({"/up": Endpoint(status.health, connection.context.settings)})
         sent = connection.feed(f"{method} /up?x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert sent.startswith(b"HTTP/1.1 200 OK\r\n")
         assert sent.endswith(b"ok\n" if method == "GET" else b"\r\n\r\n")
@@ -266,7 +267,7 @@ def test_other_methods_and_paths_are_the_application_s(head: str) -> None:
     """Nothing but GET and HEAD of the very path."""
     with wire(HELLO) as connection:
         status = Status(connection.context, None, None, lambda: False)
-        connection.context.endpoints = {"/up": Endpoint(status.health, connection.context.settings)}
+        connection.context.answer_first({"/up": Endpoint(status.health, connection.context.settings)})
         assert connection.feed(f"{head}\r\nHost: x\r\n\r\n".encode()).endswith(b"hello")
         assert connection.context.served == 1
 

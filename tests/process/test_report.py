@@ -236,7 +236,7 @@ def test_the_report_of_the_applications_own_tasks(monkeypatch: pytest.MonkeyPatc
         await asyncio.Event().wait()
 
     async def main(context: WorkerContext) -> None:
-        context.application = application(app)
+        context.application = context.single = application(app)
         tasks = [context.loop.create_task(polls(), name=f"Poller-{number}") for number in range(3)]
         tasks.append(context.loop.create_task(Lifespan(context, context.application)._run(), name="ours"))
         await asyncio.sleep(0)

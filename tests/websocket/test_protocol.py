@@ -83,7 +83,7 @@ class Peer:
             "server": ("127.0.0.1", 8000),
             "hybridworker.target": b"/path",
         }
-        self.protocol = WebSocketProtocol(self.context, self.flow, self.scope, method)
+        self.protocol = WebSocketProtocol(self.context, self.context.application, self.flow, self.scope, method)
         self.context.connections.add(self.protocol)
         self.protocol.start(rest)
         self.run()
