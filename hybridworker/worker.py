@@ -19,7 +19,6 @@ worker. Everything else has an underscore.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import ssl
@@ -38,11 +37,11 @@ from gunicorn.sock import ssl_context
 from gunicorn.util import import_app
 from gunicorn.workers.base import Worker as BaseWorker
 
-from .application.application import Application, WSGIApplication
-from .application.detect import Decision, Interface, advice, single_callable
+from .application.assembly import assemble
+from .application.detect import Decision, Interface, advice
 from .application.inspection import VARIABLE, Served, inspect, pair
+from .application.lending import make_lender
 from .application.parts import Parts
-from .asgi import ASGIApp
 from .config.reference import is_changed
 from .config.settings import Settings, check
 from .connection.context import WorkerContext
@@ -65,8 +64,6 @@ from .process.signals import Signals
 from .process.watchdog import Watchdog
 from .standing import here
 from .states import ProgramState
-from .wsgi.middleware import WSGIMiddleware
-from .wsgi.streams import ErrorLog
 from .wsgi.threads import ThreadPool, patched
 
 #: File descriptors that an event loop needs, at least.
@@ -334,12 +331,15 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         await program.run()
 
     def _new_program(self, loop: asyncio.AbstractEventLoop) -> Program:
-        settings, served, pool = self._settings, self._served, None
+        settings, served, pool, lender = self._settings, self._served, None, None
+        hybrid = served[0].part is not None
         if any(application.is_wsgi for application in served):
             pool = ThreadPool(settings.threads, loop, timed=bool(settings.metrics_path), lanes=len(served))
+        if not all(application.is_wsgi for application in served):
+            lender = make_lender(settings, loop, self.log, bounded=not hybrid)
         hooks = RequestHooks.from_gunicorn(self.cfg, self, self.log)
-        applications = self._applications(pool, hooks)
-        parts = None if served[0].part is None else Parts.of(applications, settings, hooks)
+        applications = assemble(served, settings, pool, lender, hooks, SERVER_SOFTWARE)
+        parts = Parts.of(applications, settings, hooks) if hybrid else None
         context = WorkerContext(
             application=applications[0] if parts is None else parts.default,
             parts=parts,
@@ -350,6 +350,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             access=access_writer(self.log, self.cfg),
             max_requests=self.max_requests,
             slot=self._slot,
+            lender=lender,
         )
         succession = share = None
         if (group := self._join_group(context.slot)) is not None:
@@ -361,27 +362,6 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if self._tls is not None and not is_changed(self.cfg, "ssl_context"):  # the hook may do as it likes
             program.certificates = Certificates(context, server, self._ssl_context, self._tls_files)
         return program
-
-    def _applications(self, pool: ThreadPool | None, hooks: RequestHooks | None) -> list[Application]:
-        """What gunicorn loaded, as this worker serves it: WSGI calls run in ``pool``."""
-        settings, made = self._settings, []
-        callables: dict[int, ASGIApp] = {}  # one for each ASGI object, however many parts it is
-        errors = ErrorLog(logging.getLogger("gunicorn.error"), to_stderr=settings.log_to_stderr)
-        for lane, (part, app, decision) in enumerate(self._served):
-            application: Application
-            if pool is not None and decision.interface is Interface.WSGI:
-                name = "" if part is None else part.name
-                middleware = WSGIMiddleware(
-                    app, settings, pool,
-                    errors=errors, server_software=SERVER_SOFTWARE, hooks=hooks, part=name, lane=lane,
-                )  # fmt: skip
-                application = WSGIApplication(middleware, settings)
-            else:
-                call = callables.setdefault(id(app), single_callable(app, decision.interface))
-                application = Application(call, settings, hooks)
-            application.part = part
-            made.append(application)
-        return made
 
     def _join_group(self, slot: Slot) -> Group | None:
         """Take our place among the siblings; without a scoreboard the worker knows of none."""

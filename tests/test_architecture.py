@@ -49,7 +49,15 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     ),
     (
         "application",
-        ({"parts"}, {"application", "inspection"}, {"hybrid"}, {"anywhere"}, {"detect", "directory"}, {"wrappers"}),
+        (
+            {"assembly", "parts"},
+            {"application", "inspection"},
+            {"hybrid"},
+            {"anywhere"},
+            {"detect", "directory", "lending"},
+            {"lentthreads", "wrappers"},
+            {"djangodb"},
+        ),
     ),
     ("log", ({"access", "hooks"}, {"views"})),
     ("group", ({"share", "succession"}, {"leadership", "scoreboard"}, {"durations", "ledger"})),

@@ -31,7 +31,8 @@ class Row(NamedTuple):
 #: Settings that share a remark stand together.
 _REMARKS: Mapping[Fate, Mapping[str, str]] = {
     Fate.OBEYED: {
-        "threads": "size of the pool in which WSGI calls run; with 1 they never overlap",
+        "threads": "size of the pool in which WSGI calls run; with 1 they never overlap. Above 1 also how many threads"
+        " are lent to ASGI calls",
         "worker_connections": "a worker that has so many connections accepts no further ones until one ends",
         "max_requests max_requests_jitter": "the worker then stops accepting and finishes its requests, without hurry",
         "timeout": "heartbeat of the event loop; also the longest stall of a request body (30 s when 0)",

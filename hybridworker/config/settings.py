@@ -46,6 +46,7 @@ class Settings:
     websocket: str  #: HYBRIDWORKER_WEBSOCKET: module:variable of a second application; empty = none
     workers: int  #: how many the arbiter was told to keep; TTIN and TTOU change it later
     threads: int  #: at least 1
+    lend_threads: str  #: HYBRIDWORKER_LEND_THREADS: auto, on or off
     worker_connections: int  #: at least 1
 
     # Time, in seconds

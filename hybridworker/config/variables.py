@@ -103,6 +103,12 @@ VARIABLES: Mapping[str, Variable] = {
         "",
         "whether X-Forwarded-For of a trusted proxy names the client; auto: for ASGI yes, for WSGI no",
     ),
+    PREFIX + "LEND_THREADS": Variable(
+        choice("auto", "on", "off"),
+        "auto",
+        "",
+        "whether synchronous code under ASGI runs in threads that are kept; auto: where Django's handler serves",
+    ),
     PREFIX + "HEADER_TIMEOUT": Variable(
         seconds(off=math.inf), "15", "s", "a request head must be complete this long after its first byte"
     ),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..application.application import Application
+from ..application.lentthreads import Lender
 from ..application.parts import Parts
 from ..asgi import Headers, Scope
 from ..config.settings import Settings
@@ -77,7 +78,7 @@ class WorkerContext:
 
     ``server_cert`` is the PEM of the TLS certificate. ``max_requests`` is the number of
     requests after which ``recycle`` is called, once; ``access`` writes a line for a finished
-    request, or is None when nobody wants it.
+    request, or is None when nobody wants it. ``lender`` has the threads that ASGI applications borrow, if any.
     """
 
     __slots__ = (
@@ -94,6 +95,7 @@ class WorkerContext:
         "find",
         "idle_time",
         "keep_alive",
+        "lender",
         "log",
         "loop",
         "max_lines",
@@ -127,6 +129,7 @@ class WorkerContext:
         max_requests: int = sys.maxsize,
         recycle: Callable[[], None] = lambda: None,
         slot: Slot | None = None,
+        lender: Lender | None = None,
     ) -> None:
         self.application = application
         self.parts = parts
@@ -142,6 +145,7 @@ class WorkerContext:
         self.access = access
         self.max_requests = max_requests
         self.recycle = recycle
+        self.lender = lender
         self.connections: set[Connection] = set()
         #: requests in flight, in order of arrival
         self.cycles: dict[Cycle, None] = {}

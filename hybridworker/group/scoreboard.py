@@ -68,8 +68,9 @@ CONNECTIONS, IN_FLIGHT, BUSY, QUEUED = range(4, 8)
 TAKEN = 8  #: how many connections the worker has accepted
 STAYED = 9  #: age of the youngest worker when this one was told to go and stayed; 0 = it was not
 THREADED = 10  #: of the requests in flight those of WSGI parts; only a worker with a Hybrid counts them apart
-LAG, RSS, STARTED = range(11, 14)  #: microseconds; KiB; seconds since the epoch
-SERVED = 14  #: and the four behind it: responses by status class, 1xx to 5xx
+LENT, LENT_QUEUED = range(11, 13)  #: threads that are lent to ASGI calls, and calls that wait for one
+LAG, RSS, STARTED = range(13, 16)  #: microseconds; KiB; seconds since the epoch
+SERVED = 16  #: and the four behind it: responses by status class, 1xx to 5xx
 RECYCLED = SERVED + 5  #: and those behind it, one for each of REASONS
 WAITED = RECYCLED + len(REASONS)  #: and those behind it, one for each bucket, then the sum in microseconds
 FAILURES = WAITED + WAITS  #: boots in this slot that have failed, since the last one that did not
@@ -78,7 +79,9 @@ QUEUE_AGE = LEFTOVERS + len(LEFT)  #: microseconds that the oldest call has wait
 LAST_RECYCLE = QUEUE_AGE + 1  #: the last reason, counted from 1 in REASONS; 0 before there was one
 LAST_RECYCLED = LAST_RECYCLE + 1  #: when that was, in seconds since the epoch
 TIMED = LAST_RECYCLED + 1  #: and those behind it: durations, as :class:`~.durations.Durations` has them
-CELLS = TIMED + SIZE
+LENT_WAITED = TIMED + SIZE  #: as WAITED, of those who borrow a thread
+LENT_BEYOND = LENT_WAITED + WAITS  #: threads that were lent beyond the bound
+CELLS = LENT_BEYOND + 1
 
 #: The cells behind the rows, which are no worker's: see :class:`Scoreboard`.
 SHARED = 4

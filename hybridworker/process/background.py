@@ -12,7 +12,8 @@ the heartbeat goes on meanwhile. :mod:`.exit` ends the process afterwards.
 
 Four kinds of threads are not waited for: daemon threads, as in Python itself; threads of an
 executor that have nothing to do; threads that wait for an item of a :class:`queue.Queue`, as
-those of anyio do between two calls; and the worker's own, whose calls are requests. Invariant:
+those of anyio do between two calls; and the worker's own, whose calls are requests. A thread that
+is lent (:mod:`..application.lentthreads`) is a daemon but while it works. Invariant:
 a thread of an executor is waited for only while it works. An executor keeps its threads for
 ever, so each replacement of a worker would take the whole graceful timeout.
 """

@@ -35,6 +35,10 @@ from ..group.scoreboard import (
     LAST_RECYCLED,
     LEFT,
     LEFTOVERS,
+    LENT,
+    LENT_BEYOND,
+    LENT_QUEUED,
+    LENT_WAITED,
     PID,
     QUEUE_AGE,
     QUEUED,
@@ -73,8 +77,14 @@ GAUGES = {
     STARTED: ("start_time_seconds", 1, "When the worker started, since the epoch."),
 }
 
+#: The same, where threads are lent to ASGI calls.
+LENT_GAUGES = {
+    LENT: ("threads_lent", 1, "Threads that are lent to ASGI calls for their synchronous code."),
+    LENT_QUEUED: ("lent_calls_queued", 1, "ASGI calls that wait for a thread to be lent."),
+}
+
 #: The gauges that make sense as a sum.
-SUMMED = frozenset({CONNECTIONS, IN_FLIGHT, BUSY, QUEUED, RSS})
+SUMMED = frozenset({CONNECTIONS, IN_FLIGHT, BUSY, QUEUED, LENT, LENT_QUEUED, RSS})
 
 
 class Status:
@@ -134,6 +144,12 @@ class Status:
             slot[QUEUE_AGE] = int(self.pool.queue_age(time.monotonic()) * 1e6)  # it is known from the second look on
         if self.ledger is not None:
             self._publish_parts(self.ledger)
+        if (lender := self.context.lender) is not None:
+            slot[LENT], slot[LENT_QUEUED] = lender.lent, lender.queued
+            waits, beyond = lender.take_counts()
+            for cell, count in enumerate(waits, LENT_WAITED):
+                slot[cell] += count
+            slot[LENT_BEYOND] += beyond
         if self.context.durations is not None:
             for cell, count in enumerate(self.context.durations.take(), TIMED):
                 slot[cell] += count
@@ -182,7 +198,9 @@ class Status:
         living = [(number, slot) for number, slot in used if slot[STATE] != WorkerState.FREE and present(slot)]
         threads = 0 if self.pool is None else self.pool.size
         ledgers = {number: ledger for number, slot in used if (ledger := self._ledger_of(slot)) is not None}
-        lines = _exposition(used, living, threads, ledgers if any(map(Ledger.names, ledgers.values())) else {})
+        lines = [*_exposition(used, living, threads, ledgers if any(map(Ledger.names, ledgers.values())) else {})]
+        if self.context.lender is not None:
+            lines.extend(_lent(used, living))
         text = "".join(f"{line}\n" for line in lines)
         await _answer(send, 200, b"text/plain; version=0.0.4; charset=utf-8", text)
 
@@ -217,14 +235,8 @@ def _exposition(used: _Numbered, living: _Numbered, threads: int, ledgers: _Ledg
     info = [(f'slot="{n}",pid="{s[PID]}",state="{WorkerState(s[STATE]).name.lower()}"', 1) for n, s in living]
     yield from _family("worker_info", "gauge", "Which worker has a slot.", info)
     yield from _family("worker_threads", "gauge", "Threads for WSGI calls that a worker may have.", [("", threads)])
-    for cell, (name, unit, text) in GAUGES.items():
-        each = [(n, s[cell] if unit == 1 else s[cell] / unit) for n, s in living]
-        yield from _family(f"worker_{name}", "gauge", text, [(f'slot="{n}"', value) for n, value in each])
-        if cell in SUMMED:
-            summed: list[tuple[str, float]] = [("", sum(value for _, value in each))]
-            if cell == QUEUED and ledgers:
-                summed = [(part, row.queued) for part, row in parts.items()]
-            yield from _family(name, "gauge", f"{text} All workers.", summed)
+    queued = {part: row.queued for part, row in parts.items()} if ledgers else None
+    yield from _gauges(GAUGES, living, queued)
     text = "Responses by status class."
     yield from _counters("requests_total", text, "status", CLASSES, {part: row.served for part, row in parts.items()})
     each_served = {f'slot="{n}"': row.served for n, row in whole.items()}
@@ -249,6 +261,30 @@ def _exposition(used: _Numbered, living: _Numbered, threads: int, ledgers: _Ledg
     text = "Time from the head of a request to the first byte of its response."
     yield from _durations("request_seconds", text, [("", [s for _, s in used])])
     yield from _durations("worker_request_seconds", text, [(f'slot="{n}",', [s]) for n, s in used])
+
+
+def _lent(used: _Numbered, living: _Numbered) -> Iterator[str]:
+    """The same of threads that are lent."""
+    yield from _gauges(LENT_GAUGES, living)
+    text = "Time that ASGI calls waited for a thread to be lent."
+    waited = [sum(s[cell] for _, s in used) for cell in range(LENT_WAITED, LENT_WAITED + WAITS)]
+    yield from _histogram("lent_queue_seconds", text, {"": waited})
+    text = "Threads that were lent beyond the bound, to calls that had waited too long."
+    yield from _family("lent_beyond_total", "counter", text, [("", sum(s[LENT_BEYOND] for _, s in used))])
+
+
+def _gauges(
+    gauges: Mapping[int, tuple[str, float, str]], living: _Numbered, queued: Mapping[str, int] | None = None
+) -> Iterator[str]:
+    """Each worker's, and the sums; with a Hybrid the sum of the calls ``queued`` is given by part."""
+    for cell, (name, unit, text) in gauges.items():
+        each = [(n, s[cell] if unit == 1 else s[cell] / unit) for n, s in living]
+        yield from _family(f"worker_{name}", "gauge", text, [(f'slot="{n}"', value) for n, value in each])
+        if cell in SUMMED:
+            summed: list[tuple[str, float]] = [("", sum(value for _, value in each))]
+            if cell == QUEUED and queued is not None:
+                summed = list(queued.items())
+            yield from _family(name, "gauge", f"{text} All workers.", summed)
 
 
 class _Counts:

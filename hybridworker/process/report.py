@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Protocol, cast
 
 from ..application.application import Application
+from ..application.lentthreads import NAME as LENT
 from ..asgi import PART, Scope, request_label
 from ..connection.context import WorkerContext
 from ..wsgi.threads import RunningCall, ThreadPool
@@ -30,7 +31,13 @@ THREAD_CALLS, TASK_CALLS, MOST_REQUESTS, MOST_TASKS = 100, 6, 100, 20
 PACKAGE = __name__.partition(".")[0]
 
 #: A stack of the main thread, or of one of the pool's, is shown from inside of these functions.
-ROOTS = frozenset({(f"{PACKAGE}.worker", "Worker.run"), (f"{PACKAGE}.wsgi.threads", "ThreadPool._work")})
+ROOTS = frozenset(
+    {
+        (f"{PACKAGE}.worker", "Worker.run"),
+        (f"{PACKAGE}.wsgi.threads", "ThreadPool._work"),
+        (f"{PACKAGE}.application.lentthreads", "LentThread._work"),
+    }
+)
 
 
 class Request(Protocol):
@@ -54,7 +61,7 @@ def in_flight(context: WorkerContext, pool: ThreadPool | None, now: float) -> li
     """
     names = _thread_names()
     calls: dict[str, list[RunningCall]] = {}
-    for call in sorted(pool.snapshot(), key=lambda call: call.started) if pool is not None else ():
+    for call in sorted(_calls(context, pool), key=lambda call: call.started):
         calls.setdefault(call.label, []).append(call)
     lines = []
     running = asyncio.current_task(context.loop)
@@ -72,6 +79,12 @@ def in_flight(context: WorkerContext, pool: ThreadPool | None, now: float) -> li
         for call in itertools.chain.from_iterable(calls.values())
     )
     return lines
+
+
+def _calls(context: WorkerContext | None, pool: ThreadPool | None) -> list[RunningCall]:
+    """What runs in the threads for WSGI calls, and in those that are lent."""
+    lender = None if context is None else context.lender
+    return [call for threads in (pool, lender) if threads is not None for call in threads.snapshot()]
 
 
 def _runs(request: Request, running: asyncio.Task[Any]) -> bool:
@@ -139,14 +152,14 @@ def _thread_names() -> dict[int | None, str]:
     return {thread.ident: thread.name for thread in threading.enumerate()}
 
 
-def _thread_stacks(pool: ThreadPool | None) -> Iterator[str]:
+def _thread_stacks(context: WorkerContext | None, pool: ThreadPool | None) -> Iterator[str]:
     """The other threads, without the main one, this one, and those of the worker that serve nothing."""
     names = _thread_names()
-    labels = {call.thread: call.label for call in pool.snapshot()} if pool is not None else {}
+    labels = {call.thread: call.label for call in _calls(context, pool)}
     skipped = (threading.main_thread().ident, threading.get_ident())
     for ident, frame in sys._current_frames().items():
         name, label = names.get(ident, str(ident)), labels.get(ident, "")
-        if ident not in skipped and (label or not name.startswith("hybridworker-")):
+        if ident not in skipped and (label or not name.startswith(("hybridworker-", LENT))):
             yield f"Thread {name}{_after(': ', label)}\n{format_stack(frame)}"
 
 
@@ -186,7 +199,7 @@ def report(frame: FrameType | None, context: WorkerContext | None, pool: ThreadP
         parts.append(f"  and {len(lines) - MOST_REQUESTS} younger ones\n")
     stack = format_stack(frame)
     parts.append(f"Main thread{_after(': ', holder(context) if stack else 'idle in the event loop')}\n{stack}")
-    parts.extend(_thread_stacks(pool))
+    parts.extend(_thread_stacks(context, pool))
     # The tasks of threaded calls all wait for their threads.
     if tasks and context is not None and not all(application.threaded for application in context.applications):
         parts.extend(_task_stacks(context))

@@ -4,7 +4,7 @@ Watchdog: what holds the worker up, said while it does.
     Watchdog.abort       the arbiter has given the worker up (SIGABRT)      in a signal handler
     Watchdog.status      an operator asks what the worker does (SIGUSR2)    in a signal handler
     Watchdog.watch       report a loop that does not turn                   in the watchdog's thread
-    warn_of_slow_calls   WSGI calls that take too long                      loop side
+    warn_of_slow_calls   calls that are too long in their threads           loop side
 
 The text is made by :mod:`.report`. A signal handler runs in the main thread amid anything,
 perhaps amid a write to the very log that it wants to write to, and another thread may hold the
@@ -199,6 +199,8 @@ class Watchdog:
 
 
 def warn_of_slow_calls(context: WorkerContext, pool: ThreadPool | None) -> None:
-    """Say of each WSGI call that takes longer than gunicorn's timeout where it is."""
-    for label, age, frame in () if pool is None else pool.report_slow(time.monotonic(), context.settings.timeout):
-        context.log.warning("%s has been in its thread for %.0f s\n%s", label, age, format_stack(frame).rstrip())
+    """Say of each call that is in a thread for longer than gunicorn's timeout where it is."""
+    now, limit = time.monotonic(), context.settings.timeout
+    for threads in (pool, context.lender):
+        for label, age, frame in () if threads is None else threads.report_slow(now, limit):
+            context.log.warning("%s has been in its thread for %.0f s\n%s", label, age, format_stack(frame).rstrip())

@@ -25,6 +25,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "websocket": "",
         "workers": 1,
         "threads": 1,
+        "lend_threads": "auto",
         "worker_connections": 1000,
         "timeout": 30.0,
         "body_timeout": 30.0,

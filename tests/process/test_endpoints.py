@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from hybridworker.application.application import Endpoint
+from hybridworker.application.lentthreads import Lender, Loan
 from hybridworker.asgi import Message, Receive, Scope, Send
 from hybridworker.connection.context import WorkerContext
 from hybridworker.group.durations import WIDTH, Durations
@@ -27,6 +28,9 @@ from hybridworker.group.scoreboard import (
     LAST_RECYCLE,
     LAST_RECYCLED,
     LEFTOVERS,
+    LENT,
+    LENT_BEYOND,
+    LENT_WAITED,
     PID,
     QUEUE_AGE,
     QUEUED,
@@ -531,6 +535,43 @@ def test_the_time_in_the_queue_is_a_histogram() -> None:
             assert value(families, "hybridworker_worker_threads") == 1
 
     asyncio.run(main())
+
+
+def test_lent_threads_are_shown_where_there_are_any() -> None:
+    """How many are out, who waits, how long that took, and how many were beyond the bound: of all workers."""
+
+    async def check(worker: Worker) -> None:
+        assert not [name for name in await worker.metrics() if "lent" in name]
+        worker.join(WorkerState.READY)
+        assert isinstance(worker.other, memoryview)
+        worker.other[LENT], worker.other[LENT_WAITED + 3], worker.other[LENT_BEYOND] = 3, 2, 1
+        worker.context.lender = lender = Lender(1, worker.context.loop, print, timed=True)
+        gate = threading.Event()
+        loans = [Loan(lender, {"method": "GET", "hybridworker.target": b"/"}) for _ in range(2)]
+        for loan in loans:
+            loan.submit(gate.wait, DEADLINE)
+        for _ in range(2):  # what was counted is not counted twice
+            worker.status.publish(0.0, 1)
+        families = await worker.metrics()
+        assert value(families, "hybridworker_threads_lent") == 4
+        assert value(families, "hybridworker_worker_threads_lent", slot="0") == 1
+        assert value(families, "hybridworker_lent_calls_queued") == 1
+        assert value(families, "hybridworker_lent_beyond_total") == 1
+        samples = families["hybridworker_lent_queue_seconds"].samples
+        assert samples["hybridworker_lent_queue_seconds_bucket", (("le", "0.001"),)] == 1
+        assert samples["hybridworker_lent_queue_seconds_count", ()] == 3
+        gate.set()
+        for loan in loans:
+            if (ended := loan.end()) is not None:
+                await ended
+        worker.status.publish(0.0, 1)
+        families = await worker.metrics()
+        assert value(families, "hybridworker_threads_lent") == 3
+        assert families["hybridworker_lent_queue_seconds"].samples["hybridworker_lent_queue_seconds_count", ()] == 4
+        lender.close()
+        await until(lambda: lender.threads == set())
+
+    run(check)
 
 
 def test_large_numbers_are_exact() -> None:

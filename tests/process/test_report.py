@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import re
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hybridworker.application.lentthreads import Lender, LentThread, Loan
 from hybridworker.connection.context import WorkerContext
 from hybridworker.process import report as module
 from hybridworker.process.lifespan import Lifespan
@@ -108,7 +110,12 @@ def test_the_roots_exist() -> None:
 
     assert Worker.run.__code__.co_qualname == "Worker.run"
     assert ThreadPool._work.__code__.co_qualname == "ThreadPool._work"
-    assert module.ROOTS == {(Worker.__module__, "Worker.run"), (ThreadPool.__module__, "ThreadPool._work")}
+    assert LentThread._work.__code__.co_qualname == "LentThread._work"
+    assert module.ROOTS == {
+        (Worker.__module__, "Worker.run"),
+        (ThreadPool.__module__, "ThreadPool._work"),
+        (LentThread.__module__, "LentThread._work"),
+    }
 
 
 def test_the_stack_of_a_task_ends_where_it_waits() -> None:
@@ -167,6 +174,31 @@ def test_the_report_of_calls_in_threads() -> None:
         pool.close()
 
     run(main, is_wsgi=True)
+
+
+def test_the_report_of_lent_threads() -> None:
+    """As of threads for WSGI calls: with what they serve, and none that is idle."""
+
+    async def main(context: WorkerContext) -> None:
+        context.lender = lender = Lender(0, context.loop, print)
+        loans = [Loan(lender, Running(path).scope) for path in ("/slow", "/idle")]
+        held = Held("GET /slow")
+        loans[0].submit(held.run, contextvars.Context())
+        loans[1].submit(abs, -1)
+        await until(lambda: held.began.is_set() and len(lender.snapshot()) == 1)
+        context.cycles = requests(Running("/slow", task=asyncio.current_task()))
+        text = await asyncio.to_thread(report, sys._getframe(), context, None, tasks=True)
+        assert re.match(r"Requests in flight: 1\n  GET /slow, .* s, in thread lent-0\nMain thread", text)
+        assert "\nThread lent-0: GET /slow\n" in text and "lent-1" not in text
+        assert "assert self.release.wait(DEADLINE)" in text and "in _work" not in text
+        held.release.set()
+        await until(lambda: not lender.snapshot())
+        for loan in loans:
+            loan.end()
+        lender.close()
+        await until(lambda: lender.threads == set())
+
+    run(main)
 
 
 def test_the_report_of_tasks() -> None:

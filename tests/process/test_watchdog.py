@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import io
 import logging
 import os
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from hybridworker.application.lentthreads import Lender, Loan
 from hybridworker.connection.context import WorkerContext
 from hybridworker.process import watchdog as module
 from hybridworker.process.watchdog import Watchdog, descriptors, last_words, warn_of_slow_calls
@@ -409,3 +411,25 @@ def test_a_call_that_takes_longer_than_the_timeout_is_a_warning() -> None:
         pool.close()
 
     run(main, is_wsgi=True, timeout=1e-9)
+
+
+def test_synchronous_code_that_takes_longer_than_the_timeout_is_a_warning() -> None:
+    """In a thread that is lent, as in one for WSGI calls."""
+
+    async def main(context: WorkerContext) -> None:
+        context.lender = lender = Lender(0, context.loop, print)
+        loan, held = Loan(lender, Running("/slow").scope), Held("")
+        loan.submit(held.run, contextvars.Context())
+        await until(held.began.is_set)
+        for _ in range(2):
+            warn_of_slow_calls(context, None)
+        assert isinstance(context.log, FakeLog)
+        (line,) = context.log.at("warning")
+        assert line.startswith("GET /slow has been in its thread for 0 s\n")
+        held.release.set()
+        await until(lambda: not lender.snapshot())
+        loan.end()
+        lender.close()
+        await until(lambda: lender.threads == set())
+
+    run(main, timeout=1e-9)
