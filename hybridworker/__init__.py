@@ -18,12 +18,14 @@ sys.path[:] = [entry for entry in sys.path if not entry.rstrip("/").endswith("/s
 if TYPE_CHECKING:
     from .application.detect import Decision, Interface, as_asgi, as_wsgi
     from .application.hybrid import Hybrid
+    from .identity import RequestIdFilter, request_id
     from .standing import is_leaving, leading, slot
     from .worker import Worker
 
 __version__ = "0.1.0"
 __all__ = [
-    "Worker", "Hybrid", "as_asgi", "as_wsgi", "Decision", "Interface", "is_leaving", "leading", "slot", "__version__",
+    "Worker", "Hybrid", "as_asgi", "as_wsgi", "Decision", "Interface", "RequestIdFilter", "is_leaving", "leading",
+    "request_id", "slot", "__version__",
 ]  # fmt: skip
 
 #: Public name -> the module that has it.
@@ -31,11 +33,13 @@ _HOMES = {
     "Decision": ".application.detect",
     "Hybrid": ".application.hybrid",
     "Interface": ".application.detect",
+    "RequestIdFilter": ".identity",
     "Worker": ".worker",
     "as_asgi": ".application.detect",
     "as_wsgi": ".application.detect",
     "is_leaving": ".standing",
     "leading": ".standing",
+    "request_id": ".identity",
     "slot": ".standing",
 }
 

@@ -12,6 +12,8 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol, TypeAlias
 
+from .identity import REQUEST_ID
+
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -54,12 +56,17 @@ class Hooks(Protocol):
 
 def logged_target(scope: Scope) -> str:
     """
-    Return the request target as received, for a line of a log.
+    Return the request target as received, and the id of the request, for a line of a log.
 
     What is not printable ASCII is escaped. A decoded path may hold line breaks, which would forge lines.
     """
     target: bytes = scope["hybridworker.target"]
-    return _UNPRINTABLE.sub(lambda match: b"\\x%02x" % ord(match[0]), target).decode("ascii")
+    return _UNPRINTABLE.sub(lambda match: b"\\x%02x" % ord(match[0]), target).decode("ascii") + id_mark(scope)
+
+
+def id_mark(scope: Scope) -> str:
+    """What stands behind the target, or a message, in a line of a log: the id of the request, where it has one."""
+    return f" [{scope[REQUEST_ID]}]" if REQUEST_ID in scope else ""
 
 
 def request_label(method: str, scope: Scope, part: str = "") -> str:

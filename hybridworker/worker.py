@@ -347,7 +347,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             loop=loop,
             log=self.log,
             server_cert=read_certificate(settings.certfile) if self._tls else None,
-            access=access_writer(self.log, self.cfg),
+            access=access_writer(self.log, self.cfg, settings),
             max_requests=self.max_requests,
             slot=self._slot,
             lender=lender,

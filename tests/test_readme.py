@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from gunicorn.config import Config
 
+from hybridworker.config.atoms import NAMES
 from hybridworker.config.reference import SETTINGS, Fate
 from hybridworker.config.settings import Settings
 from hybridworker.config.variables import VARIABLES
@@ -64,6 +65,17 @@ def variables_table() -> str:
         for name, variable in VARIABLES.items()
     )
     return table(("Variable", "Default", "Allowed", "Meaning"), rows, "28 8 24 40")
+
+
+def atoms_table() -> str:
+    """What the atoms of the access log are called in a line of JSON."""
+    rows = [(f"``{atom}``", f"``{name}``", meaning) for atom, (name, meaning) in NAMES.items()]
+    return table(("Atom", "Name", "Value"), rows, "12 18 70")
+
+
+def test_the_names_in_a_line_of_json() -> None:
+    """Every atom has its row."""
+    assert atoms_table() in readme()
 
 
 @pytest.mark.parametrize("fate", Fate, ids=lambda fate: fate.name)
@@ -136,3 +148,4 @@ if __name__ == "__main__":
     for fate, heading in HEADINGS.items():
         sys.stdout.write(f"{heading}\n{'~' * len(heading)}\n\n{settings_table(fate)}\n")
     sys.stdout.write(variables_table())
+    sys.stdout.write(f"\n{atoms_table()}")

@@ -77,6 +77,11 @@ class Settings:
     health_path: str  #: HYBRIDWORKER_HEALTH_PATH; empty = off
     metrics_path: str  #: HYBRIDWORKER_METRICS_PATH; empty = off
 
+    # Ids and access log
+    request_id: bytes  #: HYBRIDWORKER_REQUEST_ID: a lower-case field name; empty = off
+    access_skip: tuple[str, ...]  #: HYBRIDWORKER_ACCESS_SKIP: decoded paths; with a final * prefixes
+    access_json: tuple[str, ...] | None  #: HYBRIDWORKER_ACCESS_JSON: atoms; none = the usual ones; None = off
+
     # Limits of a request head, in bytes unless noted
     limit_request_line: int  #: without its CRLF
     limit_request_fields: int  #: a number of fields
@@ -123,6 +128,8 @@ class Settings:
             raise ConfigurationError("HYBRIDWORKER_HEALTH_PATH and HYBRIDWORKER_METRICS_PATH must be two paths")
         if variables["stream_drain"] is None:
             variables["stream_drain"] = 0.0 if cfg.reload else math.inf
+        if variables["request_id"] in scheme_headers(cfg.secure_scheme_headers):
+            raise ConfigurationError("HYBRIDWORKER_REQUEST_ID must not be one of secure_scheme_headers")
         fields = cfg.limit_request_fields if 0 < cfg.limit_request_fields <= MAX_FIELDS else MAX_FIELDS
         field_size = cfg.limit_request_field_size or UNLIMITED
         line = min(cfg.limit_request_line, MAX_REQUEST_LINE) or UNLIMITED
@@ -164,6 +171,11 @@ class Settings:
         )
 
     @property
+    def id_field(self) -> bytes:
+        """The lower-case name of the field that is replaced by the id of a request; empty where none is."""
+        return b"" if self.request_id == b"traceparent" else self.request_id
+
+    @property
     def has_distant_proxy(self) -> bool:
         """Whether a proxy on another machine is trusted about its clients."""
         trusted = [self.forwarded_networks, self.proxy_networks if self.proxy_protocol != "off" else ()]
@@ -189,6 +201,9 @@ def check(cfg: Any, environ: Mapping[str, str] = os.environ) -> list[str]:
             f"keepalive={cfg.keepalive} s is gunicorn's default and shorter than what most load balancers keep a"
             " connection for, so that they now and then answer 502: set it above theirs, to 75 for instance"
         )
+    logs = (cfg.accesslog, cfg.logconfig, cfg.logconfig_dict, cfg.logconfig_json, cfg.syslog)
+    if settings.access_json is not None and not any(logs):
+        warnings.append("HYBRIDWORKER_ACCESS_JSON has no effect without an access log: set accesslog='-' for instance")
     return warnings
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import ConfigurationError
+from .atoms import chosen
 
 PREFIX = "HYBRIDWORKER_"
 
@@ -71,9 +72,36 @@ def module_variable(text: str) -> str:
     return text
 
 
+def paths(text: str) -> tuple[str, ...]:
+    """Decoded paths, and prefixes with a ``*`` at their end, separated by commas."""
+    found = tuple(item.strip() for item in text.split(",")) if text else ()
+    if not all(item.startswith("/") and item.isprintable() and "*" not in item[:-1] for item in found):
+        raise ValueError(text)
+    return found
+
+
+#: Fields that frame a message, belong to one connection, or mean something else to both sides.
+TAKEN = frozenset(
+    "accept authorization connection content-encoding content-length content-type cookie date expect forwarded host"
+    " keep-alive location proxy-authorization proxy-connection referer server set-cookie te trailer transfer-encoding"
+    " upgrade user-agent www-authenticate x-forwarded-for x-forwarded-proto".split()
+)
+
+
+def field(text: str) -> bytes:
+    """The name of a field in lower case, or nothing. One that means something to a server cannot hold an id."""
+    name = text.lower()
+    if name and (not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name) or name in TAKEN or name.startswith("sec-")):
+        raise ValueError(text)
+    return name.encode("ascii")
+
+
 SWITCH = Kind("on or off", lambda text: {"on": True, "off": False}[text.lower()])
 PATH = Kind("a path such as /health, or nothing for off", path)
 DRAIN = Kind("a number of seconds such as 15 or 0.5, 0 for at once, or off", drain_seconds)
+FIELD = Kind("the name of a field such as x-request-id, or traceparent, or nothing for off", field)
+PATHS = Kind("decoded paths such as /healthz, or prefixes that end with an asterisk, separated by commas", paths)
+ATOMS = Kind("on, off or atoms of gunicorn's such as h,r,s,D,{x-request-id}i, each name once", chosen)
 MEBIBYTES = Kind("a whole number of MiB, or 0 for off", lambda text: int(digits(text)))
 APPLICATION = Kind("an application such as project.asgi:application, or nothing for off", module_variable)
 
@@ -127,6 +155,15 @@ VARIABLES: Mapping[str, Variable] = {
     ),
     PREFIX + "METRICS_PATH": Variable(
         PATH, "", "", "answered before the application with Prometheus text for all workers; make it no public path"
+    ),
+    PREFIX + "REQUEST_ID": Variable(
+        FIELD, "", "", "field with the id of a request: taken from a trusted proxy or made, and sent with the response"
+    ),
+    PREFIX + "ACCESS_SKIP": Variable(
+        PATHS, "", "", "requests that are not in the access log as long as their status is below 400"
+    ),
+    PREFIX + "ACCESS_JSON": Variable(
+        ATOMS, "off", "", "each line of the access log is a JSON object, whatever access_log_format says"
     ),
     PREFIX + "DRAIN_DELAY": Variable(
         seconds(off=0.0), "0", "s", "go on accepting this long after SIGTERM, so that load balancers notice"

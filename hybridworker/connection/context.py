@@ -21,6 +21,7 @@ from ..asgi import Headers, Scope
 from ..config.settings import Settings
 from ..group.durations import Durations
 from ..group.scoreboard import CELLS, IN_FLIGHT, THREADED, Slot
+from .requestids import RequestIds
 from .response import default_fields
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class WorkerContext:
         "fields",
         "find",
         "idle_time",
+        "ids",
         "keep_alive",
         "lender",
         "log",
@@ -156,6 +158,7 @@ class WorkerContext:
         self.short_head = 4 * settings.limit_request_fields
         #: field name as received -> its lower-case form and what it means to :mod:`.http11.protocol`
         self.names: dict[bytes, tuple[bytes, int]] = {}
+        self.ids = RequestIds(settings.request_id) if settings.request_id else None  #: of requests; None without ids
         self.idle_time = settings.keepalive  #: how long an idle connection is kept, in seconds
         self.keep_alive = settings.keepalive > 0  #: connections may outlive a response
         self.draining = False

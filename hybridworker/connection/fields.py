@@ -10,12 +10,13 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from ..asgi import Headers
+from ..asgi import Headers, Scope
 from ..cache import remember
 from ..config.settings import Settings
 from ..errors import ProtocolError
 from .forwarded import is_special
 from .peer import Peer
+from .requestids import RequestIds
 
 # What a field means, as bits: those of one request are joined, to notice repeats. Zero means nothing to the server.
 HOST = 1
@@ -97,6 +98,10 @@ class RequestFields:
             self.special = []
         self.special.append((name, value))
         return self.peer.judge().keeps(name)
+
+    def identify(self, scope: Scope, ids: RequestIds) -> None:
+        """Give the request its id: the one that a proxy has named, if this peer is trusted about its clients."""
+        ids.identify(scope, self.special or [], self.peer.judge().names_client)
 
     def joined(self, name: bytes) -> bytes:
         """The values of all lines of a field, as one list (RFC 9110 5.3)."""

@@ -63,7 +63,12 @@ def _within(networks: tuple[Network, ...], address: IPAddress) -> bool:
 
 def is_special(name: bytes, settings: Settings) -> bool:
     """Whether :class:`FieldPolicy` decides about the field with this lower-case name."""
-    return b"_" in name or name == b"x-forwarded-for" or name in settings.secure_scheme_headers
+    return (
+        b"_" in name
+        or name == b"x-forwarded-for"
+        or name in settings.secure_scheme_headers
+        or (name == settings.id_field != b"")
+    )
 
 
 class FieldPolicy:
@@ -89,11 +94,16 @@ class FieldPolicy:
 
         ``X-A`` and ``X_A`` are the same in CGI, so a client could pass off one for the other.
         Names with ``_`` are for forwarders, by ``forwarder_headers``. ``header_map`` decides
-        about all others. Raises :class:`~.errors.ProtocolError`.
+        about all others. Raises :class:`~.errors.ProtocolError`. The field with the id of the
+        request is replaced, so no spelling of it stays.
         """
+        settings = self.settings
+        if name == settings.id_field:
+            return False
         if b"_" not in name:
             return True
-        settings = self.settings
+        if settings.id_field and name.replace(b"_", b"-") == settings.id_field and settings.header_map != "refuse":
+            return False
         if self.trusted and (name in settings.forwarder_headers or b"*" in settings.forwarder_headers):
             return True
         if settings.header_map == "refuse":

@@ -313,7 +313,8 @@ class HTTP11Cycle(RequestResponseCycle):
 
     def error(self, status: int) -> None:
         self.keep_alive = False
-        self.transport.write(error_response(status, self.context.fields, body=self.method != "HEAD"))
+        extra, _, _ = encode_fields(self.headers)
+        self.transport.write(error_response(status, self.context.fields, extra, self.method != "HEAD"))
 
     def finished(self) -> None:
         self.protocol.cycle_complete(self)

@@ -96,9 +96,9 @@ class RequestHead:
             scope["scheme"], scope["client"] = peer.judge().resolve(
                 fields.special, scope["scheme"], scope["client"], application.forwarded_client
             )
-        self.chunks = None
-        self.length = fields.length
-        self.request = BODY if fields.length else DONE
+        if context.ids is not None:
+            fields.identify(scope, context.ids)
+        self.chunks, self.length, self.request = None, fields.length, BODY if fields.length else DONE
         if fields.seen & TRANSFER:
             check_transfer_encoding(fields.joined(b"transfer-encoding"), http10)
             self.chunks = ChunkScanner(context.settings)
@@ -119,15 +119,21 @@ class RequestHead:
             return None
         method, target, version = match.groups()
         path, _, query = target.partition(b"?")
-        return http_scope(
+        headers, ids = self.fields.headers, self.context.ids
+        if ids is not None and not ids.traces:
+            headers = [field for field in headers if field[0] != ids.name]  # what was found before the fault
+        scope = http_scope(
             self.peer.template,
             version.decode("ascii"),
             method.decode("ascii"),
             path,
             query,
             target,
-            self.fields.headers,
+            headers,
         )
+        if ids is not None:
+            self.fields.identify(scope, ids)
+        return scope
 
     def _split(self, method: bytes, target: bytes) -> tuple[bytes, bytes]:
         """The path and the query of a target that is no plain path; an absolute one replaces Host (RFC 9112 3.2.2)."""

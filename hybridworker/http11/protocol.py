@@ -25,13 +25,15 @@ from typing import Any, cast
 
 import httptools
 
+from ..asgi import Headers, id_mark
 from ..connection import kernel
 from ..connection.context import WorkerContext
 from ..connection.cycle import BODY_BUFFER, NOTHING
 from ..connection.fields import UPGRADE
 from ..connection.flow import DEAF, LINGER, FlowControl
 from ..connection.peer import Peer
-from ..connection.response import error_response
+from ..connection.requestids import variables
+from ..connection.response import encode_fields, error_response
 from ..connection.scope import websocket_scope
 from ..errors import ProtocolError
 from ..log.access import Refused
@@ -476,15 +478,21 @@ class HTTPProtocol(asyncio.Protocol):
         context = self.context
         peer = self.peer.address[0] if isinstance(self.peer.address, tuple) else "unix socket"
         apart = context.application.context.copy()  # here may be the task of the request before it
+        cycle, ids, mark = self.cycle, context.ids, ""
+        headers: Headers = []
+        known = self.head.refused() if cycle is None else cycle.scope
+        if ids is not None:
+            scope = known or ids.of_nothing()
+            apart, headers, mark = variables(apart, scope), ids.fields(scope), id_mark(scope)
         if not error.logged:
-            apart.run(context.log.warning, "Invalid request from ip=%s: %s", peer, error)
-        cycle = self.cycle
+            apart.run(context.log.warning, "Invalid request from ip=%s: %s%s", peer, error, mark)
         if cycle is None:
             body = not self.head.data.startswith(b"HEAD ")
-            self.transport.write(error_response(error.status, context.fields, body=body))
+            extra, _, _ = encode_fields(headers)
+            self.transport.write(error_response(error.status, context.fields, extra, body))
             context.responses[error.status // 100] += 1
-            if context.access is not None and (scope := self.head.refused()) is not None:
-                apart.run(context.access, Refused(scope, error.status, context.now))
+            if context.access is not None and known is not None:
+                apart.run(context.access, Refused(known, error.status, context.now, headers))
             self.close(linger=True)
         else:  # the body is at fault
             self.head.request, self.persistent = DONE, True  # whatever else it sends is read and dropped

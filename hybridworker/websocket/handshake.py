@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterable
 
 from ..asgi import Headers, Message, Scope
 from ..connection.response import (
@@ -59,9 +60,10 @@ def check_handshake(method: bytes, scope: Scope) -> bytes:
     return keys[0]
 
 
-def refusal(status: int, fields: bytes, method: bytes = b"GET") -> bytes:
-    """The whole answer to a handshake that fails. To a HEAD it has no content (RFC 9110 9.3.2)."""
-    return error_response(status, fields, REFUSAL_FIELDS.get(status, b""), method != b"HEAD")
+def refusal(status: int, fields: bytes, method: bytes = b"GET", headers: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+    """The whole answer to a handshake that fails, and ``headers``. To a HEAD it has no content (RFC 9110 9.3.2)."""
+    block, _, _ = encode_fields(headers)
+    return error_response(status, fields, REFUSAL_FIELDS.get(status, b"") + block, method != b"HEAD")
 
 
 def values(scope: Scope, name: bytes) -> list[bytes]:

@@ -22,10 +22,11 @@ import zlib
 from typing import Any
 
 from ..application.application import Application
-from ..asgi import Headers, Message, Scope, logged_target
+from ..asgi import Headers, Message, Scope, id_mark, logged_target
 from ..connection import kernel
 from ..connection.context import WorkerContext
 from ..connection.flow import DEAF, LINGER, FlowControl
+from ..connection.requestids import variables
 from ..connection.response import CLIENT_LEFT
 from ..errors import (
     ClientDisconnected,
@@ -97,7 +98,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self.headers: Headers = []
         self.task: asyncio.Task[None] | None = None
         self.cancelled = False  #: this worker has cancelled the task
-        self.variables = application.context.copy()  #: the context of the task
+        #: the context of the task
+        self.variables = application.context.copy() if context.ids is None else variables(application.context, scope)
         self.key = self.extensions = self.early = b""  # early: what comes before the application accepts
         self.denial: Denial | None = None
         self.reader = frames.MessageReader(context.settings.websocket_max_message_size)
@@ -120,7 +122,8 @@ class WebSocketProtocol(asyncio.Protocol):
                 self.extensions = self.reader.negotiate(values(scope, b"sec-websocket-extensions"))
         except ProtocolError as exc:
             peer = scope["client"][0] if scope["client"] else "unix socket"
-            self.variables.copy().run(context.log.warning, "Invalid request from ip=%s: %s", peer, exc)
+            text = "Invalid request from ip=%s: %s%s"
+            self.variables.copy().run(context.log.warning, text, peer, exc, id_mark(scope))
             self._refuse(exc.status)
             return
         self.task = context.loop.create_task(self.run(), context=self.variables)
@@ -299,7 +302,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if kind == "websocket.send" and state is OPEN:
             self._send(message.get("text"), message.get("bytes"))
         elif kind == "websocket.accept" and state is CONNECTING:
-            self._accept(message)
+            self._accept(self._identified(message))
         elif kind == "websocket.close" and state is OPEN:
             self._close(message.get("code", 1000), message.get("reason") or "")
             self.dismissed = True
@@ -307,7 +310,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._refuse(403)
             self.dismissed = True
         elif kind == "websocket.http.response.start" and state is CONNECTING:
-            self.denial = Denial(message, self.context.fields)
+            self.denial = Denial(self._identified(message), self.context.fields)
             self.state = REJECTING
         elif kind == "websocket.http.response.body" and state is REJECTING:
             self._deny(message.get("body", b""), message.get("more_body", False))
@@ -352,8 +355,15 @@ class WebSocketProtocol(asyncio.Protocol):
     def _refuse(self, status: int) -> None:
         """Answer the handshake with an error page."""
         self.status = status
-        self.transport.write(refusal(status, self.context.fields, self.method))
+        ids = self.context.ids
+        self.headers = [] if ids is None else ids.fields(self.scope)
+        self.transport.write(refusal(status, self.context.fields, self.method, self.headers))
         self._finish()
+
+    def _identified(self, message: Message) -> Message:
+        """The head of an answer of the application's, with the id of the request where there are ids."""
+        ids = self.context.ids
+        return message if ids is None else ids.respond(message, self.scope)
 
     def _application_ended(self, code: int) -> None:
         """The application has returned, or failed, without having ended the connection."""

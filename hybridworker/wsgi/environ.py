@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from ..cache import remember
+from ..identity import REQUEST_ID
 
 #: Field name -> environ key.
 _keys: dict[bytes, str] = {}
@@ -84,6 +85,8 @@ def request_environ(
     else:
         environ["SCRIPT_NAME"] = ""
     environ["PATH_INFO"] = (unquote_to_bytes(path) if PERCENT in path else path).decode("latin-1")
+    if REQUEST_ID in scope:
+        environ[REQUEST_ID] = scope[REQUEST_ID]
     if "hybridworker.proxy" in scope:
         environ.update(scope["hybridworker.proxy"])
     return environ

@@ -30,6 +30,7 @@ from asgiref.wsgi import WsgiToAsgi, WsgiToAsgiInstance
 from ..asgi import PART, Headers, Hooks, Message, Receive, Scope, Send, WSGIApp, request_label
 from ..config.settings import Settings
 from ..errors import ConfigurationError, WSGIError, caused_by_disconnect
+from ..identity import REQUEST_ID, current
 from ..variables import VARIABLES
 from .environ import encrypted_environ, mount_environ, request_environ
 from .handoff import AHEAD_MAX, READ, ROOM, Handoff
@@ -47,6 +48,9 @@ _NO_SCOPE: Scope = {"method": "-", "hybridworker.target": b"-"}
 
 #: The key of a scope under which the mount point of a part of a Hybrid stands, percent-decoded.
 MOUNT = "hybridworker.mount"
+
+#: What a report says of a call that has failed.
+_KEPT = ("method", "hybridworker.target", REQUEST_ID)
 
 #: The keys that each environ has: a copy of a dictionary that knows them need not grow.
 _COMMON_KEYS = (
@@ -220,6 +224,7 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         scope, body, hooks = self.scope, self.body, self.middleware.hooks
         del self.body  # it refers to this call
         scope[VARIABLES] = variables
+        token = current.set(scope[REQUEST_ID]) if REQUEST_ID in scope else None
         try:
             if hooks is None:
                 self._serve(self.build_environ(scope, body))
@@ -229,9 +234,11 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             if scope[VARIABLES] is variables:
                 scope[VARIABLES] = variables.copy()
             self.error, self.variables = exc, scope[VARIABLES]
-            self.scope = {name: scope[name] for name in ("method", "hybridworker.target")}
+            self.scope = {name: scope[name] for name in _KEPT if name in scope}
         else:
             self.scope = _NO_SCOPE  # it has the environ, which refers to this call
+        if token is not None:
+            current.reset(token)
         self.ended = True
 
     def _serve_hooked(self, hooks: Hooks, scope: Scope, body: Any) -> None:

@@ -46,9 +46,12 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "ciphers": None,
         "sendfile": True,
         "max_rss": 0,
+        "request_id": b"",
         "drain_delay": 0.0,
         "stream_drain": math.inf,
         "max_age": math.inf,
+        "access_skip": (),
+        "access_json": None,
         "health_path": "",
         "metrics_path": "",
         "limit_request_line": 4094,
@@ -333,3 +336,15 @@ def test_one_path_has_one_meaning() -> None:
     paths = {"HYBRIDWORKER_HEALTH_PATH": "/x", "HYBRIDWORKER_METRICS_PATH": "/x"}
     with pytest.raises(ConfigurationError, match="two paths"):
         Settings.from_gunicorn(Config(), paths)
+
+
+@pytest.mark.parametrize(
+    ("values", "warned"), [({}, True), ({"accesslog": "-"}, False), ({"syslog": True}, False)], ids=str
+)
+def test_json_without_an_access_log_is_warned_of(values: dict[str, Any], warned: bool) -> None:
+    """A variable that does nothing is named."""
+    cfg = Config()
+    for name, value in values.items():
+        cfg.set(name, value)
+    warnings = check(cfg, {"HYBRIDWORKER_ACCESS_JSON": "on"})
+    assert any(line.startswith("HYBRIDWORKER_ACCESS_JSON has no effect") for line in warnings) is warned

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridworker.config.settings import Settings
-from hybridworker.config.variables import SERVICE_LINK, VARIABLES
+from hybridworker.config.variables import SERVICE_LINK, VARIABLES, read_variables
 from hybridworker.errors import ConfigurationError
 from tests.config.configured import read, refusal
 
@@ -78,7 +78,7 @@ def test_any_text_gives_a_value_or_one_line(name: str, text: str) -> None:
         assert len(str(exc).splitlines()) == 1
     else:
         value = getattr(settings, name.removeprefix("HYBRIDWORKER_").lower())
-        assert isinstance(value, str) or value >= 0
+        assert isinstance(value, str | bytes | tuple | None) or value >= 0
 
 
 @pytest.mark.parametrize(
@@ -152,3 +152,68 @@ def test_a_path_is_plain(path: str) -> None:
     """It is compared with the decoded path of a request."""
     with pytest.raises(ConfigurationError, match="HYBRIDWORKER_METRICS_PATH"):
         Settings.from_gunicorn(Config(), {"HYBRIDWORKER_METRICS_PATH": path})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("/healthz", ("/healthz",)),
+        (" /healthz , /static/* ", ("/healthz", "/static/*")),
+        ("/café", ("/café",)),
+        ("/*", ("/*",)),
+    ],
+)
+def test_paths_that_are_skipped(text: str, value: tuple[str, ...]) -> None:
+    """Decoded paths, and prefixes."""
+    assert read_variables({"HYBRIDWORKER_ACCESS_SKIP": text})["access_skip"] == value
+    assert read_variables({})["access_skip"] == ()
+
+
+@pytest.mark.parametrize("text", ["healthz", "/a,", "/*/b", "/a**", "*", "/a\n/b", ","])
+def test_what_is_no_list_of_paths(text: str) -> None:
+    """A mistake is named."""
+    with pytest.raises(ConfigurationError, match="must be decoded paths such as /healthz, or prefixes"):
+        read_variables({"HYBRIDWORKER_ACCESS_SKIP": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", None),
+        ("off", None),
+        ("On", ()),
+        ("h, r,s", ("h", "r", "s")),
+        ("{x-request-id}i,{hybridworker.part}e,{a}o", ("{x-request-id}i", "{hybridworker.part}e", "{a}o")),
+    ],
+)
+def test_the_atoms_of_a_line_of_json(text: str, value: tuple[str, ...] | None) -> None:
+    """Off, the usual ones, or those that were chosen."""
+    assert read_variables({"HYBRIDWORKER_ACCESS_JSON": text})["access_json"] == value
+
+
+@pytest.mark.parametrize("text", ["yes", "h,,r", "h r", "{x}z", "{}i", "h,h", "b,B", "{a}i,{A}i", "%(h)s", "{a b}i"])
+def test_what_are_no_atoms(text: str) -> None:
+    """Nor may two have the same name."""
+    with pytest.raises(ConfigurationError, match="must be on, off or atoms of gunicorn's"):
+        read_variables({"HYBRIDWORKER_ACCESS_JSON": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("", b""), ("X-Request-ID", b"x-request-id"), ("traceparent", b"traceparent"), ("x1", b"x1")]
+)
+def test_the_field_of_the_id(text: str, value: bytes) -> None:
+    """Compared without regard to case."""
+    assert read_variables({"HYBRIDWORKER_REQUEST_ID": text})["request_id"] == value
+
+
+@pytest.mark.parametrize("text", ["x_request_id", "x request", "-x", "on\r\nx", "Host", "content-length", "sec-x", "é"])
+def test_what_cannot_hold_an_id(text: str) -> None:
+    """A field that frames a message or means something else."""
+    with pytest.raises(ConfigurationError, match="must be the name of a field such as x-request-id"):
+        read_variables({"HYBRIDWORKER_REQUEST_ID": text})
+
+
+def test_the_field_of_the_id_says_nothing_about_the_scheme() -> None:
+    """The two would be replaced and believed at once."""
+    line = refusal({"HYBRIDWORKER_REQUEST_ID": "x-ssl"}, secure_scheme_headers={"X-SSL": "on"})
+    assert line == "HYBRIDWORKER_REQUEST_ID must not be one of secure_scheme_headers"
