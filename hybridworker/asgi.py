@@ -29,6 +29,9 @@ HTTP_SPEC_VERSION = "2.5"
 WEBSOCKET_SPEC_VERSION = "2.5"
 LIFESPAN_SPEC_VERSION = "2.0"
 
+#: The key of a scope under which stands how many seconds the request had waited before it came to this worker.
+WAITED = "hybridworker.waited"
+
 #: The key of a scope, and of an environ, under which the name of the part of a Hybrid stands that serves the request.
 PART = "hybridworker.part"
 

@@ -10,6 +10,7 @@ Every exception of the package.
 * :class:`ResponseError` - a response that contradicts itself (too many bytes, wrong length)
 * :class:`ClientDisconnected` - the peer has gone; raised out of ``send()``
 * :class:`LifespanFailed` - the application said, or showed, that it cannot start
+* :class:`TurnedAway` - a request that waited too long for its turn, and never runs
 * :class:`WSGIError` - the WSGI application broke a rule of PEP 3333
 * :class:`BootFailed` - this worker cannot serve, and says why; no Exception, like the next one
 * :class:`WorkerExit` - the process is left at once
@@ -89,6 +90,10 @@ class ClientDisconnected(OSError):
 
 class LifespanFailed(Exception):
     """Application startup failed; the message is the application's own."""
+
+
+class TurnedAway(Exception):
+    """The call waited longer for a thread than HYBRIDWORKER_QUEUE_TIMEOUT allows: it never runs, and gets a 503."""
 
 
 class WSGIError(RuntimeError):

@@ -334,7 +334,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         settings, served, pool, lender = self._settings, self._served, None, None
         hybrid = served[0].part is not None
         if any(application.is_wsgi for application in served):
-            pool = ThreadPool(settings.threads, loop, timed=bool(settings.metrics_path), lanes=len(served))
+            timed = bool(settings.metrics_path)
+            pool = ThreadPool(settings.threads, loop, timed=timed, lanes=len(served), patience=settings.queue_timeout)
         if not all(application.is_wsgi for application in served):
             lender = make_lender(settings, loop, self.log, bounded=not hybrid)
         hooks = RequestHooks.from_gunicorn(self.cfg, self, self.log)

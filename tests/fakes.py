@@ -113,3 +113,18 @@ class FakeLog:
     def at(self, level: str) -> list[str]:
         """The messages of one level."""
         return [message for kept, message in self.lines if kept == level]
+
+
+class FakeCall:
+    """What a pool asks of a call that has no time-out. ``dropped`` and ``expired`` say what it was told."""
+
+    delay = 0.0
+    abandoned = False
+    dropped = False
+    expired = False
+
+    def drop(self) -> None:
+        self.dropped = True
+
+    def expire(self) -> None:
+        self.expired = True

@@ -30,7 +30,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
         (
             {"program"},
             {"certificates", "lifespans"},
-            {"endpoints", "lifespan", "memory", "server", "watchdog"},
+            {"endpoints", "lifespan", "memory", "overload", "server", "watchdog"},
             {"report"},
             {"background", "boot", "exit", "foreignloops", "grace", "listener", "retry", "signals", "streams"},
         ),
@@ -40,9 +40,10 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     (
         "connection",
         (
-            {"cycle", "fields", "files"},
+            {"cycle", "deadlines", "fields", "files"},
             {"peer"},
             {"context", "proxyheader", "sendfile"},
+            {"admission"},
             {"ending", "flow", "forwarded", "requestids", "scope", "tls"},
             {"response"},
             {"kernel"},

@@ -206,7 +206,11 @@ def test_the_servers_of_a_group_are_told_how_many_workers(name: str) -> None:
 
 def test_units_say_which_direction_is_better() -> None:
     """Rates are the more the better, everything else the less."""
-    assert {measure for measure in Measure if measure.more_is_better} == {Measure.RATE, Measure.MESSAGES}
+    assert {measure for measure in Measure if measure.more_is_better} == {
+        Measure.RATE,
+        Measure.MESSAGES,
+        Measure.GOODPUT,
+    }
 
 
 def test_collapsed_stacks_count_own_and_whole_time_of_a_function_once() -> None:

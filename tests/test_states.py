@@ -99,6 +99,7 @@ class Connection:
 
     head: Any = SimpleNamespace(request=RequestState.DONE, http10=False)
     persistent = True
+    deadline = 0.0
 
     def __init__(self, context: WorkerContext, flow: FlowControl) -> None:
         self.context, self.flow, self.transport = context, flow, flow.transport

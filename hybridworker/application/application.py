@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from ..asgi import ASGIApp, Hooks, Receive, Scope, Send
 from ..config.settings import Settings
 from ..wsgi.middleware import MOUNT, WSGIMiddleware
+from ..wsgi.threads import LostCall
 from .directory import Part, enter_mount
 
 
@@ -28,6 +29,7 @@ class Call(Protocol):
 
     start: Any  #: the head, as a message, of a response that is whole
     gone: bool  #: nobody takes anything any more
+    error: BaseException | None  #: what it raised
 
     def whole(self) -> bytes | None:
         """The body of a response that is complete; None where the call has to be awaited."""
@@ -81,6 +83,10 @@ class Application:
         """How many calls are going on beside those that are requests in flight."""
         return 0
 
+    def expire(self, scope: Scope) -> LostCall | None:
+        """The time of the request with this ``scope`` is up. Returns the call that goes on in a thread all the same."""
+        return None
+
 
 class WSGIApplication(Application):
     """
@@ -97,6 +103,7 @@ class WSGIApplication(Application):
         super().__init__(middleware, settings)
         self.context = contextvars.Context()
         self.running = middleware.calls  # type: ignore[method-assign]  # also calls of clients that have gone
+        self.expire = middleware.expire  # type: ignore[method-assign]
         self.begin = middleware.begin
 
     def mount(self, scope: Scope, outer: str, taken: bool) -> None:

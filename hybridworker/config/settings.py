@@ -62,6 +62,9 @@ class Settings:
     drain_delay: float  #: HYBRIDWORKER_DRAIN_DELAY; inside of graceful_timeout
     stream_drain: float  #: HYBRIDWORKER_STREAM_DRAIN; inf = off
     max_age: float  #: HYBRIDWORKER_MAX_AGE; inf = off
+    request_timeout: float  #: HYBRIDWORKER_REQUEST_TIMEOUT; inf = off
+    queue_timeout: float  #: HYBRIDWORKER_QUEUE_TIMEOUT; inf = off
+    slow_request: float  #: HYBRIDWORKER_SLOW_REQUEST; inf = off
 
     # Process
     reload: bool
@@ -74,6 +77,8 @@ class Settings:
     ciphers: str | None
     sendfile: bool  #: os.sendfile may be used; sendfile, else the variable SENDFILE
     max_rss: int  #: HYBRIDWORKER_MAX_RSS, in MiB; 0 = off
+    requests_max: float  #: HYBRIDWORKER_REQUESTS_MAX; inf = off
+    limit_request_body: float  #: HYBRIDWORKER_LIMIT_REQUEST_BODY, in bytes; inf = off
     health_path: str  #: HYBRIDWORKER_HEALTH_PATH; empty = off
     metrics_path: str  #: HYBRIDWORKER_METRICS_PATH; empty = off
 

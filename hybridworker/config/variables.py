@@ -103,6 +103,8 @@ FIELD = Kind("the name of a field such as x-request-id, or traceparent, or nothi
 PATHS = Kind("decoded paths such as /healthz, or prefixes that end with an asterisk, separated by commas", paths)
 ATOMS = Kind("on, off or atoms of gunicorn's such as h,r,s,D,{x-request-id}i, each name once", chosen)
 MEBIBYTES = Kind("a whole number of MiB, or 0 for off", lambda text: int(digits(text)))
+#: What may be counted: requests, bytes. The value of "off" is no number of them.
+NUMBER = Kind("a whole number, or 0 for off", lambda text: int(digits(text)) or math.inf)
 APPLICATION = Kind("an application such as project.asgi:application, or nothing for off", module_variable)
 
 
@@ -177,6 +179,19 @@ VARIABLES: Mapping[str, Variable] = {
     PREFIX + "MAX_RSS": Variable(MEBIBYTES, "0", "MiB", "a worker that has grown to this size drains and is replaced"),
     PREFIX + "MAX_AGE": Variable(
         seconds(off=math.inf), "0", "s", "a worker that has served for so long drains and is replaced, or 10 % later"
+    ),
+    PREFIX + "REQUEST_TIMEOUT": Variable(
+        seconds(off=math.inf), "0", "s", "504 where the response has not begun this long after the whole request came"
+    ),
+    PREFIX + "QUEUE_TIMEOUT": Variable(
+        seconds(off=math.inf), "0", "s", "503 for a request that has waited this long for its turn, and never runs"
+    ),
+    PREFIX + "REQUESTS_MAX": Variable(
+        NUMBER, "0", "", "503 for requests beyond so many in flight or queued in one worker; WebSockets do not count"
+    ),
+    PREFIX + "LIMIT_REQUEST_BODY": Variable(NUMBER, "0", "bytes", "413 for a request whose body is longer"),
+    PREFIX + "SLOW_REQUEST": Variable(
+        seconds(off=math.inf), "0", "s", "a request that has not begun to answer by then is reported, with its stack"
     ),
 }
 

@@ -21,6 +21,8 @@ from ..asgi import Headers, Scope
 from ..config.settings import Settings
 from ..group.durations import Durations
 from ..group.scoreboard import CELLS, IN_FLIGHT, THREADED, Slot
+from ..wsgi.threads import LostCall
+from .admission import Admission, limited
 from .requestids import RequestIds
 from .response import default_fields
 
@@ -60,6 +62,20 @@ class Cycle(Protocol):
 
     application: Application
     task: asyncio.Task[None] | None
+    started_at: float  #: ``time.monotonic()``
+    since: float  #: the same, less the time for which its body was awaited
+    scope: Scope
+
+    @property
+    def due(self) -> bool:
+        """Whether the first byte of its response is awaited."""
+
+    @property
+    def incoming(self) -> bool:
+        """Whether the client has not sent all of the request yet, and is not held back."""
+
+    def expire(self) -> LostCall | None:
+        """Its time is up: the client gets a 504, and the call ends. Returns the call whose thread is lost by that."""
 
     def cancel(self) -> None:
         """End the call. Its task is cancelled once, however often this is called."""
@@ -84,6 +100,7 @@ class WorkerContext:
 
     __slots__ = (
         "access",
+        "admission",
         "application",
         "closed",
         "connections",
@@ -149,8 +166,7 @@ class WorkerContext:
         self.recycle = recycle
         self.lender = lender
         self.connections: set[Connection] = set()
-        #: requests in flight, in order of arrival
-        self.cycles: dict[Cycle, None] = {}
+        self.cycles: dict[Cycle, None] = {}  #: requests in flight, in order of arrival
         #: a head of at most this many bytes and lines, in one piece, exceeds no limit
         self.small_head = min(settings.limit_request_line, settings.limit_request_field_size, settings.max_head_size)
         self.max_lines = settings.limit_request_fields + 2
@@ -167,8 +183,10 @@ class WorkerContext:
         self.responses = application.responses if parts is None else parts.unclaimed.responses
         #: how long requests took to the first byte of their responses; None where nobody asks for metrics
         self.durations = Durations() if settings.metrics_path else None
-        self.exact = access is not None or self.durations is not None  #: somebody wants to know when requests began
         self.slot: Slot = [0] * CELLS if slot is None else slot  #: what the siblings see of this worker
+        #: whether a request may begin; None where nothing is limited
+        self.admission = Admission(settings, loop, self.log, self.cycles, self.slot) if limited(settings) else None
+        self.exact = (access, self.durations, self.admission) != (None, None, None)  #: times are asked for
         #: how many of the cycles are calls in threads; counted only where there are others beside them
         self.threaded: int | None = None if parts is None else 0
         self.endpoints: dict[str, Application] = {}  #: paths that are answered before the application

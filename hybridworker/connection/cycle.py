@@ -19,20 +19,22 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
+from time import monotonic
 from typing import Any
 
 from ..application.application import Application, Call
-from ..asgi import ASGIApp, Headers, Message, Scope, logged_target
+from ..asgi import WAITED, ASGIApp, Headers, Message, Scope, logged_target
 from ..errors import (
     ClientDisconnected,
+    TurnedAway,
     UnexpectedMessage,
     caused_by_cancellation,
     caused_by_disconnect,
     passes_through,
-)
+)  # fmt: skip
 from ..states import RESPONSE, CallState, RequestState, ResponseState, expected
 from ..variables import variables_of
+from ..wsgi.threads import LostCall
 from .context import WorkerContext
 from .ending import close_stream, send_end
 from .flow import FlowControl
@@ -40,14 +42,12 @@ from .requestids import variables
 from .response import CLIENT_LEFT
 
 WAITING, STARTED, BODY = ResponseState.WAITING, ResponseState.STARTED, ResponseState.BODY
-ENDING = ResponseState.ENDING
+ENDING, DONE = ResponseState.ENDING, RequestState.DONE
 TRAILERS, COMPLETE, ABORTED = ResponseState.TRAILERS, ResponseState.COMPLETE, ResponseState.ABORTED
-DONE = RequestState.DONE
 READY, RUNNING, OVER = CallState.READY, CallState.RUNNING, CallState.OVER
 
 #: Bytes of request body held for an application that does not ask for them; above, reading pauses.
 BODY_BUFFER = 65536
-
 #: :attr:`RequestResponseCycle.progress` before anything is written.
 NOTHING = -1
 
@@ -60,40 +60,16 @@ class RequestResponseCycle:
     log shows.
     """
 
-    # One is made for each request: with attributes of the class for what begins alike, and without slots, a hello
-    # took 4 % longer (12.4 against 11.9 us of Python 3.13).
+    # One is made for each request: without slots, and with attributes of the class, a hello took 4 % longer.
     __slots__ = (
-        # what it belongs to
-        "application",
-        "context",
-        "flow",
-        "scope",
-        # the call
-        "call",
-        "call_state",
-        "cancelled",
-        "started_at",
-        "task",
-        "variables",
-        # the request
-        "buffered",
-        "chunks",
-        "delivered",
-        "disconnected",
-        "event",
-        "method",
-        "request",
-        # the response
-        "access",
-        "bodiless",
-        "headers",
-        "reason",
-        "remaining",
-        "sent",
-        "state",
-        "status",
-        "trailers",
-    )
+        "application", "context", "flow", "scope",  # what it belongs to
+        "call", "call_state", "cancelled", "started_at", "task", "variables",  # the call
+        "expired_at", "received", "since",  # its clock, where the context is timed
+        "buffered", "chunks", "delivered", "disconnected", "event", "method", "request",  # the request
+        "access", "bodiless", "headers", "reason", "remaining", "sent", "state", "status", "trailers",  # the response
+    )  # fmt: skip
+    expired_at: float  #: like the next one made when it is needed, which is seldom
+    received: int  #: bytes of the body
 
     def __init__(
         self, context: WorkerContext, application: Application, flow: FlowControl, scope: Scope, request: RequestState
@@ -106,9 +82,8 @@ class RequestResponseCycle:
         self.task: asyncio.Task[None] | None = None
         self.call: Call | None = None  #: a WSGI call that runs without a task
         self.cancelled = False  #: this worker has cancelled the task
-        self.variables = application.context  #: the context of the task
-        if context.ids is not None:
-            self.variables = variables(application.context, scope)
+        #: the context of the task
+        self.variables = application.context if context.ids is None else variables(application.context, scope)
         self.method: str = scope["method"]
         self.request = request
         self.chunks: list[bytes] = []  #: the body that has come and that the application has not taken
@@ -118,7 +93,7 @@ class RequestResponseCycle:
         self.event: asyncio.Event | None = None  #: set when ``receive()`` may have something to return
         self.access = context.access if application.counted else None
         # The clock of the last tick will do for a report.
-        self.started_at = time.monotonic() if context.exact else context.now
+        self.started_at = self.since = monotonic() if context.exact else context.now
         self.state = WAITING
         self.status = 0
         self.reason: bytes | None = None
@@ -172,6 +147,8 @@ class RequestResponseCycle:
         """Bytes of the request's body; too late when the application was told that the client is gone."""
         if self.disconnected:
             return
+        if self.context.admission is not None and self.context.admission.cuts(self, len(data)):
+            return
         self.chunks.append(data)
         self.buffered += len(data)
         if self.buffered > BODY_BUFFER:
@@ -184,6 +161,8 @@ class RequestResponseCycle:
         if self.disconnected:
             return
         self.request = DONE
+        if self.context.admission is not None:
+            self.context.admission.complete(self, self.call_state is RUNNING)
         if self.event is not None:
             self.event.set()
 
@@ -240,6 +219,25 @@ class RequestResponseCycle:
         begun = state is BODY or state is TRAILERS or (state is STARTED and not self.bodiless)
         return begun and self.remaining is None
 
+    @property
+    def due(self) -> bool:
+        """Whether the first byte of the response is awaited, or a call goes on for nobody."""
+        state = self.state
+        return state is WAITING or state is STARTED or (state is ABORTED and not self.cancelled)
+
+    @property
+    def incoming(self) -> bool:
+        """Whether the body is coming in: a client that stalls is given up, so it may take its time."""
+        return self.request is RequestState.BODY and not self.disconnected and not self.flow.read_paused
+
+    def expire(self) -> LostCall | None:
+        """HYBRIDWORKER_REQUEST_TIMEOUT has passed: answer 504 where there is a client, and end the call."""
+        if self.context.admission is not None:
+            self.context.admission.expire(self)
+        lost = self.application.expire(self.scope)
+        self.cancel()
+        return lost
+
     def refuse(self, status: int) -> None:
         """The body of the request is malformed: the peer gets ``status``, the application loses its client."""
         if self.state is WAITING or self.state is STARTED:
@@ -280,16 +278,17 @@ class RequestResponseCycle:
         A WSGI application whose request is complete is called without a task: its thread
         makes most responses whole, and a task would have nothing to wait for.
         """
-        context, application = self.context, self.application
+        context, application, limits = self.context, self.application, self.context.admission
+        if limits is not None and (len(context.cycles) >= limits.requests_max or WAITED in self.scope):
+            if not limits.admits(self, at_once):
+                return
         self.call_state = RUNNING
         if application.begin is None or self.request is not DONE:
-            self.variables = context_of_call = self.variables.copy()
+            self.variables = own = self.variables.copy()
             if at_once and sys.version_info >= (3, 12):
-                self.task = asyncio.Task(
-                    self.run(application.app), loop=context.loop, context=context_of_call, eager_start=True
-                )
+                self.task = asyncio.Task(self.run(application.app), loop=context.loop, context=own, eager_start=True)
             else:
-                self.task = context.loop.create_task(self.run(application.app), context=context_of_call)
+                self.task = context.loop.create_task(self.run(application.app), context=own)
             return
         context.enter(self)
         try:
@@ -304,12 +303,14 @@ class RequestResponseCycle:
         if call is None:  # QUIT has interrupted start(), before that knew the call: the process is being left
             return
         body = call.whole()
-        if body is None:
+        if body is None and not isinstance(call.error, TurnedAway):
             self.task = self.context.loop.create_task(self.run(call))
             return
         try:
             if self.state is ABORTED:
                 raise ClientDisconnected("the client disconnected")
+            if body is None:
+                raise call.error  # type: ignore[misc]  # TurnedAway
             ids = self.context.ids
             self.start_response(call.start if ids is None else ids.respond(call.start, self.scope))
             self.body(body, False)
@@ -357,7 +358,9 @@ class RequestResponseCycle:
     def _failed(self, exc: BaseException) -> None:
         """Log what the application has raised."""
         log, scope = self.context.log, self.scope
-        if self.disconnected and caused_by_disconnect(exc):
+        if isinstance(exc, TurnedAway) and self.context.admission is not None:
+            self.context.admission.turn_away(self, "queue")
+        elif self.disconnected and caused_by_disconnect(exc):
             log.debug("Client disconnected: %s %s", self.method, logged_target(scope))
         elif self.cancelled and caused_by_cancellation(exc):
             # The client left and the grace period is over, or the worker is leaving and its time is up.
@@ -420,6 +423,8 @@ class RequestResponseCycle:
         elif state is ENDING:
             send_end(self, kind, message)
         elif state is ABORTED:
+            if self.context.admission is not None:
+                self.context.admission.answers_late(self)
             raise ClientDisconnected("the client disconnected")
         elif (kind == "http.response.zerocopysend" and (state is STARTED or state is BODY)) or (
             kind == "http.response.pathsend" and state is STARTED
@@ -451,11 +456,11 @@ class RequestResponseCycle:
 
     def complete(self) -> None:
         """The last byte was written."""
-        if self.context.durations is not None and (self.state is WAITING or self.state is STARTED):
-            self.first_byte()
-        self.state = COMPLETE
+        state, self.state = self.state, COMPLETE
         if self.application.counted:
             self.application.responses[self.status // 100] += 1
+            if (durations := self.context.durations) is not None:
+                durations.complete(self.status, monotonic() - self.started_at, state is STARTED or state is WAITING)
         if self.event is not None:
             self.event.set()
         if self.access is not None:
@@ -464,9 +469,8 @@ class RequestResponseCycle:
 
     def first_byte(self) -> None:
         """The first byte of the response was written. To be called where ``context.durations`` is not None."""
-        durations = self.context.durations
-        if durations is not None and self.application.counted:
-            durations.add(self.status, time.monotonic() - self.started_at)
+        if self.context.durations is not None and self.application.counted:
+            self.context.durations.first(self.status, monotonic() - self.started_at)
 
     def fail(self, status: int) -> None:
         """End the response with an error page, or, when its head is out, by cutting the connection."""

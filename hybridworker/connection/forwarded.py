@@ -3,6 +3,7 @@ Whether to trust a peer, and what its forwarding fields may then say about the c
 
 * :func:`trusts` - whether a peer is one of the proxies that the configuration names
 * :class:`FieldPolicy` - what the request fields of one peer may say
+* :func:`seconds_since` - what X-Request-Start says
 
 Pure: no transport, no loop. Invariant: trust is decided by the address of the *socket peer*, once per connection, never
 by an address that came as bytes over that connection. A peer whose address is unknown is not on a unix socket, and is
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import math
 import re
 from typing import TypeAlias
 
@@ -31,6 +33,13 @@ _ENTRY_MAX = 53  #: bytes of the longest: IPv6 in brackets, ending in dotted IPv
 
 #: How many entries of X-Forwarded-For are looked at, from the right.
 ENTRIES_MAX = 100
+
+#: X-Request-Start, as nginx ("t=1700000000.123"), Heroku (milliseconds) and Apache ("t=", microseconds) write it.
+REQUEST_START = b"x-request-start"
+_START = re.compile(rb"(?:t=)?([0-9]{1,17}(?:\.[0-9]{1,9})?)")
+
+#: Seconds: a request that began longer ago says that a clock is wrong.
+START_MAX = 3600.0
 
 
 def trusts(networks: tuple[Network, ...] | None, peer: object) -> bool:
@@ -63,6 +72,8 @@ def _within(networks: tuple[Network, ...], address: IPAddress) -> bool:
 
 def is_special(name: bytes, settings: Settings) -> bool:
     """Whether :class:`FieldPolicy` decides about the field with this lower-case name."""
+    if name == REQUEST_START:
+        return settings.queue_timeout < math.inf
     return (
         b"_" in name
         or name == b"x-forwarded-for"
@@ -110,6 +121,17 @@ class FieldPolicy:
             raise ProtocolError("a field name with an underscore (header_map)")
         return settings.header_map == "dangerous"
 
+    def waited(self, fields: Headers, now: float) -> float:
+        """
+        Seconds since a trusted proxy got the request, by its X-Request-Start; 0 where nothing credible says so.
+
+        ``fields`` are as for :meth:`resolve`, and ``now`` is in seconds since the epoch.
+        """
+        if not self.trusted:
+            return 0.0
+        starts = [value for name, value in fields if name == REQUEST_START]
+        return seconds_since(starts[0], now) if len(starts) == 1 else 0.0
+
     def resolve(self, fields: Headers, scheme: str, client: AnyClient, forwarded_client: bool) -> tuple[str, AnyClient]:
         """
         The scheme and the client of a request with these special ``fields``.
@@ -132,6 +154,22 @@ class FieldPolicy:
             values = [value for name, value in fields if name == b"x-forwarded-for"]
             client = client_from(values, self.settings) or client
         return scheme, client
+
+
+def seconds_since(value: bytes, now: float) -> float:
+    """
+    Seconds from an X-Request-Start, in seconds, milliseconds or microseconds since the epoch, to ``now``.
+
+    0 for what is none of the three, lies in the future, or is more than :data:`START_MAX` ago.
+    """
+    match = _START.fullmatch(value)
+    if match is None:
+        return 0.0
+    start = float(match[1])
+    for unit in (1.0, 1e3, 1e6):
+        if 0.0 <= (since := now - start / unit) <= START_MAX:
+            return since
+    return 0.0
 
 
 def client_from(values: list[bytes], settings: Settings) -> Client | None:

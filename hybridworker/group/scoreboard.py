@@ -34,8 +34,10 @@ from .ledger import LEDGER_CELLS, Ledger
 SLOTS, SLOTS_EACH = 128, 4
 
 #: Why workers were replaced.
-REASONS = ("term", "reload", "max_requests", "max_rss", "hook", "max_age")
+REASONS = ("term", "reload", "max_requests", "max_rss", "hook", "max_age", "lost_threads")
 
+#: Why requests were turned away: they had waited too long, there were too many, the answer was late, the body too long.
+SHEDS = ("queue", "requests", "timeout", "body")
 
 #: What the application had left behind when its worker went gracefully, and what became of it.
 LEFT = (("task", "finished"), ("task", "cut"), ("job", "finished"), ("job", "cut"))
@@ -81,7 +83,9 @@ LAST_RECYCLED = LAST_RECYCLE + 1  #: when that was, in seconds since the epoch
 TIMED = LAST_RECYCLED + 1  #: and those behind it: durations, as :class:`~.durations.Durations` has them
 LENT_WAITED = TIMED + SIZE  #: as WAITED, of those who borrow a thread
 LENT_BEYOND = LENT_WAITED + WAITS  #: threads that were lent beyond the bound
-CELLS = LENT_BEYOND + 1
+UPGRADED = LENT_BEYOND + 1  #: of what is in flight, the WebSockets
+SHED = UPGRADED + 1  #: and those behind it, one for each of SHEDS
+CELLS = SHED + len(SHEDS)
 
 #: The cells behind the rows, which are no worker's: see :class:`Scoreboard`.
 SHARED = 4
@@ -159,6 +163,7 @@ class Scoreboard:
         set_state(slot, WorkerState.BOOTING)
         slot[AGE], slot[STARTED] = age, int(time.time())
         slot[CONNECTIONS:STARTED] = _NOTHING
+        slot[UPGRADED] = 0
         slot[QUEUE_AGE] = 0
         slot[PID] = 0
         self.youngest[0] = age

@@ -13,7 +13,7 @@ not accept costs the others a few milliseconds, and then one a second.
 from __future__ import annotations
 
 from ..config.settings import Settings
-from .scoreboard import ACCEPTING, AGE, CONNECTIONS, IN_FLIGHT, STATE, TAKEN, THREADED, Group, Slot
+from .scoreboard import ACCEPTING, AGE, CONNECTIONS, IN_FLIGHT, STATE, TAKEN, THREADED, UPGRADED, Group, Slot
 
 #: How much more than a sibling a worker carries when it offers connections to that sibling. With a lead of 1, every
 #: second short-lived connection would be offered, and each offer costs a millisecond.
@@ -61,7 +61,7 @@ class Share:
         of 40 requests of 0.3 s over two workers was split 16 to 24.
         """
         slot = self.group.slot
-        if slot[CONNECTIONS] + slot[IN_FLIGHT] < LEAD:
+        if slot[CONNECTIONS] + slot[IN_FLIGHT] < LEAD and not self.full:
             return False  # the commonest case
         for sibling in self.group.siblings:
             if self._comes_first(sibling, fresh):
@@ -78,20 +78,32 @@ class Share:
         return bool(lighter)
 
     def has_room(self) -> bool:
-        """Whether a sibling accepts, and has fewer connections than ``worker_connections`` allows."""
+        """Whether a sibling accepts, and has room for a connection and for a request."""
         return any(self._accepts(sibling) for sibling in self.group.siblings)
 
+    @property
+    def full(self) -> bool:
+        """Whether this worker has as many requests as ``HYBRIDWORKER_REQUESTS_MAX`` allows."""
+        return not self._has_room(self.group.slot)
+
+    def _has_room(self, slot: Slot) -> bool:
+        return slot[IN_FLIGHT] - slot[UPGRADED] < self.settings.requests_max
+
     def _accepts(self, sibling: Slot) -> bool:
-        return sibling[STATE] in ACCEPTING and sibling[CONNECTIONS] < self.settings.worker_connections
+        room = sibling[CONNECTIONS] < self.settings.worker_connections and self._has_room(sibling)
+        return room and sibling[STATE] in ACCEPTING
 
     def _comes_first(self, sibling: Slot, fresh: bool) -> bool:
         """Whether ``sibling`` carries less than this worker, and would serve a connection as soon."""
         slot = self.group.slot
         lead = slot[CONNECTIONS] - sibling[CONNECTIONS]
-        if lead + slot[IN_FLIGHT] - sibling[IN_FLIGHT] < LEAD and not (fresh and lead >= LEAD):
+        full = not self._has_room(slot)
+        if lead + slot[IN_FLIGHT] - sibling[IN_FLIGHT] < LEAD and not (fresh and lead >= LEAD) and not full:
             return False
         if not self._accepts(sibling) or self.offers.get(sibling[AGE]) == (sibling[TAKEN], OFFERS_MAX):
             return False
+        if full:
+            return True  # a request would be turned away here
         # Idle connections need no thread, so a sibling with few connections may still have calls that wait for one,
         # while this worker has a thread to spare. Connections that are fresh may need it, though: a burst of 40 calls
         # of 0.1 s over two workers of 8 threads was split 9 to 31 without that.

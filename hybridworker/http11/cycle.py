@@ -13,6 +13,7 @@ cannot be taken back.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Protocol
 
 from ..application.application import Application
@@ -61,6 +62,7 @@ class HTTP11Connection(Protocol):
     transport: asyncio.Transport
     head: RequestHead
     persistent: bool  #: the client may send further requests
+    deadline: float  #: loop time at which the connection ends, or the body if that is awaited; inf = never
 
     def cycle_complete(self, cycle: HTTP11Cycle) -> None:
         """The last byte of the response was written."""
@@ -299,6 +301,10 @@ class HTTP11Cycle(RequestResponseCycle):
         self.body_sent(more)
 
     # -- the request, and the end
+
+    @property
+    def incoming(self) -> bool:
+        return super().incoming and not self.expect_continue and self.protocol.deadline < math.inf
 
     def body_wanted(self) -> None:
         if self.expect_continue and self.state is WAITING:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from ..asgi import Scope
+from ..asgi import Headers, Scope
 from ..connection.context import WorkerContext
 from ..connection.fields import EXPECT, HOST, TE, TRANSFER, UPGRADE, RequestFields, check_host, hosts
 from ..connection.peer import Peer
@@ -93,16 +93,12 @@ class RequestHead:
         self.application = application
         scope["state"] = application.state.copy()
         if fields.special is not None:
-            scope["scheme"], scope["client"] = peer.judge().resolve(
-                fields.special, scope["scheme"], scope["client"], application.forwarded_client
-            )
+            self._judge(scope, fields.special)
         if context.ids is not None:
             fields.identify(scope, context.ids)
-        self.chunks, self.length, self.request = None, fields.length, BODY if fields.length else DONE
-        if fields.seen & TRANSFER:
-            check_transfer_encoding(fields.joined(b"transfer-encoding"), http10)
-            self.chunks = ChunkScanner(context.settings)
-            self.request = BODY
+        self.chunks, self.length, self.request = None, fields.length, DONE
+        if fields.length or fields.seen & TRANSFER:
+            self._expect_body(http10)
         if http10:
             del scope["extensions"]["http.response.early_hint"]  # RFC 9110 15.2: it knows no 1xx
         if peer.tls is not None:
@@ -111,6 +107,25 @@ class RequestHead:
             scope["hybridworker.proxy"] = peer.proxied.copy()
         fields.ended = True
         return scope
+
+    def _judge(self, scope: Scope, special: Headers) -> None:
+        """Put into the scope what the fields of a forwarder say, as far as it is believed."""
+        policy = self.peer.judge()
+        scope["scheme"], scope["client"] = policy.resolve(
+            special, scope["scheme"], scope["client"], self.application.forwarded_client
+        )
+        if self.context.admission is not None:
+            self.context.admission.note_start(scope, policy, special)
+
+    def _expect_body(self, http10: bool) -> None:
+        """The request has a body: check what frames it, and how long it may be."""
+        fields, context = self.fields, self.context
+        self.request = BODY
+        if context.admission is not None:
+            context.admission.check_length(fields.length)
+        if fields.seen & TRANSFER:
+            check_transfer_encoding(fields.joined(b"transfer-encoding"), http10)
+            self.chunks = ChunkScanner(context.settings)
 
     def refused(self) -> Scope | None:
         """What is known of a request that is refused, for the access log; None without a proper request line."""

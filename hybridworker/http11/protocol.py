@@ -52,7 +52,6 @@ HEADERS, BODY, DONE = RequestState.HEADERS, RequestState.BODY, RequestState.DONE
 DRAIN_MAX = 65536
 #: A WSGI call with a body of at most this many bytes begins when the body is complete: a slow client holds no thread.
 WHOLE_BODY_MAX = 65536
-
 #: The deadline of a connection that may take its time.
 NEVER = math.inf
 
@@ -385,6 +384,8 @@ class HTTPProtocol(asyncio.Protocol):
             piece, rest = chunks.feed(data)
             if piece:
                 self.parser.feed_data(piece)
+            if self.state is not ACTIVE:
+                return b""  # the body was too long
             if chunks.error is not None:
                 raise chunks.error
             if chunks.complete and self.head.request is BODY:

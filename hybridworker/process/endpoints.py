@@ -46,6 +46,8 @@ from ..group.scoreboard import (
     RECYCLED,
     RSS,
     SERVED,
+    SHED,
+    SHEDS,
     STARTED,
     STATE,
     TIMED,
@@ -259,8 +261,18 @@ def _exposition(used: _Numbered, living: _Numbered, threads: int, ledgers: _Ledg
     ]
     yield from _family("worker_last_recycle_timestamp_seconds", "gauge", text, recycled)
     text = "Time from the head of a request to the first byte of its response."
-    yield from _durations("request_seconds", text, [("", [s for _, s in used])])
-    yield from _durations("worker_request_seconds", text, [(f'slot="{n}",', [s]) for n, s in used])
+    yield from _both("request_seconds", text, durations.CLASSES, 0, used)
+    text = "Time from the head of a request to the last byte of its response."
+    yield from _both("response_seconds", text, durations.CLASSES, durations.LAST, used)
+    text = "Time from a WebSocket handshake to its answer."
+    yield from _both("websocket_handshake_seconds", text, ("",), durations.WEBSOCKETS, used)
+    text = "Time from a WebSocket handshake to the end of its connection."
+    yield from _both("websocket_seconds", text, ("",), durations.LAST + durations.WEBSOCKETS, used)
+    text, last = "Requests that were turned away, by reason.", SHED + len(SHEDS)
+    each_shed = {f'slot="{n}"': list(s[SHED:last]) for n, s in used}
+    summed_shed = {"": [sum(s[cell] for _, s in used) for cell in range(SHED, last)]}
+    yield from _counters("shed_total", text, "reason", SHEDS, summed_shed)
+    yield from _counters("worker_shed_total", text, "reason", SHEDS, each_shed)
 
 
 def _lent(used: _Numbered, living: _Numbered) -> Iterator[str]:
@@ -357,17 +369,26 @@ def _histogram(name: str, text: str, groups: Mapping[str, list[int]]) -> Iterato
         yield _sample(f"{name}_count", group, total)
 
 
-def _durations(name: str, text: str, groups: Iterable[tuple[str, list[Slot]]]) -> Iterator[str]:
-    """Of each group of slots, whose labels stand before it: a histogram for each status class."""
+def _both(name: str, text: str, classes: Sequence[str], first: int, used: _Numbered) -> Iterator[str]:
+    """A histogram for each of the ``classes``, of all slots and of each; the first begins ``first`` behind TIMED."""
+    yield from _durations(name, text, classes, first, [("", [s for _, s in used])])
+    yield from _durations(f"worker_{name}", text, classes, first, [(f'slot="{n}"', [s]) for n, s in used])
+
+
+def _durations(
+    name: str, text: str, classes: Sequence[str], first: int, groups: Iterable[tuple[str, list[Slot]]]
+) -> Iterator[str]:
+    """Of each group of slots, by its label: a histogram for each status class."""
     yield from _family(name, "histogram", text, [])
     bounds = [*(f"{bound:g}" for bound in durations.BOUNDS), "+Inf"]
-    for labels, slots in groups:
-        for number, status in enumerate(durations.CLASSES):
-            first, total, tag = TIMED + number * durations.WIDTH, 0, f'{labels}status="{status}"'
-            for cell, bound in enumerate(bounds, first):
+    for group, slots in groups:
+        for number, status in enumerate(classes):
+            tag = ",".join(label for label in (group, status and f'status="{status}"') if label)
+            begin, total, labels = TIMED + first + number * durations.WIDTH, 0, f"{tag}," if tag else ""
+            for cell, bound in enumerate(bounds, begin):
                 total += sum(slot[cell] for slot in slots)
-                yield _sample(f"{name}_bucket", f'{tag},le="{bound}"', total)
-            yield _sample(f"{name}_sum", tag, sum(slot[first + len(bounds)] for slot in slots) / 10**6)
+                yield _sample(f"{name}_bucket", f'{labels}le="{bound}"', total)
+            yield _sample(f"{name}_sum", tag, sum(slot[begin + len(bounds)] for slot in slots) / 10**6)
             yield _sample(f"{name}_count", tag, total)
 
 

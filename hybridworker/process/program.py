@@ -31,6 +31,7 @@ from .foreignloops import ForeignLoops
 from .grace import Grace
 from .lifespans import Lifespans
 from .memory import resident, set_aside, warn_of_size
+from .overload import Overload
 from .server import Server
 from .signals import Signals
 from .watchdog import Watchdog, warn_of_slow_calls
@@ -104,6 +105,7 @@ class Program:
         group = None if succession is None else succession.group
         self.status = Status(context, group, pool, lambda: server.saturated)
         context.answer_first(self.status.endpoints())
+        self.overload = Overload(context, pool, self.recycle)
         context.recycle = partial(self.recycle, "max_requests")
 
     @property
@@ -178,6 +180,8 @@ class Program:
             now = loop.time()
             if now >= due:
                 due = now + TICK
+                if late > TICK:  # the loop was held: what has become ready meanwhile goes before its time-out
+                    await asyncio.sleep(0)
                 try:
                     self._tick(now, late)
                 except Exception:  # whatever it is, the heartbeat goes on
@@ -201,6 +205,7 @@ class Program:
         context = self.context
         self.signals.keep_term()
         self.server.tick(now)
+        self.overload.tick()
         if self.certificates is not None:
             self.certificates.tick(now)
         self._seek_leadership()

@@ -49,6 +49,12 @@ class Request(Protocol):
     task: asyncio.Task[None] | None
 
 
+class Named(Protocol):
+    """What a line calls by its name."""
+
+    scope: Scope
+
+
 # -- requests
 
 
@@ -66,14 +72,14 @@ def in_flight(context: WorkerContext, pool: ThreadPool | None, now: float) -> li
     lines = []
     running = asyncio.current_task(context.loop)
     for request in _requests(context):
-        label = _label(request)
-        if calls.get(label):
-            where = f"in thread {names.get(calls[label].pop(0).thread)}"
+        name = label(request)
+        if calls.get(name):
+            where = f"in thread {names.get(calls[name].pop(0).thread)}"
         elif running is not None and _runs(request, running):
             where = "in the loop, running"
         else:
             where = "in the loop"
-        lines.append(f"{label}, {now - request.started_at:.1f} s, {where}")
+        lines.append(f"{name}, {now - request.started_at:.1f} s, {where}")
     lines.extend(
         f"{call.label}, {now - call.started:.1f} s, in thread {names.get(call.thread)}, without its client"
         for call in itertools.chain.from_iterable(calls.values())
@@ -96,7 +102,7 @@ def _requests(context: WorkerContext) -> list[Request]:
     return cast("list[Request]", list(context.cycles))  # made in one step: the loop may be amid anything
 
 
-def _label(request: Request) -> str:
+def label(request: Named) -> str:
     """Method, target and part, as in the labels of the calls in the pool's threads."""
     scope = request.scope
     return request_label(scope.get("method", "WebSocket"), scope, scope.get(PART, ""))
@@ -108,7 +114,7 @@ def holder(context: WorkerContext | None) -> str:
     if context is not None and running is not None:
         for request in _requests(context):
             if _runs(request, running):
-                return _label(request)
+                return label(request)
     return ""
 
 
@@ -169,7 +175,7 @@ def _task_stacks(context: WorkerContext) -> Iterator[str]:
     for request in [request for request in _requests(context) if not request.application.threaded][:MOST_REQUESTS]:
         task = request.task
         if task is not None and task is not running and (stack := format_task(task)):
-            yield f"Task of {_label(request)}\n{stack}"
+            yield f"Task of {label(request)}\n{stack}"
 
 
 def _background_stacks(context: WorkerContext) -> Iterator[str]:

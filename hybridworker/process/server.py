@@ -102,6 +102,8 @@ class Server:
         self.changed = asyncio.Event()  #: a connection or a request ended
         self.deadline = math.inf  #: loop time at which a drain ends
         context.closed = self._closed
+        if context.admission is not None and self.share is not None:
+            context.admission.elsewhere = self.share.has_room
 
     def start(self) -> None:
         """Begin to accept connections."""
@@ -222,7 +224,8 @@ class Server:
 
     def _defer(self, share: Share) -> bool:
         """Whether the connection at hand is offered to siblings that carry less, while this worker does not accept."""
-        if self.deferred == DEFER_MAX or not share.offer(self.fresh):
+        # Where every request is turned away, siblings have as long as it takes to see that they are blocked.
+        if (self.deferred >= DEFER_MAX and not share.full) or not share.offer(self.fresh):
             self.deferred = 0
             return False
         self.deferred += 1

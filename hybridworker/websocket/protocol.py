@@ -35,7 +35,8 @@ from ..errors import (
     caused_by_cancellation,
     caused_by_disconnect,
     passes_through,
-)
+)  # fmt: skip
+from ..group.scoreboard import UPGRADED
 from ..states import WEBSOCKET, ReaderState, WebSocketState, expected
 from .handshake import Denial, accept_response, check_handshake, refusal, values
 from .liveness import Liveness, Verdict
@@ -51,13 +52,10 @@ CLOSED = WebSocketState.CLOSED
 
 #: Above this size head and payload are written as two buffers: copying costs more than the second buffer.
 JOIN_MAX = 65536
-
 #: Bytes that may come before the application accepts; above, reading pauses.
 EARLY_MAX = 65536
-
 #: Seconds for the peer's close frame, or for our last bytes to reach it, before the connection is cut.
 CLOSE_TIMEOUT = 5.0
-
 #: Seconds over which the connections of a leaving worker are closed, lest their clients return all in one instant.
 SPREAD = 0.5
 
@@ -77,7 +75,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     __slots__ = (
         "close_by", "context", "flow", "leaving", "liveness", "state", "transport",  # the connection
-        "early", "key", "method", "scope", "started_at",  # the request
+        "early", "key", "method", "scope", "since", "started_at",  # the request
         "denial", "extensions", "headers", "reason", "sent", "status",  # the response
         "behind", "connected", "reader", "waiters",  # what comes
         "application", "cancelled", "dismissed", "end", "task", "told", "variables",  # the application
@@ -87,18 +85,16 @@ class WebSocketProtocol(asyncio.Protocol):
         self, context: WorkerContext, application: Application, flow: FlowControl, scope: Scope, method: bytes
     ) -> None:
         self.context, self.flow, self.transport = context, flow, flow.transport
-        self.application = application
-        self.state = CONNECTING
+        self.application, self.state = application, CONNECTING
         self.close_by = 0.0  #: loop time at which a connection that is being closed is cut
         self.leaving: asyncio.TimerHandle | None = None
         self.scope, self.method = scope, method
-        self.started_at = time.monotonic()
+        self.started_at = self.since = time.monotonic()
         self.status = self.sent = 0
         self.reason: bytes | None = None
         self.headers: Headers = []
         self.task: asyncio.Task[None] | None = None
         self.cancelled = False  #: this worker has cancelled the task
-        #: the context of the task
         self.variables = application.context.copy() if context.ids is None else variables(application.context, scope)
         self.key = self.extensions = self.early = b""  # early: what comes before the application accepts
         self.denial: Denial | None = None
@@ -168,6 +164,8 @@ class WebSocketProtocol(asyncio.Protocol):
             self.context.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._give_up)
         self.status = self.status or CLIENT_LEFT
         self.application.responses[self.status // 100] += 1
+        if self.context.durations is not None:
+            self.context.durations.closed(time.monotonic() - self.started_at)
         if self.context.access is not None:
             self.variables.copy().run(self.context.access, self)
         self.context.closed()
@@ -222,6 +220,20 @@ class WebSocketProtocol(asyncio.Protocol):
             self.task.cancel()
 
     @property
+    def due(self) -> bool:
+        """Whether the handshake waits for its answer."""
+        return self.state is CONNECTING or (self.state is REJECTING and not self.status)
+
+    incoming = False  # a handshake has no body
+
+    def expire(self) -> None:
+        """HYBRIDWORKER_REQUEST_TIMEOUT has passed: deny the handshake, and end the application."""
+        if self.context.admission is not None:
+            self.context.admission.count("timeout")
+        self._refuse(504)
+        self.cancel()
+
+    @property
     def streaming(self) -> bool:
         """Whether it was accepted: nobody knows how long the application will go on."""
         return self.state is not CONNECTING and self.state is not CLOSED
@@ -233,6 +245,7 @@ class WebSocketProtocol(asyncio.Protocol):
         context = self.context
         hooks, view = self.application.hooks, None
         context.enter(self)
+        context.slot[UPGRADED] += 1
         code = 1000
         try:
             if hooks is not None:
@@ -251,6 +264,7 @@ class WebSocketProtocol(asyncio.Protocol):
             code = 1011
             self._failed(exc)
         finally:
+            context.slot[UPGRADED] -= 1
             context.exit(self)
             self._application_ended(1012 if self.cancelled and context.draining else code)
             if hooks is not None and view is not None:
@@ -335,7 +349,7 @@ class WebSocketProtocol(asyncio.Protocol):
         context = self.context
         head, self.headers = accept_response(self.key, context.fields, self.extensions, message)
         self.transport.write(head)
-        self.status = 101
+        self._has_answered(101)
         self.state = OPEN
         early, self.early = self.early, b""
         self.flow.resume_reading()
@@ -347,23 +361,28 @@ class WebSocketProtocol(asyncio.Protocol):
         denial = self.denial
         assert denial is not None
         self.transport.write(denial.body(body, more))
-        self.status, self.headers, self.sent = denial.status, denial.headers, denial.sent
+        self._has_answered(denial.status)
+        self.headers, self.sent = denial.headers, denial.sent
         if not more:
             self._finish()
             self.dismissed = True
 
     def _refuse(self, status: int) -> None:
         """Answer the handshake with an error page."""
-        self.status = status
-        ids = self.context.ids
-        self.headers = [] if ids is None else ids.fields(self.scope)
+        self._has_answered(status)
+        self.headers = [] if self.context.ids is None else self.context.ids.fields(self.scope)
         self.transport.write(refusal(status, self.context.fields, self.method, self.headers))
         self._finish()
 
     def _identified(self, message: Message) -> Message:
         """The head of an answer of the application's, with the id of the request where there are ids."""
-        ids = self.context.ids
-        return message if ids is None else ids.respond(message, self.scope)
+        return message if self.context.ids is None else self.context.ids.respond(message, self.scope)
+
+    def _has_answered(self, status: int) -> None:
+        """The handshake has its answer, with ``status``."""
+        if self.context.durations is not None and not self.status:
+            self.context.durations.answered(time.monotonic() - self.started_at)
+        self.status = status
 
     def _application_ended(self, code: int) -> None:
         """The application has returned, or failed, without having ended the connection."""

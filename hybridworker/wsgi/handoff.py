@@ -28,7 +28,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from ..asgi import Message, Receive, Send
-from ..errors import ClientDisconnected, WSGIError, caused_by_disconnect
+from ..errors import ClientDisconnected, TurnedAway, WSGIError, caused_by_disconnect
 
 #: Bytes of response that may wait for the client before the thread waits too: a slow reader of less holds no thread.
 AHEAD_MAX = 1024 * 1024
@@ -83,6 +83,7 @@ class Handoff:
         "expects",
         "future",
         "gone",
+        "lost",
         "missed",
         "ready",
         "taken",
@@ -110,6 +111,7 @@ class Handoff:
     expects: bool  #: the client waits for a 100, or for a response, before it sends its body
     future: asyncio.Future[None] | None  #: what deliver() waits for
     gone: bool  #: nobody takes anything any more
+    lost: bool  #: its time is up, and the client has its 504
     missed: bool  #: wake() came while nobody waited for it
     ready: Callable[[], None] | None  #: what the first wake() calls, if begin() was given it
     taken: int  #: bytes of ``sent`` that the connection has taken
@@ -126,6 +128,7 @@ class Handoff:
         self.start = self.length = self.error = self.hints = self.file = self.asked = self.inbox = None
         self.future = self.ready = self.variables = None
         self.begun = self.bodiless = self.ended = self.final = self.started = self.gone = self.missed = False
+        self.lost = False
         self.posted = self.expects = self.unread = False
 
     @property
@@ -179,6 +182,20 @@ class Handoff:
         queued = self.pool.cancel(self)
         self._dismiss()
         return queued
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the client has left a call that has not begun to answer."""
+        return self.gone and not self.started
+
+    def expire(self) -> None:
+        """Its time is up, while a thread runs it: whatever it says from now on is too late."""
+        self.gone = self.lost = True
+
+    def drop(self) -> None:
+        """It has waited too long for a thread, and never runs. Called on either side, by whichever has taken it."""
+        self.error = TurnedAway("no thread was free in time")
+        self.ended = True
 
     async def deliver(self, receive: Receive, send: Send) -> None:
         """Have the call run, send its response, answer what it asks. Raises what the call raised."""
@@ -300,7 +317,7 @@ class Handoff:
             self.file["file"].close()
         error, self.error = self.error, None
         variables, self.variables = self.variables or contextvars.Context(), None
-        if error is not None and not caused_by_disconnect(error):
+        if error is not None and not caused_by_disconnect(error) and not isinstance(error, TurnedAway):
             message = f"Error handling request {self.label}, whose client has gone"
             variables.run(self.pool.loop.call_exception_handler, {"message": message, "exception": error})
 
@@ -347,4 +364,6 @@ class Handoff:
 
     def _too_late(self) -> OSError:
         """Why nothing is taken or given any more. A thread of the application's own may outlive the call."""
+        if self.lost:
+            return ClientDisconnected("HYBRIDWORKER_REQUEST_TIMEOUT has passed, and the client has got a 504")
         return OSError("the request is over") if self.ended else ClientDisconnected("the client disconnected")

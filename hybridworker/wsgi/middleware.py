@@ -27,7 +27,7 @@ from typing import Any
 
 from asgiref.wsgi import WsgiToAsgi, WsgiToAsgiInstance
 
-from ..asgi import PART, Headers, Hooks, Message, Receive, Scope, Send, WSGIApp, request_label
+from ..asgi import PART, WAITED, Headers, Hooks, Message, Receive, Scope, Send, WSGIApp, request_label
 from ..config.settings import Settings
 from ..errors import ConfigurationError, WSGIError, caused_by_disconnect
 from ..identity import REQUEST_ID, current
@@ -35,7 +35,7 @@ from ..variables import VARIABLES
 from .environ import encrypted_environ, mount_environ, request_environ
 from .handoff import AHEAD_MAX, READ, ROOM, Handoff
 from .streams import BLOCK, ErrorStream, FileWrapper, RequestBody
-from .threads import ThreadPool
+from .threads import LostCall, ThreadPool
 from .values import START_RESPONSE, encode_fields, encode_status, iterate, length_field
 
 #: A request body of at most this many bytes is complete before the application is called.
@@ -127,6 +127,14 @@ class WSGIMiddleware(WsgiToAsgi):
         responder.begin(ready)
         return responder
 
+    def expire(self, scope: Scope) -> LostCall | None:
+        """
+        The time of the request with this ``scope`` is up: a call that is queued never runs.
+
+        Returns the call where a thread runs it: nothing can end that, and the thread is lost until it does so itself.
+        """
+        return self.pool.expire(lambda call: isinstance(call, WSGIResponder) and call.scope is scope)
+
 
 class WSGIResponder(Handoff, WsgiToAsgiInstance):
     """
@@ -170,6 +178,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
 
     @property
     def status(self) -> int | None:
+        if self.lost:
+            return 504
         return None if self.start is None else self.start["status"]
 
     @property
@@ -209,6 +219,17 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             self.unread = message is None or message.get("more_body", False)
             self.body = io.BufferedReader(RequestBody(self._receive, message), BLOCK)
         await self.deliver(receive, send)
+
+    @property
+    def delay(self) -> float:
+        """Seconds that the request had waited before it came to this worker."""
+        delay: float = self.scope.get(WAITED, 0.0)
+        return delay
+
+    def drop(self) -> None:
+        """As :meth:`Handoff.drop`, and the call refers to itself no more."""
+        super().drop()
+        del self.body
 
     def cancel(self) -> bool:
         """As :meth:`Handoff.cancel`, and a call that never runs refers to itself no more."""
@@ -308,6 +329,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         self, status: str, headers: Iterable[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
         """PEP 3333, "The start_response() Callable". Returns :meth:`write`."""
+        if self.lost:
+            raise self._too_late()
         if exc_info:
             try:
                 if self.started:

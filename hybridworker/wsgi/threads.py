@@ -20,6 +20,9 @@ gunicorn's threaded worker: nothing that was set at import, by another thread or
 loop is seen in a call, and what a call leaves set is seen by the next one of its thread.
 Invariant: a variable of this package's own that is set for a call is reset with it.
 
+A thread whose call goes on when its time is up, which nothing can end, is *lost*: another one takes
+its place until it comes back, and then it ends. With a size of 1 none does, because calls would overlap.
+
 No lock guards the data: ``append``, ``pop`` and ``remove`` of lists, deques and sets are
 atomic.
 
@@ -32,12 +35,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import queue
 import sys
 import threading
 import time
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple, Protocol
 
@@ -84,6 +89,20 @@ class Call(Protocol):
     def lane(self) -> int:
         """Under which number it is counted, from 0: that of its application."""
 
+    @property
+    def delay(self) -> float:
+        """Seconds that it had waited before it was queued."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for it, and it has nothing to say yet."""
+
+    def drop(self) -> None:
+        """It waited too long and never runs; called by the side that took it from the queue."""
+
+    def expire(self) -> None:
+        """Loop side: its time is up, and its thread is lost."""
+
     def run(self, variables: contextvars.Context) -> None:
         """Thread side, in ``variables``, the context of the thread. Raises nothing."""
 
@@ -99,6 +118,15 @@ class RunningCall(NamedTuple):
     started: float  #: ``time.monotonic()``
 
 
+class LostCall(NamedTuple):
+    """A call that goes on in its thread although its time is up."""
+
+    thread: str  #: the name of its thread
+    label: str
+    age: float  #: seconds for which the thread has run it
+    frame: FrameType | None
+
+
 class _Worker(threading.Thread):
     """One thread and what it does."""
 
@@ -112,6 +140,8 @@ class _Worker(threading.Thread):
         self.sleep.acquire()
         self.call: Call | None = None
         self.started = 0.0  #: when ``call`` began; ``time.monotonic()``
+        self.lost: Call | None = None  #: the call whose time is up; written by the loop
+        self.over = False  #: it was lost, has come back, and ends
         self.reported = 0.0  #: ``started`` of the last call that was reported as slow
         #: how many of its calls had waited for how long, and microseconds in all, lane after lane
         self.waits = [0] * (WAITS * pool.lanes)
@@ -133,15 +163,23 @@ class ThreadPool:
 
     ``post`` is called by the threads, everything else by the loop. With ``timed`` it is
     counted how long calls wait for a thread, for each of the ``lanes`` in which they are counted
-    by itself. The lanes share the threads and the queue.
+    by itself. The lanes share the threads and the queue. A call that waits for more than ``patience``
+    seconds is dropped.
     """
 
     def __init__(
-        self, size: int, loop: asyncio.AbstractEventLoop | None = None, *, timed: bool = False, lanes: int = 1
+        self,
+        size: int,
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        timed: bool = False,
+        lanes: int = 1,
+        patience: float = math.inf,
     ) -> None:
         self.size = size
-        self.timed = timed
+        self.timed = timed or patience < math.inf
         self.lanes = lanes
+        self.patience = patience
         self.loop = asyncio.get_running_loop() if loop is None else loop
         #: In which the loop collects results: not in the context of the thread that announces them.
         self._variables = contextvars.Context()
@@ -155,11 +193,14 @@ class ThreadPool:
         self._closing = False
         # The loop's
         self._workers: list[_Worker] = []
+        self._lost: set[_Worker] = set()  #: those of them that may be lost, or may be over
+        self._made = 0  #: threads that were started
         self._waking = False  #: threads will be woken at the end of this turn
         self._checking = False
         self._clocks = (0.0, 0.0, 0.0)
         self._oldest: tuple[Call | None, float] = (None, 0.0)
         self._waits = [0] * (WAITS * lanes)
+        self._ended_waits = [0] * (WAITS * lanes)  #: the counts of threads that are over
 
     # -- loop side
 
@@ -206,7 +247,8 @@ class ThreadPool:
 
     def calls(self) -> int:
         """Calls that run or wait for a thread."""
-        return len(self._queue) + sum(worker.call is not None for worker in self._workers)
+        running = sum(worker.call is not None and worker.call is not worker.lost for worker in self._workers)
+        return len(self._queue) + running
 
     @property
     def queued(self) -> int:
@@ -226,8 +268,8 @@ class ThreadPool:
 
     def take_waits(self) -> list[list[int]]:
         """How many calls had waited for how long, by :data:`WAIT_BOUNDS`, and microseconds in all, since last asked."""
-        before, none = self._waits, [0] * (WAITS * self.lanes)
-        self._waits = [sum(column) for column in zip(none, *(worker.waits for worker in self._workers), strict=True)]
+        before, ended = self._waits, self._ended_waits
+        self._waits = [sum(column) for column in zip(ended, *(worker.waits for worker in self._workers), strict=True)]
         waits = [now - then for now, then in zip(self._waits, before, strict=True)]
         return [waits[at : at + WAITS] for at in range(0, len(waits), WAITS)]
 
@@ -241,11 +283,77 @@ class ThreadPool:
         report = []
         for worker in self._workers:
             call, started = worker.call, worker.started
-            if call is not None and now - started > limit > 0 and worker.reported != started:
+            if call is None or call is worker.lost:
+                continue
+            if now - started > limit > 0 and worker.reported != started:
                 frame = sys._current_frames().get(worker.ident or 0)
                 worker.reported = started
                 report.append((call.label, now - started, frame))
         return report
+
+    def drop_late(self, now: float) -> None:
+        """Drop the calls that have waited for too long; ``now`` is ``time.monotonic()``."""
+        for call in self._queue.copy() if self.patience < math.inf else ():
+            if now - call.queued_at + call.delay > self.patience and self.cancel(call):
+                call.drop()
+                self._ready.append(call)
+        self._collect()
+
+    def expire(self, matches: Callable[[Call], bool]) -> LostCall | None:
+        """End the call that ``matches``: it never runs if it is queued, and is returned if a thread runs it."""
+        for worker in self._workers:
+            call = worker.call
+            if call is not None and matches(call):
+                return self._lose(worker, call)
+        for call in self._queue.copy():
+            if matches(call):
+                if self.cancel(call):
+                    call.drop()
+                break
+        return None
+
+    def expire_abandoned(self, now: float, limit: float) -> list[LostCall]:
+        """Count the threads as lost that run an abandoned call for more than ``limit`` seconds; returns these calls."""
+        old = [(worker, worker.call) for worker in self._workers if now - worker.started > limit]
+        lost = [self._lose(worker, call) for worker, call in old if call is not None and call.abandoned]
+        return [call for call in lost if call is not None]
+
+    @property
+    def lost(self) -> int:
+        """Threads that run a call whose time is up."""
+        self._prune()
+        return len(self._lost)
+
+    def _lose(self, worker: _Worker, call: Call) -> LostCall | None:
+        if worker.lost is call:
+            return None
+        call.expire()
+        worker.lost = call
+        frame = sys._current_frames().get(worker.ident or 0)
+        if worker.call is not call:
+            worker.lost = None
+            return None  # it has come back in this very moment
+        self._lost.add(worker)
+        self._blocked.add(worker)
+        self._wake_if_blocked()
+        return LostCall(worker.name, call.label, time.monotonic() - worker.started, frame)
+
+    def _prune(self) -> None:
+        """Forget the threads that were lost and have come back."""
+        for worker in [w for w in self._lost if w.over or w.lost is None or w.call is not w.lost]:
+            self._lost.discard(worker)
+            if worker.over:
+                self._workers.remove(worker)
+                self._blocked.discard(worker)
+                self._ended_waits = [sum(pair) for pair in zip(self._ended_waits, worker.waits, strict=True)]
+
+    @property
+    def _capacity(self) -> int:
+        """How many threads there may be: ``size``, and one for each that is lost, ``size`` of these at most."""
+        if not self._lost or self.size == 1:
+            return self.size
+        self._prune()
+        return self.size + min(len(self._lost), self.size)
 
     def _wake_if_blocked(self) -> None:
         """Wake a thread for the queue, if none that is awake can be counted upon."""
@@ -257,14 +365,15 @@ class ThreadPool:
         try:
             worker = self._idle.pop()
         except IndexError:
-            if len(self._workers) < self.size:
-                worker = _Worker(self, len(self._workers))
+            if len(self._workers) < self._capacity:
+                worker = _Worker(self, self._made)
                 try:
                     worker.start()
                 except RuntimeError:  # the system has none to give: those that run will take the call
                     if not self._workers:
                         raise
                 else:
+                    self._made += 1
                     self._workers.append(worker)
         else:
             worker.sleep.release()
@@ -284,6 +393,8 @@ class ThreadPool:
         self._checking = False
         if self._ready:
             self._collect()
+        if self._lost:
+            self._prune()
         now = time.monotonic()
         since, loop_time, process_time = self._clocks
         used = time.thread_time() - loop_time
@@ -302,7 +413,7 @@ class ThreadPool:
             else:
                 undecided = True
         self._wake_if_blocked()
-        if undecided or (self._queue and len(self._blocked) < self.size):
+        if undecided or (self._queue and len(self._blocked) < self._capacity):
             self._check_later()
 
     def _collect(self) -> None:
@@ -345,13 +456,22 @@ class ThreadPool:
             worker.call = call
             if self.timed:
                 wait = max(0.0, now - call.queued_at)  # it may have come after the last one ended
+                if self.patience < math.inf and wait + call.delay > self.patience:
+                    worker.call = None
+                    call.drop()
+                    self.post(call)
+                    continue
                 lane = call.lane * WAITS
                 worker.waits[lane + bisect_left(WAIT_BOUNDS, wait)] += 1  # each thread its own, so that none is lost
                 worker.waits[lane + WAITS - 1] += int(wait * 1e6)
             call.run(variables)
+            if worker.lost is call and self.size > 1:
+                worker.over = True  # before it is seen to have come back: see _prune
             worker.call = None
             now = monotonic()
             self._ready.append(call)
+            if worker.lost is not None:
+                worker.lost = None
             del call  # an idle thread keeps nothing alive
             quick = now - worker.started < PATIENCE
             if quick and self._blocking:
@@ -362,8 +482,10 @@ class ThreadPool:
             # After a quick call the next one is likely to be quick too, and one announcement does for both. If it
             # is not, the loop's next look finds the result: it looks while a call waits and a thread is not known
             # to be blocked.
-            if not self._announced and not (quick and queue):
+            if not self._announced and not (quick and queue and not worker.over):
                 self._announce()
+            if worker.over:
+                return
 
     def _rest(self, worker: _Worker) -> None:
         """Sleep until woken, unless there is something to do after all."""

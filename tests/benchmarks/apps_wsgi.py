@@ -44,6 +44,12 @@ def generator(environ: Environ, start_response: Any) -> Iterator[bytes]:
         yield CHUNK
 
 
+def sleep_50(environ: Environ, start_response: Any) -> Iterable[bytes]:
+    time.sleep(0.05)
+    _start(start_response, len(HELLO))
+    return [HELLO]
+
+
 def sleep(environ: Environ, start_response: Any) -> Iterable[bytes]:
     time.sleep(0.01)
     _start(start_response, len(HELLO))

@@ -29,6 +29,9 @@ LUA = Path(__file__).parent / "load.lua"
 START_DEADLINE = 30.0
 SLOW_CLIENTS = 500
 
+#: Seconds that a call takes which a server is overloaded with.
+CALL = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -99,6 +102,9 @@ def put_load(scenario: Scenario, running: Running, seconds: int) -> Load:
     port = running.port
     if scenario.client == "wrk":
         command = _wrk(scenario, port, seconds)
+    elif scenario.client == "overload":
+        capacity = scenario.threads / CALL
+        command = [sys.executable, "-m", "tests.benchmarks.overload", str(port), str(capacity), str(seconds)]
     elif scenario.workers > 1:
         command = _group(scenario.client, scenario, running, seconds)
     else:
@@ -128,7 +134,7 @@ def _run(command: list[str], seconds: int) -> tuple[dict[str, Any], float]:
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
     try:
-        output, errors = process.communicate(timeout=seconds + START_DEADLINE)
+        output, errors = process.communicate(timeout=seconds + START_DEADLINE + 30)
     except subprocess.TimeoutExpired:
         raise ServerError("the load did not come to its end") from None
     finally:

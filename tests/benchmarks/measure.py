@@ -61,6 +61,7 @@ def launch_of(scenario: Scenario, *extra: str, server: str = BASELINE) -> Launch
         threads=1 if scenario.interface == "asgi" else scenario.threads,
         tls=scenario.tls,
         access_log=scenario.access_log,
+        bounded=scenario.bounded,
         extra=extra,
     )
 
@@ -78,7 +79,7 @@ def measure(scenario: Scenario, server: Server, seconds: int, directory: Path, c
                 return _connections(scenario, running)
             case Measure.SHARE:
                 return _shares(scenario, running)
-            case Measure.RATE | Measure.MESSAGES | Measure.P99 | Measure.MAX:
+            case _:
                 return _load(scenario, server, running, seconds)
 
 
@@ -113,8 +114,9 @@ def _load(scenario: Scenario, server: Server, running: Running, seconds: int) ->
         if scenario.beside:
             count = load.SLOW_CLIENTS if scenario.beside == "trickle" else 1
             stack.enter_context(load.beside(scenario.beside, running.port, count))
-        # A warm-up must not block or reload the workers.
-        warm_up = replace(scenario, client="fresh") if scenario.client in ("held", "hup") else scenario
+        # A warm-up must not block, reload or overload the workers.
+        gentle = {"held": "fresh", "hup": "fresh", "overload": "wrk"}
+        warm_up = replace(scenario, client=gentle.get(scenario.client, scenario.client))
         load.put_load(warm_up, running, WARM_UP)
         if scenario.client == "hup":  # the import of the new workers takes 3 s, and what comes behind it some more
             stack.callback((running.directory / "slow").unlink)
@@ -127,7 +129,7 @@ def _load(scenario: Scenario, server: Server, running: Running, seconds: int) ->
     if scenario.access_log:
         _check_access_log(running.directory / server.access_log, seen.requests)
     rate = seen.requests / seen.seconds
-    value = {Measure.P99: seen.p99, Measure.MAX: seen.max}.get(scenario.measure, rate)
+    value = {Measure.P99: seen.p99, Measure.MAX: seen.max, Measure.RECOVERY: seen.max}.get(scenario.measure, rate)
     assert value is not None  # no scenario asks for the latency of a pipeline
     return Sample(
         value=value,

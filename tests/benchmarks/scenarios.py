@@ -30,6 +30,8 @@ class Measure(Enum):
     MESSAGES = "messages/s"
     P99 = "ms, p99"
     MAX = "ms, longest wait"
+    GOODPUT = "answers in time/s"
+    RECOVERY = "ms to recover"
     SHARE = "times the fair share"
     REST = "MiB"
     CONNECTION = "KiB"
@@ -37,7 +39,7 @@ class Measure(Enum):
 
     @property
     def more_is_better(self) -> bool:
-        return self in (Measure.RATE, Measure.MESSAGES)
+        return self in (Measure.RATE, Measure.MESSAGES, Measure.GOODPUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,8 @@ class Scenario:
     threads: int = 8
     tls: bool = False
     access_log: bool = False
+    #: a queue of a second, where the server can bound it: the queue timeout, and the backpressure of granian
+    bounded: bool = False
 
 
 def _asgi(name: str, title: str, app: str, **options: object) -> Scenario:
@@ -127,6 +131,14 @@ _IDLE = {"client": "hold", "measure": Measure.CONNECTION, "connections": 5_000, 
 _IDLE_WS = {"client": "hold-websocket", "measure": Measure.CONNECTION, "connections": 1_000, "bars": {}}
 _P99 = {"measure": Measure.P99, "connections": 4, "bars": {}}
 _SLOW = {**_P99, "beside": "trickle"}
+#: Four times what 8 threads can do of calls that take 50 ms.
+_OVERLOAD = {
+    "client": "overload",
+    "servers": ("hybridworker", "gunicorn-gthread", "granian"),
+    "bounded": True,
+    "connections": 8,
+    "bars": {},
+}
 
 SCENARIOS: tuple[Scenario, ...] = (
     _asgi("asgi-hello", "Hello", "hello", servers=ASGI, bars=_HELLO_BARS),
@@ -180,6 +192,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     _framework("django-wsgi", "Django", "with_django:wsgi", interface="wsgi", servers=WSGI, length=48,
                bars=WSGI_FRAMEWORK_BARS),
     _wsgi("wsgi-slow-clients", "Hello beside 500 slow clients", "hello", **_SLOW),
+    _wsgi("wsgi-overload", "Overload of 4, 50 ms calls, answers", "sleep_50", **_OVERLOAD, measure=Measure.GOODPUT),
+    _wsgi("wsgi-overload-p99", "The same, those that were answered", "sleep_50", **_OVERLOAD, measure=Measure.P99),
+    _wsgi("wsgi-overload-recovery", "The same, when it ceases", "sleep_50", **_OVERLOAD, measure=Measure.RECOVERY),
     _hybrid("hybrid-asgi-hello", "ASGI hello, one of five parts", "apps_hybrid:asgi", "apps:hello",
             servers=ALONE, bars={"hybridworker-alone": 0.97}),
     _hybrid("hybrid-wsgi-hello", "WSGI hello, one of five parts", "apps_hybrid:wsgi", "apps_wsgi:hello",

@@ -15,10 +15,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from hybridworker.config.settings import Settings
-from hybridworker.connection.forwarded import FieldPolicy, client_from, is_special, trusts
+from hybridworker.connection.forwarded import FieldPolicy, client_from, is_special, seconds_since, trusts
 from hybridworker.errors import ProtocolError
 from tests.connection.peers import DEFAULTS, PEER, STRANGER, bounded, configured, networks, oracle
-from tests.harness import HELLO, application
+from tests.harness import HELLO, application, make_settings
 
 # -- trusted peers
 
@@ -433,3 +433,47 @@ def test_an_announced_client_must_be_trusted_as_well(announced: tuple[str, int],
     policy = FieldPolicy(DEFAULTS, True, announced=announced)
     fields = [(b"x-forwarded-for", b"192.0.2.1"), (b"x-forwarded-proto", b"https")]
     assert policy.resolve(fields, "http", announced, True) == ("https", expected)
+
+
+# -- X-Request-Start
+
+NOW = 1_764_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "waited"),
+    [
+        (b"t=1763999990.000", 10.0),
+        (b"1763999990", 10.0),
+        (b"1763999990000", 10.0),
+        (b"t=1763999990000000", 10.0),
+        (b"1763996400", 3600.0),
+        (b"1763996399", 0.0),
+        (b"t=1764000001", 0.0),
+        (b"1764000001000", 0.0),
+        (b"", 0.0),
+        (b"t=", 0.0),
+        (b"-10", 0.0),
+        (b"1e9", 0.0),
+        (b"1763999990, 1763999990", 0.0),
+        (b"9" * 18, 0.0),
+        ("\u0661".encode(), 0.0),
+    ],
+)
+def test_when_a_request_began(value: bytes, waited: float) -> None:
+    """In three units; what is no time, in the future or more than an hour ago says nothing."""
+    assert seconds_since(value, NOW) == waited
+
+
+def test_who_says_when_a_request_began() -> None:
+    """A trusted peer, once; and only where somebody asks."""
+    settings = make_settings(queue_timeout=5.0)
+    assert is_special(b"x-request-start", settings)
+    assert not is_special(b"x-request-start", make_settings())
+    field = (b"x-request-start", b"1763999990")
+    trusted = FieldPolicy(settings, True)
+    assert trusted.keeps(b"x-request-start")
+    assert trusted.waited([(b"x-forwarded-for", b"192.0.2.1"), field], NOW) == 10.0
+    assert trusted.waited([field, field], NOW) == 0.0
+    assert trusted.waited([], NOW) == 0.0
+    assert FieldPolicy(settings, False).waited([field], NOW) == 0.0

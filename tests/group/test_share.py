@@ -14,6 +14,7 @@ from hybridworker.group.scoreboard import (
     STATE,
     TAKEN,
     THREADED,
+    UPGRADED,
     Group,
     Slot,
     WorkerState,
@@ -198,3 +199,23 @@ def test_open_streams_of_a_hybrid_occupy_no_thread() -> None:
     assert not share.crowded()
     slots[0][THREADED] = 4
     assert share.crowded()
+
+
+def test_a_worker_that_is_full_of_requests_leaves_connections_to_others() -> None:
+    """However few it carries; not to one that is full as well, nor to one that is blocked."""
+    share, slots = shares(WorkerState.READY, WorkerState.READY, requests_max=1)
+    slots[1][CONNECTIONS] = 9
+    slots[0][IN_FLIGHT] = 1
+    assert share.full
+    assert share.crowded()
+    for _ in range(OFFERS_MAX):
+        assert share.offer()
+    assert not share.offer()
+    slots[1][TAKEN] += 1
+    assert share.offer()
+    slots[1][IN_FLIGHT] = 1
+    assert not share.crowded()
+    assert not share.has_room()
+    slots[1][UPGRADED] = slots[0][UPGRADED] = 1  # WebSockets are no requests
+    assert share.has_room()
+    assert not share.full

@@ -15,7 +15,7 @@ import pytest
 
 from hybridworker.asgi import ASGIApp, Message, Receive, Scope, Send
 from hybridworker.errors import ClientDisconnected, InvalidMessage, ResponseError, UnexpectedMessage, WorkerExit
-from hybridworker.group.durations import SIZE, WIDTH
+from hybridworker.group.durations import WEBSOCKETS, WIDTH
 from hybridworker.log.views import ResponseView
 from tests.harness import GET, HELLO, body, responder, start, wire
 from tests.waiting import until
@@ -1123,8 +1123,8 @@ def test_a_response_that_has_begun_without_a_length_is_a_stream(
 
 def timed(connection: Any) -> list[int]:
     """How many requests were timed, by status class."""
-    counts = connection.context.durations.counts
-    return [sum(counts[at : at + WIDTH - 1]) for at in range(0, SIZE, WIDTH)]
+    counts = connection.context.durations.take()
+    return [sum(counts[at : at + WIDTH - 1]) for at in range(0, WEBSOCKETS, WIDTH)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 from hybridworker.connection.context import WorkerContext
 from hybridworker.wsgi.threads import RunningCall
-from tests.fakes import FakeLog
+from tests.fakes import FakeCall, FakeLog
 from tests.harness import application, make_settings
 from tests.waiting import DEADLINE
 
@@ -57,7 +57,7 @@ def pool_of(*calls: RunningCall) -> Any:
     return SimpleNamespace(snapshot=lambda: list(calls))
 
 
-class Held:
+class Held(FakeCall):
     """A call for the pool that waits to be let go."""
 
     lane = 0

@@ -50,6 +50,7 @@ from hybridworker.group.scoreboard import (
 )
 from hybridworker.process.endpoints import STUCK, Status
 from hybridworker.wsgi.threads import WAIT_BOUNDS, ThreadPool
+from tests.fakes import FakeCall
 from tests.harness import HELLO, application, make_settings, wire
 from tests.waiting import DEADLINE, until
 
@@ -195,7 +196,7 @@ def run(check: Callable[[Worker], Awaitable[None]], **settings: Any) -> None:
     asyncio.run(main())
 
 
-class Call:
+class Call(FakeCall):
     """A WSGI call that ends when it is let."""
 
     queued_at = 0.0
@@ -592,8 +593,8 @@ def test_durations_are_a_histogram_for_each_status_class() -> None:
         durations = worker.context.durations
         assert isinstance(durations, Durations)
         worker.slot[STARTED] = 1
-        durations.add(200, 0.004)
-        durations.add(503, 99.0)
+        durations.first(200, 0.004)
+        durations.first(503, 99.0)
         worker.other[STARTED], worker.other[TIMED + 2], worker.other[TIMED + WIDTH - 1] = 1, 5, 20_000
         for _ in range(2):
             worker.status.publish(0.0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import threading
 import time
 import traceback
@@ -16,10 +17,11 @@ import pytest
 
 from hybridworker.wsgi import threads
 from hybridworker.wsgi.threads import ThreadPool
+from tests.fakes import FakeCall
 from tests.waiting import DEADLINE, passes, run, until
 
 
-class Job:
+class Job(FakeCall):
     """A call that runs ``work`` and tells who ran it."""
 
     lane = 0
@@ -659,5 +661,139 @@ def test_a_thread_that_a_call_starts_is_no_daemon_unless_it_says_so(daemon: bool
             assert job.result is bool(daemon)
             assert job.thread is not None
             assert job.thread.daemon
+
+    run(main())
+
+
+# -- calls whose time is up
+
+
+def test_a_lost_thread_is_replaced_until_it_comes_back() -> None:
+    """``size`` of them at most; those that come back end, and what they had counted stays."""
+
+    async def main() -> None:
+        pool = ThreadPool(2, timed=True)
+        lost = [Gate(f"GET /{number}") for number in range(3)]
+        for number, gate in enumerate(lost[:2]):
+            pool.submit(gate)
+            await started(gate)
+            found = pool.expire(lambda call, gate=gate: call is gate)  # type: ignore[misc]
+            assert found is not None
+            assert (found.label, found.frame is not None) == (gate.label, True)
+            assert gate.expired
+            assert pool.expire(lambda call, gate=gate: call is gate) is None  # type: ignore[misc]
+            assert pool.lost == number + 1
+            assert pool.calls() == 0
+        both = [Gate(), Gate()]
+        for gate in both:
+            pool.submit(gate)
+        await started(*both)  # at once, beside those that are lost
+        pool.submit(lost[2])
+        assert pool.calls() == 3
+        for gate in lost[:2]:
+            gate.open.set()
+        await ended(*lost[:2])
+        await until(lambda: pool.lost == 0)
+        assert not lost[2].running.is_set()
+        both[0].open.set()
+        await started(lost[2])
+        both[1].open.set()
+        lost[2].open.set()
+        await ended(*both, lost[2])
+        assert sum(pool.take_waits()[0][:-1]) == 5
+        assert len(pool._workers) == 2
+        pool.close()
+
+    run(main())
+
+
+def test_a_single_thread_is_lost_without_a_replacement() -> None:
+    """Calls would overlap. When it comes back it goes on."""
+
+    async def main() -> None:
+        async with pool_of(1) as pool:
+            gate, job = Gate(), Job()
+            pool.submit(gate)
+            await started(gate)
+            assert pool.expire(lambda call: call is gate) is not None
+            pool.submit(job)
+            assert pool.lost == 1
+            assert pool._capacity == 1
+            gate.open.set()
+            await ended(gate, job)
+            assert job.thread is gate.thread
+            assert pool.lost == 0
+
+    run(main())
+
+
+def test_a_queued_call_that_expires_never_runs() -> None:
+    """It is no longer in the queue."""
+
+    async def main() -> None:
+        async with pool_of(1) as pool:
+            gate, queued = Gate(), Job()
+            pool.submit(gate)
+            await started(gate)
+            pool.submit(queued)
+            assert pool.expire(lambda call: call is queued) is None
+            assert queued.dropped
+            assert pool.queued == 0
+            pool.submit(queued)
+            pool.drop_late(math.inf)  # no patience is set, so there is none to lose
+            assert pool.queued == 1
+            assert pool.cancel(queued)
+            gate.open.set()
+            await ended(gate)
+            assert not queued.running.is_set()
+
+    run(main())
+
+
+@pytest.mark.parametrize("delay", [0.0, 100.0], ids=["here", "elsewhere"])
+def test_a_call_that_has_waited_too_long_is_dropped(delay: float) -> None:
+    """By the tick, or by the thread that takes it; the time before it came here counts."""
+
+    async def main() -> None:
+        pool = ThreadPool(1, patience=50.0)
+        gate, late, patient, fresh = Gate(), Job(), Job(), Job()
+        pool.submit(gate)
+        await started(gate)
+        for job in (late, patient, fresh):
+            pool.submit(job)
+        late.delay = delay
+        late.queued_at -= 100.0 - delay
+        pool.drop_late(time.monotonic())
+        await ended(late)
+        assert (late.dropped, patient.dropped) == (True, False)
+        patient.delay = delay
+        patient.queued_at -= 100.0 - delay
+        gate.open.set()
+        await ended(gate, patient, fresh)
+        assert (patient.dropped, patient.running.is_set()) == (True, False)
+        assert fresh.running.is_set()
+        pool.close()
+
+    run(main())
+
+
+def test_an_abandoned_call_is_lost_by_its_time_in_the_thread() -> None:
+    """Its request is no longer in flight, so nobody else looks."""
+
+    async def main() -> None:
+        async with pool_of(2) as pool:
+            gone, served = Gate("GET /gone"), Gate()
+            for gate in (gone, served):
+                pool.submit(gate)
+            await started(gone, served)
+            gone.abandoned = True
+            now = time.monotonic()
+            assert pool.expire_abandoned(now, 60.0) == []
+            assert [call.label for call in pool.expire_abandoned(now + 61, 60.0)] == ["GET /gone"]
+            assert pool.expire_abandoned(now + 62, 60.0) == []
+            assert pool.lost == 1
+            for gate in (gone, served):
+                gate.open.set()
+            await ended(gone, served)
 
     run(main())
