@@ -60,6 +60,16 @@ class ResponseState(enum.Enum):
     ABORTED = enum.auto()  #: the peer has gone, or the response was cut. Terminal
 
 
+class CarrierState(enum.Enum):
+    """One connection whose WSGI call has a socket, as :class:`~.http11.carrier.SocketCarrier` sees it."""
+
+    UNDECIDED = enum.auto()  #: nothing was written. Exits: CARRYING, ANSWERING, CLOSING, CLOSED
+    CARRYING = enum.auto()  #: the application has written to its socket: the response is there. Exits: CLOSING, CLOSED
+    ANSWERING = enum.auto()  #: ``start_response()`` answers. Exits: CLOSING, CLOSED
+    CLOSING = enum.auto()  #: what is written still goes out. Exit: CLOSED
+    CLOSED = enum.auto()  #: the transport is gone; the call may go on. Terminal
+
+
 class WebSocketState(enum.Enum):
     """One WebSocket connection."""
 

@@ -58,13 +58,14 @@ from .process.boot import explain_tls, read_certificate, versions
 from .process.certificates import Certificates, identify
 from .process.exit import BOOT_ERROR, FAILED, LOAD_ERROR, exit_code, leave_without_threads
 from .process.memory import set_aside
+from .process.patches import patched
 from .process.program import Program
 from .process.server import Server
 from .process.signals import Signals
 from .process.watchdog import Watchdog
 from .standing import here
 from .states import ProgramState
-from .wsgi.threads import ThreadPool, patched
+from .wsgi.threads import ThreadPool
 
 #: File descriptors that an event loop needs, at least.
 LOOP_FDS = 12

@@ -33,9 +33,10 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"endpoints", "lifespan", "memory", "overload", "server", "watchdog"},
             {"report"},
             {"background", "boot", "exit", "foreignloops", "grace", "listener", "retry", "signals", "streams"},
+            {"patches"},
         ),
     ),
-    ("http11", ({"protocol"}, {"cycle"}, {"head"}, {"framing"})),
+    ("http11", ({"protocol"}, {"carrier"}, {"cycle", "refusal"}, {"head"}, {"rewriting"}, {"framing"})),
     ("websocket", ({"protocol"}, {"frames"}, {"deflate", "handshake", "liveness"})),
     (
         "connection",
@@ -63,7 +64,10 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     ),
     ("log", ({"access", "hooks"}, {"jsonline"}, {"skip", "views"})),
     ("group", ({"share", "succession"}, {"leadership", "scoreboard"}, {"durations", "ledger"})),
-    ("wsgi", ({"middleware"}, {"environ", "handoff", "streams", "threads", "values"})),
+    (
+        "wsgi",
+        ({"middleware"}, {"clientsocket", "environ", "handoff", "streams", "threads", "values"}, {"spool"}),
+    ),
     ("config", ({"commandline", "inventory", "settings"}, {"reference", "variables"}, {"atoms"})),
     ("", ({"asgi", "cache", "errors", "standing", "states", "variables"}, {"identity"})),
 )

@@ -5,8 +5,8 @@ A request that one server on the way refuses, and another one takes, is what smu
 made of; users who come from another worker of gunicorn lose nothing. The differences
 that remain, on purpose:
 
-* This worker refuses more (RTSP and ICE, a second empty line, fragments, malformed Host,
-  methods that httptools does not know, ...). That is never a difference here.
+* This worker refuses more (RTSP and ICE, a second empty line, fragments, malformed Host, ...).
+  That is never a difference here.
 * gunicorn takes several tokens of Connection by the first field alone, and so goes on, or
   closes, where this worker does not. Only requests that both read are compared.
 * A trailer with an underscore in its name: gunicorn applies ``header_map`` to it and may
@@ -36,7 +36,18 @@ from tests.test_fuzz import fuzzing
 pytestmark = of_gunicorn_27
 
 #: Settings of a case that gunicorn has as well, by the same name.
-SHARED = ("limit_request_line", "limit_request_fields", "limit_request_field_size", "header_map", "proxy_protocol")
+SHARED = (
+    "limit_request_line",
+    "limit_request_fields",
+    "limit_request_field_size",
+    "header_map",
+    "proxy_protocol",
+    "permit_unconventional_http_method",
+    "casefold_http_method",
+    "permit_unconventional_http_version",
+    "strip_header_spaces",
+    "permit_obsolete_folding",
+)
 
 Parsed = tuple[str, str, str, list[tuple[str, str]], bytes]
 

@@ -52,6 +52,7 @@ class Application:
 
     threaded = False  #: calls run in threads: they cannot be cancelled, and a slow client must not hold one
     takes_websockets = True
+    takes_sockets = False  #: speaks WebSocket itself, by a socket that it finds in its environ
     counted = True  #: its requests are traffic: counted and logged
     reads_forwarded_client = True  #: what HYBRIDWORKER_FORWARDED_CLIENT=auto means for it
     begin: Begin | None = None  #: calls a threaded application for a request that is complete, without a task
@@ -97,6 +98,7 @@ class WSGIApplication(Application):
 
     threaded = True
     takes_websockets = False
+    takes_sockets = True
     reads_forwarded_client = False
 
     def __init__(self, middleware: WSGIMiddleware, settings: Settings) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from ..asgi import ASGIApp, Hooks
 from ..config.settings import Settings
 from ..wsgi.middleware import WSGIMiddleware
+from ..wsgi.spool import MIB, Disk
 from ..wsgi.streams import ErrorLog
 from ..wsgi.threads import ThreadPool
 from .application import Application, WSGIApplication
@@ -36,13 +37,15 @@ def assemble(
     """
     made: list[Application] = []
     callables: dict[int, ASGIApp] = {}  # one for each ASGI object, however many parts it is
-    errors = ErrorLog(logging.getLogger("gunicorn.error"), to_stderr=settings.log_to_stderr)
+    log = logging.getLogger("gunicorn.error")
+    errors = ErrorLog(log, to_stderr=settings.log_to_stderr)
+    disk = Disk(settings.response_spool * MIB, log.warning) if settings.response_spool else None  # one for all parts
     for lane, served in enumerate(every):
         application: Application
         if pool is not None and served.is_wsgi:
             middleware = WSGIMiddleware(
                 served.app, settings, pool,
-                errors=errors, server_software=server_software, hooks=hooks,
+                errors=errors, server_software=server_software, hooks=hooks, disk=disk,
                 part="" if served.part is None else served.part.name, lane=lane,
             )  # fmt: skip
             application = WSGIApplication(middleware, settings)

@@ -44,6 +44,9 @@ _REMARKS: Mapping[Fate, Mapping[str, str]] = {
         "limit_request_line": "414 beyond it; never more than 8190, and 1 MiB when 0",
         "limit_request_fields": "431 beyond it, counting trailers by themselves; 32768 when 0 or more than that",
         "limit_request_field_size": "431 beyond it; 1 MiB when 0. All other fields together have 4 MiB at most",
+        "permit_unconventional_http_method casefold_http_method": "without them, 3 to 20 capitals, digits and symbols",
+        "permit_unconventional_http_version": "a version before HTTP/1.1 is served as HTTP/1.0, any other as HTTP/1.1",
+        "permit_obsolete_folding strip_header_spaces": "they invite request smuggling; trailers stay strict",
         "forwarded_allow_ips secure_scheme_headers": "whom to believe that the client came by https; unix peers always",
         "forwarder_headers header_map": "names with an underscore, for ASGI as for WSGI",
         "proxy_protocol proxy_allow_ips": "versions 1 and 2, for the whole connection; unix peers are always allowed",
@@ -82,9 +85,6 @@ _REMARKS: Mapping[Fate, Mapping[str, str]] = {
         "tmp_upload_dir": "read by nothing in gunicorn",
     },
     Fate.REFUSED: {
-        "permit_unconventional_http_method casefold_http_method": "methods are those that llhttp knows, in capitals",
-        "permit_unconventional_http_version": "HTTP/1.0 and HTTP/1.1 are served, nothing else",
-        "permit_obsolete_folding strip_header_spaces": "it invites request smuggling, and llhttp does not allow it",
         "suppress_ragged_eofs": "under TLS every end of the stream is a disconnect",
         "http_protocols http2_max_concurrent_streams http2_initial_window_size http2_max_frame_size"
         " http2_max_header_list_size": "HTTP/2 is not served; TLS clients are offered http/1.1",

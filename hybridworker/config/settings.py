@@ -36,6 +36,19 @@ UNLIMITED = 1024 * 1024
 #: The most that the fields of one head may take besides the longest one, however high the limits are.
 MAX_OTHER_FIELDS = 4 * 1024 * 1024
 
+#: gunicorn's settings that need no conversion.
+AS_THEY_ARE = (
+    "certfile",
+    "keyfile",
+    "ca_certs",
+    "ciphers",
+    "permit_unconventional_http_method",
+    "casefold_http_method",
+    "permit_unconventional_http_version",
+    "strip_header_spaces",
+    "permit_obsolete_folding",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -76,6 +89,7 @@ class Settings:
     ca_certs: str | None
     ciphers: str | None
     sendfile: bool  #: os.sendfile may be used; sendfile, else the variable SENDFILE
+    response_spool: int  #: HYBRIDWORKER_RESPONSE_SPOOL, in MiB; 0 = off
     max_rss: int  #: HYBRIDWORKER_MAX_RSS, in MiB; 0 = off
     requests_max: float  #: HYBRIDWORKER_REQUESTS_MAX; inf = off
     limit_request_body: float  #: HYBRIDWORKER_LIMIT_REQUEST_BODY, in bytes; inf = off
@@ -91,6 +105,11 @@ class Settings:
     limit_request_line: int  #: without its CRLF
     limit_request_fields: int  #: a number of fields
     limit_request_field_size: int  #: name, colon, value and CRLF
+    permit_unconventional_http_method: bool
+    casefold_http_method: bool
+    permit_unconventional_http_version: bool
+    strip_header_spaces: bool
+    permit_obsolete_folding: bool
     max_head_size: int  #: request line and all fields, with every CRLF
 
     # Mount point, and what proxies are trusted with
@@ -152,7 +171,7 @@ class Settings:
             reuse_port=bool(cfg.reuse_port),
             log_to_stderr=cfg.errorlog == "-",
             is_ssl=bool(cfg.is_ssl),
-            **{name: getattr(cfg, name) for name in ("certfile", "keyfile", "ca_certs", "ciphers")},
+            **{name: getattr(cfg, name) for name in AS_THEY_ARE},
             sendfile=bool(cfg.sendfile),
             limit_request_line=line,
             limit_request_fields=fields,
@@ -179,6 +198,16 @@ class Settings:
     def id_field(self) -> bytes:
         """The lower-case name of the field that is replaced by the id of a request; empty where none is."""
         return b"" if self.request_id == b"traceparent" else self.request_id
+
+    @property
+    def rewrites_heads(self) -> bool:
+        """Whether heads are permitted that the parser does not take as they come, whatever their method."""
+        return (
+            self.permit_unconventional_http_method
+            or self.permit_unconventional_http_version
+            or self.strip_header_spaces
+            or self.permit_obsolete_folding
+        )
 
     @property
     def has_distant_proxy(self) -> bool:

@@ -145,6 +145,9 @@ VARIABLES: Mapping[str, Variable] = {
     PREFIX + "WRITE_TIMEOUT": Variable(
         seconds(off=math.inf), "60", "s", "a client that takes no byte of a response for this long is cut off"
     ),
+    PREFIX + "RESPONSE_SPOOL": Variable(
+        MEBIBYTES, "64", "MiB", "of a WSGI response that its client does not read, so much waits on disk, in TMPDIR"
+    ),
     PREFIX + "WS_COMPRESSION": Variable(SWITCH, "on", "", "permessage-deflate, for clients that offer it"),
     PREFIX + "WS_PING_INTERVAL": Variable(
         seconds(off=math.inf), "20", "s", "between two pings to a WebSocket client; one left unanswered closes it"

@@ -88,6 +88,13 @@ class Cycle(Protocol):
         """Drop the connection at once."""
 
 
+def small_head(settings: Settings) -> int:
+    """Bytes of the longest head that needs no scanner; 0 where each is scanned, and parsed when it is whole."""
+    if settings.rewrites_heads:
+        return 0
+    return min(settings.limit_request_line, settings.limit_request_field_size, settings.max_head_size)
+
+
 class WorkerContext:
     """
     Shared by every connection of one worker. ``application`` answers what no endpoint does; where
@@ -168,7 +175,7 @@ class WorkerContext:
         self.connections: set[Connection] = set()
         self.cycles: dict[Cycle, None] = {}  #: requests in flight, in order of arrival
         #: a head of at most this many bytes and lines, in one piece, exceeds no limit
-        self.small_head = min(settings.limit_request_line, settings.limit_request_field_size, settings.max_head_size)
+        self.small_head = small_head(settings)
         self.max_lines = settings.limit_request_fields + 2
         #: a head of at most this many bytes cannot have more lines: the shortest is `a:` and CRLF
         self.short_head = 4 * settings.limit_request_fields

@@ -26,6 +26,7 @@ EXPECT = 8
 UPGRADE = 16
 TYPE = 32
 TE = 64
+VERSION = 256  #: no field: the request line has a version that is shown as another
 POLICY = 128  #: forwarding, schemes and names with underscores: :mod:`.forwarded` decides
 
 #: Fields that a request may carry once only (RFC 9110 5.3, 8.3, 8.6; RFC 9112 3.2).

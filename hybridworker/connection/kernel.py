@@ -47,6 +47,24 @@ def ended(fd: int) -> bool:
     return sys.platform == "linux" and _polled(fd, select.POLLRDHUP)
 
 
+def limit_unsent(fd: int, size: int) -> None:
+    """
+    Have the kernel take no more than about ``size`` bytes ahead of what it sends (tcp(7), TCP_NOTSENT_LOWAT).
+
+    What is on its way is not limited by this. A unix socket, and a kernel without the option, go on as before.
+    """
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if fd < 0 or option is None:
+        return
+    sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, option, size)
+    except OSError:
+        pass
+    finally:
+        sock.detach()
+
+
 def shut_down(fd: int) -> None:
     """
     End the connection in both directions, for every process that has it.

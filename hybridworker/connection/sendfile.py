@@ -31,7 +31,7 @@ from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from ..errors import ClientDisconnected, InvalidMessage
 from .flow import FlowControl
-from .kernel import unacknowledged
+from .kernel import limit_unsent, unacknowledged
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
@@ -45,6 +45,9 @@ BURST = 1024 * 1024
 
 #: Bytes of one read, where ``os.sendfile`` cannot be used. The loop encrypts them in one go.
 BLOCK = 128 * 1024
+
+#: Bytes that the kernel takes ahead of what the network does: as long as it has them, pages of the file are in memory.
+UNSENT_MAX = 128 * 1024
 
 #: What ``os.sendfile`` and the socket below it say of a peer that is gone.
 _GONE = frozenset(
@@ -314,6 +317,7 @@ def _attach(flow: FlowControl, part: FilePart) -> bool:
         part.sock = os.dup(sock.fileno())
     except OSError:  # out of descriptors: reading needs none
         return False
+    limit_unsent(part.sock, UNSENT_MAX)
     return True
 
 

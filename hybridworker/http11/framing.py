@@ -18,6 +18,11 @@ request what they are, where they are what a wrong configuration sends.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import httptools
 
 from ..config.settings import Settings
 from ..errors import ProtocolError
@@ -39,6 +44,10 @@ PROXY_V1, PROXY_V2 = (b"PROXY TCP", b"PROXY UNKNOWN"), b"\r\n\r\n\0\r\nQUIT\n"
 #: The preface of HTTP/2 (RFC 9113 3.4) looks like two heads: the parser takes the first, and stops at the second.
 HTTP2_PREFACE = (b"PRI * HTTP/2.0\r\n", b"SM\r\n")
 
+#: What a token consists of (RFC 9110 5.6.2), and a method that is permitted by default.
+TOKEN_BYTES = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+METHOD_BYTES = TOKEN_BYTES - frozenset(b"#abcdefghijklmnopqrstuvwxyz")
+
 EMPTY_LINES = "empty lines before the request line"
 TLS_HANDSHAKE = 0x16  #: ContentType of a TLS record (RFC 8446 5.1); no other protocol begins with this byte
 
@@ -55,6 +64,16 @@ def misdirected(data: bytes | bytearray, settings: Settings) -> str:
     if data[:1] == bytes([TLS_HANDSHAKE]) and not settings.is_ssl:
         return "a TLS handshake on a port without certfile"
     return ""
+
+
+def body_parser(
+    on_body: Callable[[bytes], None], on_message_complete: Callable[[], None], measured: bool, length: int
+) -> Any:
+    """A parser that stands amid a message, before its body: of ``length`` bytes, or chunked unless ``measured``."""
+    parser = httptools.HttpRequestParser(SimpleNamespace(on_body=on_body, on_message_complete=on_message_complete))
+    framing = b"Content-Length: %d" % length if measured else b"Transfer-Encoding: chunked"
+    parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)  # a head that nobody listens to
+    return parser
 
 
 class LineScanner:
@@ -145,6 +164,12 @@ class HeadScanner(LineScanner):
         if begun == PROXY_V2 or not PROXY_V2.startswith(begun):
             self.error = ProtocolError(misdirected(begun, self.settings) or EMPTY_LINES)
 
+    def _may_begin(self, byte: int) -> bool:
+        """Whether a method may begin with it."""
+        if self.settings.permit_unconventional_http_method:
+            return byte in TOKEN_BYTES
+        return byte in METHOD_BYTES
+
     def _check_unfinished(self) -> None:
         size = len(self.data) - self.line
         if size:
@@ -155,7 +180,7 @@ class HeadScanner(LineScanner):
             if size > 2 or self.data[self.line] != 13:  # the empty line, or its beginning, is no field
                 self._field(size)
             return
-        if not 65 <= self.data[0] <= 90 and (finished or self.data[0] != 13):
+        if not self._may_begin(self.data[0]) and (finished or self.data[0] != 13):
             # No method begins like this. Most often a TLS handshake on a plain port: it might never send a line end.
             reason = misdirected(self.data[:1], self.settings)  # all other bytes may still be on their way
             self.error = ProtocolError(reason or "the request line does not begin with a method")

@@ -14,26 +14,27 @@ import re
 
 from ..asgi import Headers, Scope
 from ..connection.context import WorkerContext
-from ..connection.fields import EXPECT, HOST, TE, TRANSFER, UPGRADE, RequestFields, check_host, hosts
+from ..connection.fields import EXPECT, HOST, TE, TRANSFER, UPGRADE, VERSION, RequestFields, check_host, hosts
 from ..connection.peer import Peer
 from ..connection.response import TOKEN
 from ..connection.scope import http_scope, split_target
 from ..errors import ProtocolError
 from ..states import RequestState
 from .framing import ChunkScanner
+from .rewriting import rewrite
 
 BODY, DONE = RequestState.BODY, RequestState.DONE
 
 #: Fields for which there is more to do when the head is complete.
 MORE = TRANSFER | EXPECT | UPGRADE | TE
 
-_REQUEST_LINE = re.compile(rb"([A-Z-]+) ([\x21-\x7e]+) HTTP/(1\.[01])\r\n")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([\x21-\x7e]+) HTTP/(1\.[01])\r\n")
 
 
 class RequestHead:
     """One head at a time; :meth:`begin` starts the next."""
 
-    __slots__ = ("application", "chunks", "context", "data", "fields", "http10", "length", "peer", "request")
+    __slots__ = ("application", "chunks", "context", "data", "fields", "http10", "length", "peer", "request", "version")
 
     def __init__(self, context: WorkerContext, peer: Peer) -> None:
         self.context = context
@@ -45,11 +46,19 @@ class RequestHead:
         self.length = 0  #: bytes of the body that have not come, where Content-Length gives it
         self.http10 = False
         self.data = b""
+        self.version = ""  #: as it came, where the parser is shown another
 
     def begin(self, data: bytes) -> None:
         """A new head is about to be parsed; ``data`` holds its bytes, and perhaps more."""
         self.data = data
         self.fields.begin()
+
+    def rewrite(self) -> bytes:
+        """The head, which is whole, as the parser is to see it: see :mod:`.rewriting`."""
+        self.data, self.version = rewrite(self.data, self.context.settings)
+        if self.version:
+            self.fields.seen |= VERSION
+        return self.data
 
     def read(self, method: bytes, handshake: bool = False) -> Scope:
         """
@@ -80,7 +89,7 @@ class RequestHead:
         context = self.context
         scope = http_scope(
             peer.template,
-            "1.0" if http10 else "1.1",
+            self.version if fields.seen & VERSION else "1.0" if http10 else "1.1",
             method.decode("ascii"),
             path,
             query,
@@ -179,6 +188,10 @@ class RequestHead:
             return False
         scope["extensions"]["http.response.trailers"] = {}
         return True
+
+    def takes_socket(self) -> bool:
+        """Whether the application is to have a socket for the WebSocket that it is asked for: it is WSGI."""
+        return self.application.takes_sockets and self.request is DONE and self.data.startswith(b"GET ")
 
     def leaves_http(self, available: bool) -> bool:
         """

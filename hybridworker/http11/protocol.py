@@ -20,28 +20,26 @@ from __future__ import annotations
 
 import asyncio
 import math
-from types import SimpleNamespace
 from typing import Any, cast
 
 import httptools
 
-from ..asgi import Headers, id_mark
 from ..connection import kernel
 from ..connection.context import WorkerContext
 from ..connection.cycle import BODY_BUFFER, NOTHING
 from ..connection.fields import UPGRADE
 from ..connection.flow import DEAF, LINGER, FlowControl
 from ..connection.peer import Peer
-from ..connection.requestids import variables
-from ..connection.response import encode_fields, error_response
 from ..connection.scope import websocket_scope
 from ..errors import ProtocolError
-from ..log.access import Refused
 from ..states import CallState, ConnectionState, RequestState
 from ..websocket import protocol as websocket
+from .carrier import SocketCarrier
 from .cycle import HTTP11Cycle
-from .framing import HeadScanner, misdirected
+from .framing import HeadScanner, body_parser, misdirected
 from .head import MORE, RequestHead
+from .refusal import refuse
+from .rewriting import pose
 
 NEW, ACTIVE, IDLE = ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
 UPGRADED, CLOSING, CLOSED = ConnectionState.UPGRADED, ConnectionState.CLOSING, ConnectionState.CLOSED
@@ -74,6 +72,7 @@ class HTTPProtocol(asyncio.Protocol):
         self.scanner: HeadScanner | None = None
         self.cycle: HTTP11Cycle | None = None
         self.parser: Any = None
+        self.upgraded: Any = None  #: the scope of a WebSocket, or the carrier of one over WSGI
         self.persistent = True  #: the client may send further requests
         self.progress = NOTHING  #: of the cycle, when the client was seen to have closed its side behind unread bytes
 
@@ -316,6 +315,9 @@ class HTTPProtocol(asyncio.Protocol):
                             data = rest
                         except httptools.HttpParserUpgrade:
                             data = self._upgrade(rest)
+                        except httptools.HttpParserInvalidMethodError:  # again, by way of the scanner
+                            self.parser, self.scanner = httptools.HttpRequestParser(self), HeadScanner(context.settings)
+                            self.head.begin(b"")
                     else:
                         data = self._scan_head(data)
                 elif request is BODY:
@@ -364,13 +366,24 @@ class HTTPProtocol(asyncio.Protocol):
             self.deadline = min(self.deadline, deadline) if self.context.draining else deadline
         if lines:
             self.head.data += lines
-            try:
-                self.parser.feed_data(lines)
-            except httptools.HttpParserUpgrade:
-                rest = self._upgrade(rest)
+            if self.context.settings.rewrites_heads:
+                lines = self.head.rewrite() if scanner.complete else b""
+            rest = self._feed(lines, rest)
         if scanner.error is not None:
             raise scanner.error
         return rest
+
+    def _feed(self, lines: bytes, rest: bytes) -> bytes:
+        """Parse ``lines`` of a head, whatever its method; returns the bytes behind it."""
+        while True:
+            try:
+                self.parser.feed_data(lines)
+                return rest
+            except httptools.HttpParserUpgrade:
+                return self._upgrade(rest)
+            except httptools.HttpParserInvalidMethodError:
+                self.parser, lines = pose(self, lines, self.context.settings)
+                self.foreign = True  # and again, outside of this clause: an error of ours has it as its context, else
 
     def _body(self, data: bytes) -> bytes:
         """Parse bytes of the body; returns those behind it."""
@@ -410,9 +423,13 @@ class HTTPProtocol(asyncio.Protocol):
         expect_continue = takes_trailers = False
         if seen & MORE:
             expect_continue, takes_trailers = self.head.expects_continue(), self.head.takes_trailers(scope)
-        if handshake and not http10 and self.head.leaves_http(websocket.available()):
-            self.state, self.upgraded = UPGRADED, websocket_scope(scope)
-            return
+        if handshake and not http10:
+            if self.head.leaves_http(websocket.available()):
+                self.state, self.upgraded = UPGRADED, websocket_scope(scope)
+                return
+            if self.head.takes_socket():
+                self.upgraded, self.state = SocketCarrier(context, self.flow, self.head, scope), UPGRADED
+                return
         application = self.head.application
         self.cycle = cycle = HTTP11Cycle(self, application, scope)
         if expect_continue or takes_trailers:
@@ -445,9 +462,10 @@ class HTTPProtocol(asyncio.Protocol):
         if self.state is not UPGRADED:
             self._keep_framing()
             return rest
-        context = self.context
-        method, application = self.parser.get_method(), self.head.application
-        protocol = websocket.WebSocketProtocol(context, application, self.flow, self.upgraded, method)
+        context, protocol = self.context, self.upgraded
+        if not isinstance(protocol, SocketCarrier):
+            method, application = self.parser.get_method(), self.head.application
+            protocol = websocket.WebSocketProtocol(context, application, self.flow, protocol, method)
         context.connections.discard(self)
         context.connections.add(protocol)
         self.parser = None
@@ -456,44 +474,18 @@ class HTTPProtocol(asyncio.Protocol):
         return b""
 
     def _keep_framing(self) -> None:
-        """
-        Go on after an upgrade that is ignored.
-
-        The parser takes the message for complete and would read its body as the next
-        request. A new one reads the body, told its framing by a head that nobody listens to.
-        """
-        if self.head.request is DONE:
-            self.parser = httptools.HttpRequestParser(self)
-            return
-        self.parser = httptools.HttpRequestParser(
-            SimpleNamespace(on_body=self.on_body, on_message_complete=self.on_message_complete)
-        )
-        framing = (
-            b"Content-Length: %d" % self.head.length if self.head.chunks is None else b"Transfer-Encoding: chunked"
-        )
-        self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+        """Go on after an ignored upgrade: the parser takes the message for complete, so another reads its body."""
+        self.parser = body_parser(self.on_body, self.on_message_complete, self.head.chunks is None, self.head.length)
         self.foreign = True
 
     def _refuse(self, error: ProtocolError) -> None:
         """Answer a request that cannot be served, log why, and close."""
-        context = self.context
-        peer = self.peer.address[0] if isinstance(self.peer.address, tuple) else "unix socket"
-        apart = context.application.context.copy()  # here may be the task of the request before it
-        cycle, ids, mark = self.cycle, context.ids, ""
-        headers: Headers = []
+        cycle = self.cycle
         known = self.head.refused() if cycle is None else cycle.scope
-        if ids is not None:
-            scope = known or ids.of_nothing()
-            apart, headers, mark = variables(apart, scope), ids.fields(scope), id_mark(scope)
-        if not error.logged:
-            apart.run(context.log.warning, "Invalid request from ip=%s: %s%s", peer, error, mark)
+        body = not self.head.data.startswith(b"HEAD ")
+        page = refuse(self.context, self.peer, error, known, answer=cycle is None, body=body)
         if cycle is None:
-            body = not self.head.data.startswith(b"HEAD ")
-            extra, _, _ = encode_fields(headers)
-            self.transport.write(error_response(error.status, context.fields, extra, body))
-            context.responses[error.status // 100] += 1
-            if context.access is not None and known is not None:
-                apart.run(context.access, Refused(known, error.status, context.now, headers))
+            self.transport.write(page)
             self.close(linger=True)
         else:  # the body is at fault
             self.head.request, self.persistent = DONE, True  # whatever else it sends is read and dropped

@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..connection.context import Log
-from ..wsgi.threads import patched
+from .patches import patched
 
 BOOT_ERROR = 3  #: the worker could not boot: gunicorn ends, with the same code
 LOAD_ERROR = 4  #: the same, for an application that is not there

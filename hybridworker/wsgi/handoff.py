@@ -11,10 +11,16 @@ A response can be awaited from the start, by :meth:`Handoff.deliver`. But nearly
 is made whole before there is anything to do for the loop: with :meth:`Handoff.begin` the
 call runs while nobody waits, and only a response that is not ``whole`` needs a task.
 
+What the client has not taken waits in ``outbox``, and beyond :data:`AHEAD_MAX` in a file: see
+:mod:`.spool`. The thread waits only where there is no disk for it.
+
 Neither side takes a lock. Each field has one writer. The thread appends what it produces to
 ``outbox``; it asks for what it needs, and finds that in ``inbox``.
 
-Invariant: the thread fills ``outbox`` before it sets ``final``, and sets ``final`` before
+Invariant: what is in ``outbox`` comes before what is in ``spool``. Nothing is added to the outbox until everything that
+was written to the file is sent.
+
+Invariant: the thread fills ``outbox`` and ``spool`` before it sets ``final``, and sets ``final`` before
 ``ended``. The loop reads them in the opposite order, so when it sees ``ended``, everything
 before it is visible.
 """
@@ -23,18 +29,26 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 from ..asgi import Message, Receive, Send
 from ..errors import ClientDisconnected, TurnedAway, WSGIError, caused_by_disconnect
+from .spool import Disk, Spool
 
-#: Bytes of response that may wait for the client before the thread waits too: a slow reader of less holds no thread.
+#: Bytes of response that may wait in memory for the client, where there is no disk or they are all of it.
 AHEAD_MAX = 1024 * 1024
+
+#: Bytes that may wait in memory where the rest goes to disk.
+MEMORY_MAX = 512 * 1024
 
 #: Bytes of response that are joined to one message.
 JOIN_MAX = 65536
+
+#: Seconds, and how often, in which a client that reads fast may make room before the disk is used.
+PATIENCE, PATIENCE_MAX = 0.001, 5
 
 #: What a thread may ask of the loop: the next message of the request; that the outbox be emptied.
 READ, ROOM = "read", "room"
@@ -48,6 +62,10 @@ class Pool(Protocol):
     """The threads, as :class:`~.threads.ThreadPool` has them."""
 
     loop: asyncio.AbstractEventLoop
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a thread."""
 
     def submit(self, call: Any) -> None:
         """Have the call run by a thread."""
@@ -75,6 +93,7 @@ class Handoff:
         "length",
         "outbox",
         "sent",
+        "spool",
         "start",
         "started",
         "variables",
@@ -104,6 +123,7 @@ class Handoff:
     length: int | None  #: announced Content-Length
     outbox: list[bytes]
     sent: int  #: bytes of body that were handed over
+    spool: Spool | None  #: those of them for which there was no room in memory
     start: Message | None  #: the head; set before anything is in the outbox
     started: bool  #: the head can no longer be changed
     variables: contextvars.Context | None  #: of a call that has failed: those that are to be seen where that is logged
@@ -126,6 +146,7 @@ class Handoff:
         self.outbox = []
         self.sent = self.taken = 0
         self.start = self.length = self.error = self.hints = self.file = self.asked = self.inbox = None
+        self.spool = None
         self.future = self.ready = self.variables = None
         self.begun = self.bodiless = self.ended = self.final = self.started = self.gone = self.missed = False
         self.lost = False
@@ -135,6 +156,11 @@ class Handoff:
     def label(self) -> str:
         """What the call serves, for reports."""
         raise NotImplementedError
+
+    @property
+    def disk(self) -> Disk | None:
+        """Where there is room for what memory has none for."""
+        return None
 
     # -- loop side
 
@@ -214,6 +240,7 @@ class Handoff:
             self.cancel()
             raise
         self.gone = True
+        self.spool = None
         if self.asked is not None:  # by a thread of the application's own, too late
             self._answer(None)
 
@@ -225,21 +252,25 @@ class Handoff:
             if not head_sent:
                 await self._send_hints(send)
             # With its last message the request is over. It waits for a call that may read on, in close() for example.
-            while self.outbox or (self.final and not complete and (ended or not self.unread)):
+            while self._more() or (self.final and not complete and (ended or not self.unread)):
                 if not head_sent:
                     await self._send_hints(send)  # there may be more of them, but none behind the head
                     head_sent = True
                     if self.expects and not self.final:
                         await self._send_continue(send)
                     await send(self.start)  # type: ignore[arg-type]  # set before the outbox is filled
+                # In this order: what is on disk was written when everything before it was in the outbox.
+                if (spool := self._spooled()) is not None and not self.outbox:
+                    complete = await self._send_spooled(spool, ended or not self.unread, send)
+                    continue
                 body = self._take()
-                complete = self.final and not self.outbox and (ended or not self.unread)
+                complete = self.final and not self._more() and (ended or not self.unread)
                 if self.file is None or not complete:
                     await send({"type": "http.response.body", "body": body, "more_body": not complete})
                 else:
                     await self._send_file(body, send)
                 self.taken += len(body)
-                if self.asked is ROOM and self.sent - self.taken <= AHEAD_MAX // 2:
+                if self.asked is ROOM and self.sent - self.taken <= AHEAD_MAX // 2 and self._spooled() is None:
                     self._answer(_ROOM_MADE)
             if ended:
                 break
@@ -283,6 +314,27 @@ class Handoff:
         body = b"".join(outbox[:count])
         del outbox[:count]
         return body
+
+    def _spooled(self) -> Spool | None:
+        """What is on disk, if there is something to be sent. The thread may be exchanging it."""
+        spool = self.spool
+        return None if spool is None or spool.drained else spool
+
+    def _more(self) -> bool:
+        """Whether something waits to be sent, in memory or on disk."""
+        return bool(self.outbox) or self._spooled() is not None
+
+    async def _send_spooled(self, spool: Spool, may_end: bool, send: Send) -> bool:
+        """Send a part of what is on disk; returns whether the response is complete with it."""
+        final, size = self.final, spool.part()  # in this order: what is final has been written
+        complete = final and may_end and spool.sent + size == spool.end and self.file is None
+        message = {"type": "http.response.zerocopysend", "file": spool.fd, "offset": spool.sent, "count": size}
+        await send({**message, "more_body": not complete})
+        spool.advance(size)
+        self.taken += size
+        if self.asked is ROOM and spool.drained:
+            self._answer(_ROOM_MADE)
+        return complete
 
     async def _send_file(self, body: bytes, send: Send) -> None:
         message, self.file = self.file, None
@@ -332,16 +384,61 @@ class Handoff:
             self.final = True
             return
         length = self.length
-        if length is not None:
-            sent = self.sent
-            if sent + len(data) >= length:
-                data = data[: length - sent]
-                self.outbox.append(data)
-                self.sent = length
-                self.final = True
+        if length is not None and self.sent + len(data) >= length:
+            self._keep(data[: length - self.sent])
+            self.final = True
+        else:
+            self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        """Let ``data`` wait for the client, in memory or on disk."""
+        size = self.sent + len(data)
+        ahead = size - self.taken
+        # A whole body in one piece is not taken apart, up to AHEAD_MAX.
+        if self.spool is None and (
+            ahead <= MEMORY_MAX
+            or (ahead <= AHEAD_MAX and size == self.length and not self.sent)
+            or self.disk is None
+            or not self.disk.usable
+        ):
+            self.outbox.append(data)
+            self.sent = size
+            return
+        # What is of one piece may fit in part.
+        view = memoryview(data)
+        for at in range(0, len(view), JOIN_MAX):
+            self._keep_piece(view[at : at + JOIN_MAX])
+
+    def _keep_piece(self, piece: memoryview) -> None:
+        """Let a short piece wait where there is room."""
+        if self.spool is not None and self.spool.drained:
+            self.spool = None  # the client has caught up
+        written = 0
+        if self.spool is None and not self._fits(len(piece)):
+            self.spool = None if self.disk is None else self.disk.open()
+        if self.spool is not None:
+            written = self.spool.write(piece)
+            self.sent += written
+            if written == len(piece):
                 return
-        self.outbox.append(data)
-        self.sent += len(data)
+            # As much waits as may. Behind it nothing may be in memory before it is sent.
+            self.ask(ROOM)
+            self.spool = None
+        self.outbox.append(bytes(piece[written:]))
+        self.sent += len(piece) - written
+
+    def _fits(self, size: int) -> bool:
+        """Whether there is room in memory, or will be soon, unless others wait for the thread meanwhile."""
+        turns, taken = 0, self.taken
+        while self.sent - self.taken + size > MEMORY_MAX:
+            if turns == 0:
+                self.post()
+            if turns == PATIENCE_MAX or self.pool.queued or self.gone:
+                return False
+            time.sleep(PATIENCE)
+            turns = 0 if self.taken != taken else turns + 1
+            taken = self.taken
+        return True
 
     def post(self) -> None:
         """Let the loop look at what was handed over."""

@@ -32,8 +32,10 @@ from ..config.settings import Settings
 from ..errors import ConfigurationError, WSGIError, caused_by_disconnect
 from ..identity import REQUEST_ID, current
 from ..variables import VARIABLES
+from .clientsocket import ENVIRON_KEY, SOCKET
 from .environ import encrypted_environ, mount_environ, request_environ
-from .handoff import AHEAD_MAX, READ, ROOM, Handoff
+from .handoff import AHEAD_MAX, JOIN_MAX, READ, ROOM, Handoff
+from .spool import Disk
 from .streams import BLOCK, ErrorStream, FileWrapper, RequestBody
 from .threads import LostCall, ThreadPool
 from .values import START_RESPONSE, encode_fields, encode_status, iterate, length_field
@@ -70,7 +72,8 @@ class WSGIMiddleware(WsgiToAsgi):
     its limit of equal header names (the server has limits of its own) and the constant
     part of the environ, which is made here, once.
 
-    ``errors`` serves all calls, so it must outlast whatever they do to it. ``part`` is the name of
+    ``errors`` serves all calls, so it must outlast whatever they do to it. ``disk`` takes what of responses
+    does not fit into memory; without it, threads wait for the clients of such. ``part`` is the name of
     the application in a Hybrid, and ``lane`` the number under which its calls are counted there.
     """
 
@@ -83,6 +86,7 @@ class WSGIMiddleware(WsgiToAsgi):
         errors: ErrorStream,
         server_software: str,
         hooks: Hooks | None = None,
+        disk: Disk | None = None,
         part: str = "",
         lane: int = 0,
     ) -> None:
@@ -90,6 +94,7 @@ class WSGIMiddleware(WsgiToAsgi):
         self.pool = pool
         self.calls = pool.calls
         self.hooks = hooks
+        self.disk = disk
         self.script_name = settings.script_name
         self.request_environ = encrypted_environ if settings.is_ssl else request_environ
         self.part = part
@@ -151,8 +156,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
     * ``run_wsgi_app`` (here :meth:`run`) never calls ``close()``, sends the head with an
       empty item, looks at no type, and crosses to the loop and back for every item.
 
-    ``gunicorn.socket`` is not in the environ: the loop reads and writes the connection, and
-    a thread that did so as well would corrupt it.
+    ``gunicorn.socket`` is in the environ of a request for a WebSocket only. It is a
+    :class:`~.clientsocket.ClientSocket`: the loop alone reads and writes the connection.
     """
 
     __slots__ = ("body", "middleware", "scope")
@@ -173,6 +178,15 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
     def lane(self) -> int:
         """Under which number the pool counts the call."""
         return self.middleware.lane
+
+    @property
+    def disk(self) -> Disk | None:
+        return self.middleware.disk
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it serves a WebSocket, which may take as long as it likes."""
+        return SOCKET in self.scope and self.scope[SOCKET].used
 
     # -- what the hooks are shown
 
@@ -252,6 +266,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             else:
                 self._serve_hooked(hooks, scope, body)
         except BaseException as exc:
+            if SOCKET in scope:
+                exc = scope[SOCKET].excused(exc)
             if scope[VARIABLES] is variables:
                 scope[VARIABLES] = variables.copy()
             self.error, self.variables = exc, scope[VARIABLES]
@@ -286,6 +302,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         environ["wsgi.url_scheme"] = scope["scheme"]
         environ["wsgi.input"] = body
         environ["wsgi.early_hints"] = self.early_hints
+        if SOCKET in scope:
+            environ[ENVIRON_KEY] = scope[SOCKET]
         scope["hybridworker.environ"] = environ
         return environ
 
@@ -295,6 +313,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         if type(iterable) is list or type(iterable) is tuple:
             # All of it is here: nothing comes late, nothing has to be closed, and its size is known.
             whole = not self.started
+            if whole and (len(iterable) > 1 or (iterable and len(iterable[0]) > JOIN_MAX)):
+                self._measure(iterable)
             for item in iterable:
                 if type(item) is not bytes or self.start is None:
                     self._check(item)
@@ -324,6 +344,13 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
             raise
         if close is not None:
             close()
+
+    def _measure(self, items: list[bytes] | tuple[bytes, ...]) -> None:
+        """Announce the length of a body that may not fit into memory: its head then goes out before its end is here."""
+        start = self.start
+        if start is not None and self.length is None and not self.bodiless and set(map(type, items)) == {bytes}:
+            self.length = sum(map(len, items))
+            start["headers"].append(length_field(self.length))
 
     def start_response(
         self, status: str, headers: Iterable[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -355,7 +382,7 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         if data:
             self.put(data)
             self.post()
-            if self.sent - self.taken > AHEAD_MAX and not self.final:
+            if self.sent - self.taken > AHEAD_MAX and not self.final and self.spool is None:
                 self.ask(ROOM)
 
     def early_hints(self, headers: Iterable[tuple[str | bytes, str | bytes]]) -> None:

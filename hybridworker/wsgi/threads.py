@@ -36,7 +36,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
-import queue
 import sys
 import threading
 import time
@@ -57,25 +56,6 @@ WAIT_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 WAITS = len(WAIT_BOUNDS) + 2  #: these buckets, and the sum
 
 
-def patched(*modules: str) -> str | None:
-    """
-    What speaks against this process where a library has patched ``threading`` or ``queue``.
-
-    Threads of gevent and eventlet are greenlets, which run only when another one waits by the
-    library's own means. An event loop does not: no thread would ever run. Of a real
-    thread that waits at one of their queues nobody knows: no executor would get its jobs.
-    """
-    parts = {"threading": threading.get_ident, "queue": queue.SimpleQueue}
-    for module in modules:
-        library = parts[module].__module__.partition(".")[0]
-        if library.removeprefix("_") not in ("thread", "queue"):
-            return (
-                f"{library} has patched {module}, and this worker runs real threads: take {library}'s monkey patching"
-                " out of the configuration and the application, or use its own worker"
-            )
-    return None
-
-
 class Call(Protocol):
     """What a thread runs."""
 
@@ -84,6 +64,10 @@ class Call(Protocol):
     @property
     def label(self) -> str:
         """What the call serves, for reports: "GET /path"."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is none that ought to be over soon."""
 
     @property
     def lane(self) -> int:
@@ -285,7 +269,7 @@ class ThreadPool:
             call, started = worker.call, worker.started
             if call is None or call is worker.lost:
                 continue
-            if now - started > limit > 0 and worker.reported != started:
+            if now - started > limit > 0 and worker.reported != started and not call.lasting:
                 frame = sys._current_frames().get(worker.ident or 0)
                 worker.reported = started
                 report.append((call.label, now - started, frame))

@@ -41,11 +41,6 @@ def test_defaults_give_no_warning() -> None:
 
 
 WARNED: list[tuple[str, object, object]] = [
-    ("permit_unconventional_http_method", True, True),
-    ("permit_unconventional_http_version", True, True),
-    ("permit_obsolete_folding", True, True),
-    ("strip_header_spaces", True, True),
-    ("casefold_http_method", True, True),
     ("suppress_ragged_eofs", False, False),
     ("http_protocols", "h2,h1", ["h2", "h1"]),
     ("http2_max_concurrent_streams", 10, 10),

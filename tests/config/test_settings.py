@@ -45,6 +45,17 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "ca_certs": None,
         "ciphers": None,
         "sendfile": True,
+        "response_spool": 64,
+        **dict.fromkeys(
+            (
+                "permit_unconventional_http_method",
+                "casefold_http_method",
+                "permit_unconventional_http_version",
+                "strip_header_spaces",
+                "permit_obsolete_folding",
+            ),
+            False,
+        ),
         "max_rss": 0,
         "request_id": b"",
         "drain_delay": 0.0,

@@ -204,11 +204,11 @@ def test_a_setting_that_would_misread_requests_ends_gunicorn(gunicorn: Servers) 
 
 def test_a_setting_without_effect_is_one_warning(gunicorn: Servers) -> None:
     """In the master, once, whatever the number of workers; and the server serves."""
-    server = gunicorn("wsgi:app", "--permit-obsolete-folding", workers=2)
+    server = gunicorn("wsgi:app", "--uwsgi-allow-from", "*", workers=2)
     assert server.request().status == 200
     warnings = [line for line in server.log().splitlines() if "[WARNING]" in line]
     assert len(warnings) == 1
-    assert "permit_obsolete_folding=True has no effect with this worker" in warnings[0]
+    assert "uwsgi_allow_ips=['*'] has no effect with this worker" in warnings[0]
 
 
 def test_a_worker_that_dies_is_replaced(gunicorn: Servers) -> None:

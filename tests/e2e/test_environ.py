@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 
 #: Key -> why its value, or its presence, is another one here.
 DIFFERENCES = {
-    "gunicorn.socket": "the event loop owns the socket, and a second reader or writer would break the framing",
+    "gunicorn.socket": "only a request for a WebSocket has one, because the event loop owns the connection",
     "HTTP_COOKIE": 'several Cookie fields are joined with "; ", as they are split (RFC 6265 5.4), not with ","',
     "wsgi.multithread": "gthread says True always; here it is whether threads is more than 1",
     "wsgi.input": "the same methods and more",

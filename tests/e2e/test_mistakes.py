@@ -176,10 +176,10 @@ def test_a_setting_that_would_misread_requests(gunicorn: Servers) -> None:
 
 def test_a_setting_without_effect_is_one_warning(gunicorn: Servers) -> None:
     """From the master alone, however many workers there are, and the service runs."""
-    server = gunicorn("wsgi:app", "--casefold-http-method", workers=2)
+    server = gunicorn("wsgi:app", "--uwsgi-allow-from", "*", workers=2)
     assert server.request().status == 200
     (warning,) = re.findall(r"\[WARNING\] (.*)", server.log())
-    assert warning.startswith("casefold_http_method=True has no effect with this worker: ")
+    assert warning.startswith("uwsgi_allow_ips=['*'] has no effect with this worker: ")
 
 
 # -- what the machine lacks

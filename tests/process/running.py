@@ -61,6 +61,7 @@ class Held(FakeCall):
     """A call for the pool that waits to be let go."""
 
     lane = 0
+    lasting = False
 
     def __init__(self, label: str) -> None:
         self.label, self.queued_at = label, 0.0

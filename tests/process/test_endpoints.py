@@ -202,6 +202,7 @@ class Call(FakeCall):
     queued_at = 0.0
     label = "GET /"
     lane = 0
+    lasting = False
 
     def __init__(self) -> None:
         self.begun = threading.Event()

@@ -816,7 +816,7 @@ def test_call_that_was_begun_is_cancelled() -> None:
             assert [type(error) for error in errors] == [Failure]
             assert not ready.is_set()
             assert not queued.ended
-            assert call.pool.queued == 0  # type: ignore[attr-defined]
+            assert call.pool.queued == 0
 
     run(main())
 

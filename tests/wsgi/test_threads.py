@@ -29,6 +29,7 @@ class Job(FakeCall):
     def __init__(self, work: Callable[[], Any] = lambda: None, label: str = "GET /") -> None:
         self.work = work
         self.label = label
+        self.lasting = False
         self.queued_at = 0.0
         self.thread: threading.Thread | None = None
         self.variables: contextvars.Context | None = None

@@ -1,0 +1,98 @@
+"""
+The head that the parser is shown, where it would not take the one that came.
+
+llhttp knows a list of methods, and is strict where gunicorn has settings that permit something. A method that it does
+not know is shown as another, and :class:`PosingParser` says the true one. What a setting permits is written as it
+ought to have been, with a head that has come whole. Everything else is left for the parser to judge. Pure.
+
+Invariant: no line end is made or removed but that of a folded line, so the message ends where the scanner saw its end.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httptools
+
+from ..config.settings import Settings
+from ..errors import ProtocolError
+from .framing import misdirected
+
+#: The method that the parser sees. One that says nothing of the framing (RFC 9112 6).
+POSED = b"POST"
+
+#: A token (RFC 9110 5.6.2), and what gunicorn takes of them by default.
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONVENTIONAL = re.compile(rb"[!$%&'*+\-.^_`|~0-9A-Z]{3,20}")
+
+_VERSION = re.compile(rb" HTTP/([0-9])\.([0-9])\Z")
+
+
+class PosingParser:
+    """An httptools parser of one request, which it takes for another method."""
+
+    __slots__ = ("_method", "feed_data", "should_keep_alive", "should_upgrade")
+
+    def __init__(self, parser: Any, method: bytes) -> None:
+        self._method = method
+        self.feed_data = parser.feed_data
+        self.should_keep_alive = parser.should_keep_alive
+        self.should_upgrade = parser.should_upgrade
+
+    def get_method(self) -> bytes:
+        """The true method."""
+        return self._method
+
+
+def true_method(lines: bytes, settings: Settings) -> tuple[bytes, bytes]:
+    """
+    The method as it came, and as the application is to see it.
+
+    ``lines`` begin with the request line. Raises :class:`~.errors.ProtocolError` for what is no method.
+    """
+    method, space, _ = lines.partition(b" ")
+    allowed = _TOKEN if settings.permit_unconventional_http_method else _CONVENTIONAL
+    if not space or allowed.fullmatch(method) is None:  # behind the method shown instead there is a space as well
+        reason = misdirected(lines, settings)
+        raise ProtocolError(reason or "the method is none (RFC 9110 9.1), or one that is not permitted")
+    return method, method.upper() if settings.casefold_http_method else method
+
+
+def pose(target: Any, lines: bytes, settings: Settings) -> tuple[PosingParser, bytes]:
+    """A parser for ``lines``, whose method llhttp does not know, with the callbacks of ``target``; and what it gets."""
+    came, method = true_method(lines, settings)
+    return PosingParser(httptools.HttpRequestParser(target), method), POSED + lines[len(came) :]
+
+
+def rewrite(head: bytes, settings: Settings) -> tuple[bytes, str]:
+    """
+    ``head`` as the parser takes it, where settings permit that, and the version that it really has.
+
+    Of a version only whether it is before HTTP/1.1 matters to framing. Raises :class:`~.errors.ProtocolError`
+    for a field that is too long when it is unfolded.
+    """
+    request, *lines = head.split(b"\r\n")
+    version = ""
+    if settings.permit_unconventional_http_version and (match := _VERSION.search(request)) is not None:
+        version = f"{int(match[1])}.{int(match[2])}"
+        request = request[: match.start()] + (b" HTTP/1.1" if match.groups() >= (b"1", b"1") else b" HTTP/1.0")
+    fields: list[bytes] = []
+    size = 0  #: of the field, with all its lines as they came
+    folded = False  #: the field has more than one
+    for line in lines:
+        if settings.permit_obsolete_folding and fields and line[:1] in (b" ", b"\t"):
+            size += len(line) + 2
+            if size > settings.limit_request_field_size:
+                raise ProtocolError("a field line exceeds limit_request_field_size", 431)
+            first = fields[-1] if folded else fields[-1].rstrip(b" \t")
+            fields[-1] = first + b" " + line.strip(b" \t")
+            folded = True
+            continue
+        folded = False
+        size = len(line) + 2
+        if settings.strip_header_spaces:
+            name, colon, value = line.partition(b":")
+            line = name.rstrip(b" \t") + colon + value if colon else line
+        fields.append(line)
+    return b"\r\n".join([request, *fields]), version
