@@ -29,12 +29,16 @@ KEEPALIVE = 60
 
 
 def start(gunicorn: Servers, app: str, *args: str) -> Gunicorn:
-    """A worker on the clock that jumps. The jumps would look like a loop that hangs."""
+    """
+    A worker on the clock that jumps. The jumps would look like a loop that hangs.
+
+    The timers of a response that is sent from disk go by the true clock: see test_spool.py.
+    """
     return gunicorn(
         f"jumping:{app}",
         *("--config", str(APPS / "jumping.conf.py"), "--keep-alive", str(KEEPALIVE), "--log-level", "debug"),
         *("--threads", "3", *args),
-        env={"HYBRIDWORKER_SLOW_LOOP": "0"},
+        env={"HYBRIDWORKER_SLOW_LOOP": "0", "HYBRIDWORKER_RESPONSE_SPOOL": "0"},
     )
 
 

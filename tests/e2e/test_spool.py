@@ -89,6 +89,18 @@ def test_an_endless_response_keeps_its_own_thread_only(gunicorn: Servers, tmp_pa
     assert [name for name in os.listdir(tmp_path) if not name.startswith("hw-")] == []
 
 
+def test_a_client_that_takes_nothing_is_cut_off(gunicorn: Servers, tmp_path: Path) -> None:
+    """Also while it is sent from the disk, which is then free."""
+    env = {"TMPDIR": str(tmp_path), "HYBRIDWORKER_WRITE_TIMEOUT": "1"}
+    server = gunicorn("long:app", "--log-level", "debug", env=env)
+    [worker] = server.worker_pids()
+    with slow(server, "/endless", Site(tmp_path, False)):
+        server.wait_for(lambda: spools(worker, tmp_path), "the file")
+        server.wait_log("Client disconnected: GET /endless|the client has gone|takes no bytes")
+        server.wait_for(lambda: not spools(worker, tmp_path), "the file to be closed")
+    assert server.request().text == "hello"
+
+
 def test_off_means_off(gunicorn: Servers, tmp_path: Path) -> None:
     """The thread waits for its client."""
     server = gunicorn("long:app", env={"TMPDIR": str(tmp_path), "HYBRIDWORKER_RESPONSE_SPOOL": "0"})
