@@ -18,18 +18,18 @@ import os
 class Standing:
     """What is known of this process; a worker changes it, and :data:`here` is the only one."""
 
-    __slots__ = ("is_leaving", "is_of_gunicorn", "leads", "pid", "slot")
+    __slots__ = ("is_leaving", "is_of_gunicorn", "leads", "master", "pid", "slot")
 
     def __init__(self) -> None:
         self.is_of_gunicorn = False  #: a master with this worker class, or what it has forked
-        self.pid = 0  #: of the worker
+        self.pid = self.master = 0  #: of the worker, and of the process that has forked it
         self.slot: int | None = None
         self.leads = False
         self.is_leaving = False
 
     def enter(self, slot: int | None) -> None:
         """This process is a worker, with that row of the scoreboard."""
-        self.pid, self.slot = os.getpid(), slot
+        self.pid, self.master, self.slot = os.getpid(), os.getppid(), slot
         self.leads = self.is_leaving = False
 
 
@@ -55,7 +55,8 @@ def leading() -> bool:
     gunicorn, where nobody can know better: in tests, under other servers. One machine only.
     """
     if here.pid == os.getpid():
-        return here.leads
+        # A master that was killed amid an upgrade leaves the lead to the other one, before this worker's loop sees it.
+        return here.leads and here.master == os.getppid()
     return not here.is_of_gunicorn
 
 

@@ -42,6 +42,7 @@ class FlowControl:
         "queued",
         "quiet",
         "read_paused",
+        "resets",
         "taken",
         "transport",
         "waiters",
@@ -54,6 +55,7 @@ class FlowControl:
         self.ended_at: float | None = None  #: since when the peer is seen to have closed behind bytes that nobody reads
         self.write_paused = False
         self.lost = False
+        self.resets = False  #: the connection ends by a reset
         self.waiters: list[asyncio.Future[None]] = []
         self.taken = 0  #: bytes that the peer had taken at the last look
         #: loop time when it was last seen to take some, or had nothing to take; None before the first look
@@ -95,7 +97,7 @@ class FlowControl:
             kernel.shut_down(self.farewell)
             os.close(self.farewell)
             self.farewell = -1
-        else:
+        elif not self.resets:
             kernel.shut_down(self.fileno())
 
     def fileno(self) -> int:
@@ -117,11 +119,13 @@ class FlowControl:
         if not self.transport.is_closing():  # asyncio's TLS does not survive a second call
             self.transport.close()
 
-    def abort(self) -> None:
-        """End the connection at once. What the kernel has is still sent."""
-        if not self.lost:
-            kernel.shut_down(self.fileno())
-            self.transport.abort()
+    def abort(self, reset: bool = False) -> None:
+        """End the connection at once. What the kernel has is still sent, but with ``reset``, which TCP only has."""
+        if self.lost:
+            return
+        self.resets = reset and not self.encrypted  # under TLS the missing close_notify says that something is missing
+        (kernel.reset_when_closed if self.resets else kernel.shut_down)(self.fileno())
+        self.transport.abort()
 
     async def drain(self) -> None:
         """

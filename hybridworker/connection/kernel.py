@@ -84,6 +84,23 @@ def shut_down(fd: int) -> None:
         sock.detach()
 
 
+def reset_when_closed(fd: int) -> None:
+    """
+    Let the end of a TCP connection be a reset, so that the client does not take it for the end of a body.
+
+    The connection must then be closed and not shut down. Nothing on other sockets, which know no reset.
+    """
+    if fd < 0:
+        return
+    sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        pass  # the peer was faster
+    finally:
+        sock.detach()
+
+
 def _polled(fd: int, events: int) -> bool:
     """Whether one of ``events`` holds now, or POLLHUP or POLLERR, which come unasked."""
     if fd < 0:

@@ -327,3 +327,8 @@ class HTTP11Cycle(RequestResponseCycle):
 
     def abort(self) -> None:
         self.protocol.abort()
+
+    @property
+    def unframed(self) -> bool:
+        """Whether a body has begun that ends with the connection: only a reset tells the client that it was cut."""
+        return self.http10 and self.status > 0 and not self.head and self.remaining is None and not self.bodiless

@@ -185,9 +185,10 @@ class HTTPProtocol(asyncio.Protocol):
             self._expire(now)
 
     def abort(self) -> None:
-        if self.cycle is not None:
-            self.cycle.disconnect()  # the transport takes nothing any more, although it tells so later
-        self.flow.abort()
+        cycle = self.cycle
+        if cycle is not None:
+            cycle.disconnect()  # the transport takes nothing any more, although it tells so later
+        self.flow.abort(reset=cycle is not None and cycle.unframed)
 
     # -- called by the cycle
 
