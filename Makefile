@@ -90,23 +90,23 @@ clean:  ## Remove the environments, caches and reports
 
 $(VENV)/.run: $(VENV)/.created pyproject.toml
 	@echo "Installing hybridworker and the frameworks of the examples"
-	@$(BIN)/pip install -qq --editable '.[websockets,examples]'
+	@$(BIN)/pip install -qq --editable '.[websockets,http2,examples]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.created pyproject.toml
 	@echo "Installing hybridworker and what its tests need"
-	@$(BIN)/pip install -qq --editable '.[websockets,examples,test]'
+	@$(BIN)/pip install -qq --editable '.[websockets,http2,examples,test]'
 	@touch $(VENV)/.run $@
 
 $(OLDEST)/.test: $(OLDEST)/.created pyproject.toml tests/lowest.py
 	@echo "Installing the lowest versions of what hybridworker depends on"
 	@$(OLDEST)/bin/python tests/lowest.py > $(OLDEST)/constraints.txt
-	@$(OLDEST)/bin/pip install -qq --editable '.[websockets,examples,test]' --constraint $(OLDEST)/constraints.txt
+	@$(OLDEST)/bin/pip install -qq --editable '.[websockets,http2,examples,test]' --constraint $(OLDEST)/constraints.txt
 	@touch $@
 
 $(BENCH)/.bench: $(BENCH)/.created pyproject.toml tests/benchmarks/requirements.txt
 	@echo "Installing hybridworker and the servers it is compared with"
-	@$(BENCH)/bin/pip install -qq --editable '.[websockets,examples,test]' -r tests/benchmarks/requirements.txt
+	@$(BENCH)/bin/pip install -qq --editable '.[websockets,http2,examples,test]' -r tests/benchmarks/requirements.txt
 	@touch $@
 
 # The suite needs Python 2.7. zope.interface is found through a .pth file, which is not read here; a package is.

@@ -5,6 +5,8 @@ Every exception of the package.
 * :class:`HybridError` - a Hybrid that cannot be made
 * :class:`ProtocolError` - a request that is refused; carries the HTTP ``status`` of the refusal
 * :class:`FrameError` - a WebSocket frame that ends its connection; carries the ``code`` of the close frame
+* :class:`HTTP2Error` - an HTTP/2 frame that ends its connection; carries the ``code`` of the GOAWAY
+* :class:`HPACKError` - a field section of HTTP/2 that cannot be decoded
 * :class:`UnexpectedMessage` - the application sent a message that its state does not allow
 * :class:`InvalidMessage` - the application sent a message with a missing key or a wrong type
 * :class:`ResponseError` - a response that contradicts itself (too many bytes, wrong length)
@@ -67,6 +69,24 @@ class FrameError(Exception):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code = code
+
+
+class HTTP2Error(Exception):
+    """
+    An HTTP/2 client broke the protocol or a limit, and its connection is given up (RFC 9113 5.4.1).
+
+    ``code`` is that of the GOAWAY (RFC 9113 7), and the message is its debug data.
+    """
+
+    code: int
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class HPACKError(Exception):
+    """A field section cannot be decoded (RFC 7541). The message names the rule."""
 
 
 class UnexpectedMessage(RuntimeError):

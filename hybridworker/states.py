@@ -29,6 +29,23 @@ class ConnectionState(enum.Enum):
     CLOSED = enum.auto()  #: the transport is gone. Terminal
 
 
+class HTTP2State(enum.Enum):
+    """One HTTP/2 connection, as :class:`~.http2.protocol.HTTP2Protocol` sees it, and how it is left (RFC 9113 6.8)."""
+
+    OPEN = enum.auto()  #: the client opens streams. Exits: LEAVING, LAST, CLOSING, CLOSED
+    LEAVING = enum.auto()  #: it was told to open no more; those under way are taken. Exits: LAST, CLOSING, CLOSED
+    LAST = enum.auto()  #: it was told which stream is the last, and those are finished. Exits: CLOSING, CLOSED
+    CLOSING = enum.auto()  #: nothing more is read; what is written still goes out. Exit: CLOSED
+    CLOSED = enum.auto()  #: the transport is gone. Terminal
+
+
+class PaceState(enum.Enum):
+    """How quickly the applications of a worker return to the loop: :class:`~.connection.pace.Pace`."""
+
+    BRISK = enum.auto()  #: a response may wait behind the code of other requests. Exit: SLOW
+    SLOW = enum.auto()  #: one took long of late: each response goes out at once. Exit: BRISK
+
+
 class RequestState(enum.Enum):
     """What the parser may deliver next."""
 
@@ -88,6 +105,18 @@ class ReaderState(enum.Enum):
     CLOSING = enum.auto()  #: our close frame was sent; all but the peer's is dropped. Exits: CLOSED, FAILED
     CLOSED = enum.auto()  #: the peer's close frame came. Terminal
     FAILED = enum.auto()  #: the end without one: the peer broke the protocol, or has gone. Terminal
+
+
+class StreamState(enum.Enum):
+    """One HTTP/2 stream, as a server sees it (RFC 9113 5.1), for :class:`~.http2.frames.FrameReader`."""
+
+    IDLE = enum.auto()  #: the client has not used it. Exits: OPEN, HALF_CLOSED_REMOTE, RESET_SENT
+    OPEN = enum.auto()  #: the request is not complete. Exits: both HALF_CLOSED, both RESET, CLOSED
+    HALF_CLOSED_REMOTE = enum.auto()  #: the request is complete. Exits: CLOSED, both RESET
+    HALF_CLOSED_LOCAL = enum.auto()  #: the response is complete, the request is not. Exits: CLOSED, both RESET
+    RESET_SENT = enum.auto()  #: ended by this worker: frames of the client may be on their way. Left for CLOSED in time
+    RESET_RECEIVED = enum.auto()  #: ended by the client. Left for CLOSED in time
+    CLOSED = enum.auto()  #: both are complete, or the reset is long ago. Terminal
 
 
 class LifespanState(enum.Enum):
@@ -190,6 +219,65 @@ CONNECTION: Table[ConnectionState] = {
     (ConnectionState.ACTIVE, "lost"): frozenset({ConnectionState.CLOSED}),
     (ConnectionState.IDLE, "lost"): frozenset({ConnectionState.CLOSED}),
     (ConnectionState.CLOSING, "lost"): frozenset({ConnectionState.CLOSED}),
+}
+
+#: HTTP/2 connection: (state, event) -> the states after it. Events are those of its class.
+HTTP2: Table[HTTP2State] = {
+    (HTTP2State.OPEN, "retire"): frozenset({HTTP2State.LEAVING}),
+    (HTTP2State.OPEN, "last"): frozenset({HTTP2State.LAST, HTTP2State.CLOSING}),
+    (HTTP2State.LEAVING, "last"): frozenset({HTTP2State.LAST, HTTP2State.CLOSING}),
+    (HTTP2State.OPEN, "close"): frozenset({HTTP2State.CLOSING}),
+    (HTTP2State.LEAVING, "close"): frozenset({HTTP2State.CLOSING}),
+    (HTTP2State.LAST, "close"): frozenset({HTTP2State.CLOSING}),
+    (HTTP2State.OPEN, "lost"): frozenset({HTTP2State.CLOSED}),
+    (HTTP2State.LEAVING, "lost"): frozenset({HTTP2State.CLOSED}),
+    (HTTP2State.LAST, "lost"): frozenset({HTTP2State.CLOSED}),
+    (HTTP2State.CLOSING, "lost"): frozenset({HTTP2State.CLOSED}),
+}
+
+#: HTTP/2 stream: (state, event) -> the states after it (RFC 9113 5.1). Events are frames that come, and what is sent
+#: to end a side. RESET_SENT is also the answer to a frame that breaks a rule; one without a pair always does.
+STREAM: Table[StreamState] = {
+    (StreamState.IDLE, "HEADERS"): frozenset(
+        {StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE, StreamState.RESET_SENT}
+    ),
+    (StreamState.IDLE, "PRIORITY"): frozenset({StreamState.IDLE}),
+    (StreamState.OPEN, "HEADERS"): frozenset({StreamState.HALF_CLOSED_REMOTE, StreamState.RESET_SENT}),
+    (StreamState.OPEN, "DATA"): frozenset({StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE, StreamState.RESET_SENT}),
+    (StreamState.OPEN, "PRIORITY"): frozenset({StreamState.OPEN, StreamState.RESET_SENT}),
+    (StreamState.OPEN, "RST_STREAM"): frozenset({StreamState.RESET_RECEIVED}),
+    (StreamState.OPEN, "WINDOW_UPDATE"): frozenset({StreamState.OPEN, StreamState.RESET_SENT}),
+    (StreamState.OPEN, "send END_STREAM"): frozenset({StreamState.HALF_CLOSED_LOCAL}),
+    (StreamState.OPEN, "send RST_STREAM"): frozenset({StreamState.RESET_SENT}),
+    (StreamState.HALF_CLOSED_LOCAL, "HEADERS"): frozenset({StreamState.CLOSED, StreamState.RESET_SENT}),
+    (StreamState.HALF_CLOSED_LOCAL, "DATA"): frozenset(
+        {StreamState.HALF_CLOSED_LOCAL, StreamState.CLOSED, StreamState.RESET_SENT}
+    ),
+    (StreamState.HALF_CLOSED_LOCAL, "PRIORITY"): frozenset({StreamState.HALF_CLOSED_LOCAL, StreamState.RESET_SENT}),
+    (StreamState.HALF_CLOSED_LOCAL, "RST_STREAM"): frozenset({StreamState.RESET_RECEIVED}),
+    (StreamState.HALF_CLOSED_LOCAL, "WINDOW_UPDATE"): frozenset(
+        {StreamState.HALF_CLOSED_LOCAL, StreamState.RESET_SENT}
+    ),
+    (StreamState.HALF_CLOSED_LOCAL, "send RST_STREAM"): frozenset({StreamState.RESET_SENT}),
+    (StreamState.HALF_CLOSED_REMOTE, "PRIORITY"): frozenset({StreamState.HALF_CLOSED_REMOTE, StreamState.RESET_SENT}),
+    (StreamState.HALF_CLOSED_REMOTE, "RST_STREAM"): frozenset({StreamState.RESET_RECEIVED}),
+    (StreamState.HALF_CLOSED_REMOTE, "WINDOW_UPDATE"): frozenset(
+        {StreamState.HALF_CLOSED_REMOTE, StreamState.RESET_SENT}
+    ),
+    (StreamState.HALF_CLOSED_REMOTE, "send END_STREAM"): frozenset({StreamState.CLOSED}),
+    (StreamState.HALF_CLOSED_REMOTE, "send RST_STREAM"): frozenset({StreamState.RESET_SENT}),
+    # The client had sent them before it knew.
+    (StreamState.RESET_SENT, "HEADERS"): frozenset({StreamState.RESET_SENT}),
+    (StreamState.RESET_SENT, "DATA"): frozenset({StreamState.RESET_SENT}),
+    (StreamState.RESET_SENT, "PRIORITY"): frozenset({StreamState.RESET_SENT}),
+    (StreamState.RESET_SENT, "RST_STREAM"): frozenset({StreamState.RESET_SENT}),
+    (StreamState.RESET_SENT, "WINDOW_UPDATE"): frozenset({StreamState.RESET_SENT}),
+    (StreamState.RESET_RECEIVED, "PRIORITY"): frozenset({StreamState.RESET_RECEIVED}),
+    (StreamState.RESET_RECEIVED, "RST_STREAM"): frozenset({StreamState.RESET_RECEIVED}),
+    (StreamState.RESET_RECEIVED, "WINDOW_UPDATE"): frozenset({StreamState.RESET_RECEIVED}),
+    (StreamState.CLOSED, "PRIORITY"): frozenset({StreamState.CLOSED}),
+    (StreamState.CLOSED, "RST_STREAM"): frozenset({StreamState.CLOSED}),
+    (StreamState.CLOSED, "WINDOW_UPDATE"): frozenset({StreamState.CLOSED}),
 }
 
 #: Program: (state, event) -> the states after it. Events are the methods of :class:`~.process.program.Program`.

@@ -287,7 +287,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             if (line := explain_tls(self._settings)) is None:
                 raise  # something inside of the ssl_context hook: its traceback tells
             self._fail(line)
-        context.set_alpn_protocols(["http/1.1"])  # gunicorn may have offered h2, which is not served here
+        # gunicorn offers nothing where only HTTP/1.1 is to be spoken.
+        context.set_alpn_protocols(list(self._settings.alpn))
         return context
 
     # -- the program

@@ -12,7 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("websockets", "examples")
+EXTRAS = ("websockets", "http2", "examples")
 
 
 def constraints(pyproject: str) -> list[str]:

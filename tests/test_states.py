@@ -33,6 +33,7 @@ from hybridworker.states import (
     LIFESPAN,
     PROGRAM,
     RESPONSE,
+    STREAM,
     WEBSOCKET,
     ConnectionState,
     LifespanState,
@@ -56,7 +57,7 @@ def events(table: Table[Any], *more: str) -> list[str]:
 # -- what the tables say of themselves
 
 
-@pytest.mark.parametrize("table", [RESPONSE, WEBSOCKET, LIFESPAN, CONNECTION, PROGRAM])
+@pytest.mark.parametrize("table", [RESPONSE, WEBSOCKET, LIFESPAN, CONNECTION, PROGRAM, STREAM])
 def test_a_table_leads_somewhere(table: Table[Any]) -> None:
     """No pair without an outcome, and both sides are states of the same machine."""
     for (origin, _), outcomes in table.items():

@@ -50,6 +50,12 @@ _REMARKS: Mapping[Fate, Mapping[str, str]] = {
         "forwarded_allow_ips secure_scheme_headers": "whom to believe that the client came by https; unix peers always",
         "forwarder_headers header_map": "names with an underscore, for ASGI as for WSGI",
         "proxy_protocol proxy_allow_ips": "versions 1 and 2, for the whole connection; unix peers are always allowed",
+        "http_protocols": "h2 is offered to TLS clients in the order given; HTTP/1.1 is served to all others",
+        "http2_cleartext": "prior-knowledge, for the peers in forwarded_allow_ips; Upgrade: h2c is not served",
+        "http2_max_concurrent_streams": "requests of one connection at a time; one more is refused, to be repeated",
+        "http2_initial_window_size": "bytes of a request body that may be on their way; more is faster for uploads",
+        "http2_max_frame_size": "of the frames that clients send",
+        "http2_max_header_list_size": "431 beyond it; 1 MiB when 0",
         "root_path": "root_path of the ASGI scope; path stays as received",
         "asgi_loop": "auto is uvloop",
         "asgi_lifespan": "startup may take as long as it needs",
@@ -86,9 +92,6 @@ _REMARKS: Mapping[Fate, Mapping[str, str]] = {
     },
     Fate.REFUSED: {
         "suppress_ragged_eofs": "under TLS every end of the stream is a disconnect",
-        "http_protocols http2_max_concurrent_streams http2_initial_window_size http2_max_frame_size"
-        " http2_max_header_list_size": "HTTP/2 is not served; TLS clients are offered http/1.1",
-        "http2_cleartext": "HTTP/2 is not served; set it to off and let the proxy speak HTTP/1.1 to gunicorn",
         "protocol": "only HTTP is served; set it to http and use proxy_pass, not uwsgi_pass, in nginx",
         "uwsgi_allow_ips": "the uwsgi protocol is not served",
     },
@@ -102,7 +105,7 @@ SETTINGS: Mapping[str, Row] = {
 }
 
 #: Refused settings whose other values would have requests misread: they stop the boot.
-MISREADING = ("protocol", "http2_cleartext")
+MISREADING = ("protocol",)
 
 
 def refuse_protocols(cfg: Any) -> None:

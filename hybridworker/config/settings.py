@@ -33,6 +33,10 @@ MAX_REQUEST_LINE = 8190
 MAX_FIELDS = 32768
 #: What "unlimited" (0) means for one line. gunicorn's C parsers use the same bound for the request line.
 UNLIMITED = 1024 * 1024
+#: Settings of HTTP/2 that are taken as they are.
+HTTP2 = ("max_concurrent_streams", "initial_window_size", "max_frame_size")
+#: Member of http_protocols -> its name in ALPN.
+ALPN = {"h1": "http/1.1", "h2": "h2"}
 #: The most that the fields of one head may take besides the longest one, however high the limits are.
 MAX_OTHER_FIELDS = 4 * 1024 * 1024
 
@@ -124,6 +128,14 @@ class Settings:
     header_map: str  #: drop, refuse or dangerous
     forwarded_client: str  #: HYBRIDWORKER_FORWARDED_CLIENT: auto, on or off
 
+    # HTTP/2
+    alpn: tuple[str, ...]  #: http_protocols: what TLS clients are offered, in the order of preference
+    cleartext: str  #: http2_cleartext, as far as it has an effect: off, prior-knowledge, or both
+    http2_max_concurrent_streams: int
+    http2_initial_window_size: int  #: bytes, of a stream
+    http2_max_frame_size: int  #: bytes
+    http2_max_header_list_size: int  #: bytes, each field counting 32 more
+
     # ASGI and WebSocket
     asgi_loop: str  #: auto, asyncio or uvloop
     asgi_lifespan: str  #: auto, on or off
@@ -186,13 +198,18 @@ class Settings:
             secure_scheme_headers=scheme_headers(cfg.secure_scheme_headers),
             forwarder_headers=header_names(cfg.forwarder_headers),
             header_map=cfg.header_map,
+            **http2_settings(cfg),
             asgi_loop=cfg.asgi_loop,
             asgi_lifespan=cfg.asgi_lifespan,
             asgi_disconnect_grace_period=float(cfg.asgi_disconnect_grace_period),
-            # New in gunicorn 26.3.
-            websocket_max_message_size=getattr(cfg, "websocket_max_message_size", 16 * 1024 * 1024) or None,
+            websocket_max_message_size=getattr(cfg, "websocket_max_message_size", 1 << 24) or None,  # since 26.3
             **variables,
         )
+
+    @property
+    def http2(self) -> bool:
+        """Whether a connection may speak HTTP/2."""
+        return "h2" in self.alpn if self.is_ssl else self.cleartext != "off"
 
     @property
     def id_field(self) -> bytes:
@@ -220,8 +237,8 @@ def check(cfg: Any, environ: Mapping[str, str] = os.environ) -> list[str]:
     """
     Validate everything, as a worker will; for the master, once.
 
-    Returns the warnings to be logged: one for each setting that was changed and has no effect here, and one for a
-    keepalive that disturbs a proxy.
+    Returns the warnings to be logged: one for each setting that was changed and has no effect here, one for an
+    http2_cleartext that is not fully obeyed, and one for a keepalive that disturbs a proxy.
     Raises :class:`~.errors.ConfigurationError`.
     """
     settings = Settings.from_gunicorn(cfg, environ)
@@ -230,6 +247,8 @@ def check(cfg: Any, environ: Mapping[str, str] = os.environ) -> list[str]:
         for name, row in SETTINGS.items()
         if row.fate is Fate.REFUSED and is_changed(cfg, name)
     ]
+    if line := cleartext_warning(cfg):
+        warnings.append(line)
     if not is_changed(cfg, "keepalive") and settings.has_distant_proxy:
         warnings.append(
             f"keepalive={cfg.keepalive} s is gunicorn's default and shorter than what most load balancers keep a"
@@ -252,6 +271,39 @@ def field_section_size(fields: int, field_size: int) -> int:
     "unlimited". So one field may have its full length, and all others together have 4 MiB.
     """
     return min(fields * (field_size + 2) + 4, field_size + MAX_OTHER_FIELDS)
+
+
+def http2_settings(cfg: Any) -> dict[str, Any]:
+    """The fields of HTTP/2."""
+    return {
+        "alpn": tuple(ALPN[name] for name in cfg.http_protocols),
+        "cleartext": cleartext(cfg),
+        "http2_max_header_list_size": cfg.http2_max_header_list_size or UNLIMITED,
+        **{f"http2_{name}": getattr(cfg, f"http2_{name}") for name in HTTP2},
+    }
+
+
+def cleartext(cfg: Any) -> str:
+    """What of ``http2_cleartext``, which is new in gunicorn 26.2, has an effect: off, prior-knowledge or both."""
+    value = str(getattr(cfg, "http2_cleartext", "off"))
+    return "off" if value == "upgrade" or cfg.is_ssl or "h2" not in cfg.http_protocols else value
+
+
+def cleartext_warning(cfg: Any) -> str:
+    """One line where ``http2_cleartext`` asks for more than there is; else empty."""
+    value = getattr(cfg, "http2_cleartext", "off")
+    if value == "off":
+        return ""
+    if "h2" not in cfg.http_protocols:
+        return f"http2_cleartext={value!r} has no effect: http_protocols lacks h2"
+    if cfg.is_ssl:
+        return f"http2_cleartext={value!r} has no effect under TLS, where ALPN chooses the protocol"
+    if value == "prior-knowledge":
+        return ""
+    return (
+        f"http2_cleartext={value!r}: Upgrade: h2c is not served, as RFC 9113 dropped it, and such requests get"
+        " HTTP/1.1; set it to prior-knowledge"
+    )
 
 
 def networks(entries: Iterable[str]) -> tuple[Network, ...] | None:

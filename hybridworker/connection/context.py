@@ -23,6 +23,8 @@ from ..group.durations import Durations
 from ..group.scoreboard import CELLS, IN_FLIGHT, THREADED, Slot
 from ..wsgi.threads import LostCall
 from .admission import Admission, limited
+from .flow import FlowControl
+from .pace import Pace
 from .requestids import RequestIds
 from .response import default_fields
 
@@ -42,6 +44,16 @@ class Log(Protocol):
 
 class Connection(Protocol):
     """What the server needs of a connection, whichever protocol it speaks."""
+
+    flow: FlowControl
+
+    @property
+    def idle_until(self) -> float | None:
+        """Loop time at which the connection ends for being idle; None where it is not."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing more is read, and the client has not closed its side yet."""
 
     def tick(self, now: float) -> None:
         """Look at every timeout of the connection; called once a second with the loop time."""
@@ -128,9 +140,12 @@ class WorkerContext:
         "max_requests",
         "names",
         "now",
+        "pace",
         "parts",
         "recycle",
         "responses",
+        "section_fields",
+        "section_names",
         "served",
         "short_head",
         "server_cert",
@@ -161,8 +176,7 @@ class WorkerContext:
         self.parts = parts
         #: what answers every request; None where :attr:`find` has to look
         self.single: Application | None = application if parts is None else None
-        #: what answers the request of a scope; further arguments: whether it is a WebSocket handshake, and the fields
-        #: that only a forwarder may send. Bound here, because each request would pay for a call in between
+        #: (scope, is it a WebSocket handshake, fields that only a forwarder may send) -> what answers. Bound for speed
         self.find: Callable[[Scope, bool, Headers | None], Application] = self._find if parts is None else parts.find
         self.settings = settings
         self.loop = loop
@@ -177,10 +191,11 @@ class WorkerContext:
         #: a head of at most this many bytes and lines, in one piece, exceeds no limit
         self.small_head = small_head(settings)
         self.max_lines = settings.limit_request_fields + 2
-        #: a head of at most this many bytes cannot have more lines: the shortest is `a:` and CRLF
-        self.short_head = 4 * settings.limit_request_fields
+        self.short_head = 4 * settings.limit_request_fields  #: bytes that cannot be more lines: `a:` and CRLF are one
         #: field name as received -> its lower-case form and what it means to :mod:`.http11.protocol`
         self.names: dict[bytes, tuple[bytes, int]] = {}
+        self.section_fields: dict[tuple[bytes, bytes], int] = {}  #: field of HTTP/2, found valid -> what it means
+        self.section_names: dict[bytes, int] = {}  #: field name of HTTP/2 -> what it means to :mod:`.http2.head`
         self.ids = RequestIds(settings.request_id) if settings.request_id else None  #: of requests; None without ids
         self.idle_time = settings.keepalive  #: how long an idle connection is kept, in seconds
         self.keep_alive = settings.keepalive > 0  #: connections may outlive a response
@@ -194,9 +209,9 @@ class WorkerContext:
         #: whether a request may begin; None where nothing is limited
         self.admission = Admission(settings, loop, self.log, self.cycles, self.slot) if limited(settings) else None
         self.exact = (access, self.durations, self.admission) != (None, None, None)  #: times are asked for
-        #: how many of the cycles are calls in threads; counted only where there are others beside them
-        self.threaded: int | None = None if parts is None else 0
+        self.threaded: int | None = None if parts is None else 0  #: cycles that are calls in threads, in a Hybrid
         self.endpoints: dict[str, Application] = {}  #: paths that are answered before the application
+        self.pace = Pace()
         self.warned: set[str] = set()
         self.closed: Callable[[], None] = lambda: None  #: called whenever a connection is gone
         self.fields = b""

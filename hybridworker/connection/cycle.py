@@ -2,14 +2,13 @@
 RequestResponseCycle: ``receive()`` and ``send()`` of one request, in any version of HTTP.
 
 The cycle runs one call of the application. It knows ASGI messages and no bytes: a subclass
-says how a response goes out.
+says how a response goes out (:class:`~.http11.cycle.HTTP11Cycle`, :class:`~.http2.cycle.HTTP2Cycle`).
 
     feed, feed_eof, disconnect  ->  receive()
     send()  ->  start_response, body, trailers, file, informational  of the subclass
 
-:class:`~.http11.cycle.HTTP11Cycle` is the one of HTTP/1.1. Event loop side only. States:
-``states.RESPONSE``, which :meth:`RequestResponseCycle.send` is as a ladder, commonest case first,
-and ``states.CallState``.
+Event loop side only. States: ``states.RESPONSE``, which :meth:`RequestResponseCycle.send` is as
+a ladder, commonest case first, and ``states.CallState``.
 
 Invariant: an application may call ``receive()`` and ``send()`` from several tasks, before, while
 and after the client leaves, and none of these calls may hang.
@@ -36,8 +35,8 @@ from ..states import RESPONSE, CallState, RequestState, ResponseState, expected
 from ..variables import variables_of
 from ..wsgi.threads import LostCall
 from .context import WorkerContext
-from .ending import close_stream, send_end
-from .flow import FlowControl
+from .ending import close_stream, give_up, send_end
+from .flow import Flow
 from .requestids import variables
 from .response import CLIENT_LEFT
 
@@ -48,6 +47,9 @@ READY, RUNNING, OVER = CallState.READY, CallState.RUNNING, CallState.OVER
 
 #: Bytes of request body held for an application that does not ask for them; above, reading pauses.
 BODY_BUFFER = 65536
+#: An unread request body of at most so many bytes is dropped, so that the connection can go on; and a WSGI call waits
+#: for all of one that is no longer, so that a slow client holds no thread.
+DRAIN_MAX = WHOLE_BODY_MAX = 65536
 #: :attr:`RequestResponseCycle.progress` before anything is written.
 NOTHING = -1
 
@@ -65,14 +67,14 @@ class RequestResponseCycle:
         "application", "context", "flow", "scope",  # what it belongs to
         "call", "call_state", "cancelled", "started_at", "task", "variables",  # the call
         "expired_at", "received", "since",  # its clock, where the context is timed
-        "buffered", "chunks", "delivered", "disconnected", "event", "method", "request",  # the request
+        "buffered", "chunks", "delivered", "disconnected", "event", "expect_continue", "method", "request",  # of it
         "access", "bodiless", "headers", "reason", "remaining", "sent", "state", "status", "trailers",  # the response
     )  # fmt: skip
     expired_at: float  #: like the next one made when it is needed, which is seldom
     received: int  #: bytes of the body
 
     def __init__(
-        self, context: WorkerContext, application: Application, flow: FlowControl, scope: Scope, request: RequestState
+        self, context: WorkerContext, application: Application, flow: Flow, scope: Scope, request: RequestState
     ) -> None:
         self.context = context
         self.application = application
@@ -90,6 +92,7 @@ class RequestResponseCycle:
         self.buffered = 0  #: bytes of ``chunks``
         self.delivered = False  #: the application has the end of the body
         self.disconnected = False  #: the client sends nothing more, or has gone
+        self.expect_continue = False  #: the client waits for a 100 that was not sent
         self.event: asyncio.Event | None = None  #: set when ``receive()`` may have something to return
         self.access = context.access if application.counted else None
         # The clock of the last tick will do for a report.
@@ -195,22 +198,8 @@ class RequestResponseCycle:
         return NOTHING if self.state is WAITING or self.state is STARTED else self.sent
 
     def give_up(self, before: int = NOTHING) -> None:
-        """
-        The grace period is over: end the application, unless it is answering a half-closed peer.
-
-        ``before`` is the progress that there was when the peer ended its side. A response that
-        has made none since waits for something to say, perhaps for ever, and perhaps to nobody;
-        one that is on its way finds out by itself whether there is anybody.
-        """
-        state = self.state
-        if state is ABORTED:
-            self.cancel()
-        elif state is WAITING or state is STARTED:
-            if not self.application.threaded:  # a thread cannot be cancelled: it may as well answer
-                self.cancel()
-        elif (state is BODY or state is TRAILERS) and self.progress == before and not self.flow.unsent():
-            self.cancel()
-            self.abort()
+        """The grace period is over; ``before`` is the progress that there was when the peer ended its side."""
+        give_up(self, before)
 
     @property
     def streaming(self) -> bool:
@@ -438,7 +427,12 @@ class RequestResponseCycle:
             self.send_trailers(message)
         else:
             raise UnexpectedMessage(kind, state, expected(RESPONSE, state))
-        if self.flow.write_paused and self.state is not COMPLETE:
+        if self.flow.write_paused:
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until the client has taken enough, but not of the last message."""
+        if self.state is not COMPLETE:
             await self.flow.drain()
 
     # -- the end

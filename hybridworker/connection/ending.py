@@ -1,9 +1,10 @@
 """
-Ending: a response without a known end comes to one, because its worker leaves.
+Ending: a response without a known end comes to one, because its worker leaves or nobody seems to read it.
 
     end_stream      the worker wants it to end: for the application it is as if the client had gone
     send_end        what the application still sends: the last part of the body, or nothing
     close_stream    nothing more is expected: the last chunk, or a cut
+    give_up         the client has ended its side a while ago
 
 In any version of HTTP; :mod:`.cycle` has the rest of the response, and :mod:`..process.streams` decides
 when. Event loop side only. Invariant: no client takes a part for the whole.
@@ -13,17 +14,20 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from ..application.application import Application
 from ..asgi import Headers, Message
 from ..errors import ClientDisconnected
 from ..states import ResponseState
+from .flow import Flow
 
-STARTED, BODY, ENDING = ResponseState.STARTED, ResponseState.BODY, ResponseState.ENDING
-ABORTED = ResponseState.ABORTED
+WAITING, STARTED, BODY = ResponseState.WAITING, ResponseState.STARTED, ResponseState.BODY
+TRAILERS, ENDING, ABORTED = ResponseState.TRAILERS, ResponseState.ENDING, ResponseState.ABORTED
 
 
 class Response(Protocol):
     """What is needed of a :class:`~.cycle.RequestResponseCycle`, where each member is explained."""
 
+    application: Application
     chunks: list[bytes]
     delivered: bool
     headers: Headers
@@ -31,11 +35,17 @@ class Response(Protocol):
     trailers: bool
 
     @property
+    def flow(self) -> Flow: ...
+    @property
+    def progress(self) -> int: ...
+    @property
     def streaming(self) -> bool: ...
     def body(self, body: Any, more: bool) -> None: ...
     def end_of_input(self) -> None: ...
     def _take(self) -> bytes: ...
     def _cut(self) -> None: ...
+    def cancel(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 def streams_events(response: Response) -> bool:
@@ -84,3 +94,22 @@ def close_stream(response: Response) -> None:
     response.state, response.trailers = BODY, False
     response.body(b"", False)
     response.state = ABORTED  # whatever the application sends now is too late
+
+
+def give_up(response: Response, before: int) -> None:
+    """
+    The grace period is over: end the application, unless it is answering a half-closed peer.
+
+    ``before`` is the progress that there was when the peer ended its side. A response that
+    has made none since waits for something to say, perhaps for ever, and perhaps to nobody;
+    one that is on its way finds out by itself whether there is anybody.
+    """
+    state = response.state
+    if state is ABORTED:
+        response.cancel()
+    elif state is WAITING or state is STARTED:
+        if not response.application.threaded:  # a thread cannot be cancelled: it may as well answer
+            response.cancel()
+    elif (state is BODY or state is TRAILERS) and response.progress == before and not response.flow.unsent():
+        response.cancel()
+        response.abort()

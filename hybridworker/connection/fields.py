@@ -10,10 +10,12 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from ..application.application import Application
 from ..asgi import Headers, Scope
 from ..cache import remember
 from ..config.settings import Settings
 from ..errors import ProtocolError
+from .context import WorkerContext
 from .forwarded import is_special
 from .peer import Peer
 from .requestids import RequestIds
@@ -48,7 +50,7 @@ _HOST = re.compile(
     rb"|(?:[!$&'()*+,;=\-._~0-9A-Za-z]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
 )
 
-#: Hosts that were found valid. Bounded: a client must not fill memory with names.
+#: Hosts that were found valid in any version of HTTP. Bounded: a client must not fill memory with names.
 hosts: dict[bytes, None] = {}
 
 
@@ -89,11 +91,11 @@ class RequestFields:
                 self.host_at = len(self.headers)
             elif meaning == LENGTH:
                 self.length = int(value)
-            elif meaning == POLICY and not self._judge(lowered, value):
+            elif meaning == POLICY and not self.judge(lowered, value):
                 return
         self.headers.append((lowered, value))
 
-    def _judge(self, name: bytes, value: bytes) -> bool:
+    def judge(self, name: bytes, value: bytes) -> bool:
         """Keep a field that says something about the client, if this peer may say so; False drops it."""
         if self.special is None:
             self.special = []
@@ -104,6 +106,12 @@ class RequestFields:
         """Give the request its id: the one that a proxy has named, if this peer is trusted about its clients."""
         ids.identify(scope, self.special or [], self.peer.judge().names_client)
 
+    def unidentified(self, ids: RequestIds | None) -> Headers:
+        """The fields without an id that :meth:`identify` has put there: what was found before a fault."""
+        if ids is None or ids.traces:
+            return self.headers
+        return [field for field in self.headers if field[0] != ids.name]
+
     def joined(self, name: bytes) -> bytes:
         """The values of all lines of a field, as one list (RFC 9110 5.3)."""
         return b", ".join(value for field, value in self.headers if field == name)
@@ -111,6 +119,43 @@ class RequestFields:
     def lists(self, name: bytes, member: bytes) -> bool:
         """Whether ``member`` is in a field that is a list."""
         return any(value.strip(b" \t").lower() == member for value in self.joined(name).split(b","))
+
+    def expects_continue(self) -> bool:
+        """Whether the client waits for a 100 (RFC 9110 10.1.1). Raises :class:`~.errors.ProtocolError` for all else."""
+        if not self.seen & EXPECT:
+            return False
+        if any(value.strip(b" \t").lower() != b"100-continue" for value in self.joined(b"expect").split(b",")):
+            raise ProtocolError("unknown expectation (RFC 9110 10.1.1)", 417)
+        return True
+
+    def complete(self, scope: Scope, context: WorkerContext, websocket: bool = False) -> Application:
+        """
+        Put into the scope of a request what these fields, the peer and the application say.
+
+        ``websocket`` says that it is a handshake. Returns the application that answers. Raises
+        :class:`~.errors.ProtocolError`.
+        """
+        peer = self.peer
+        application = context.single
+        if application is None:
+            application = context.find(scope, websocket, self.special)
+        scope["state"] = application.state.copy()
+        if self.special is not None:
+            policy = peer.judge()
+            scope["scheme"], scope["client"] = policy.resolve(
+                self.special, scope["scheme"], scope["client"], application.forwarded_client
+            )
+            if context.admission is not None:
+                context.admission.note_start(scope, policy, self.special)
+        if context.ids is not None:
+            self.identify(scope, context.ids)
+        if self.length and context.admission is not None:
+            context.admission.check_length(self.length)
+        if peer.tls is not None:
+            scope["extensions"]["tls"] = peer.tls.copy()
+        if peer.proxied is not None:
+            scope["hybridworker.proxy"] = peer.proxied.copy()
+        return application
 
 
 def classify(name: bytes, settings: Settings) -> tuple[bytes, int]:
@@ -125,7 +170,8 @@ def check_host(value: bytes) -> None:
     match = _HOST.fullmatch(value)
     if match is None or (match[1] is not None and not _is_ipv6(match[1])):
         raise ProtocolError("malformed Host (RFC 9112 3.2)")
-    remember(hosts, value, None)
+    if value:  # an empty one is valid in HTTP/1.1 only
+        remember(hosts, value, None)
 
 
 def _is_ipv6(literal: bytes) -> bool:

@@ -19,6 +19,7 @@ import asyncio
 import fcntl
 import os
 import termios
+from typing import Protocol
 
 from ..errors import ClientDisconnected
 from . import kernel
@@ -28,6 +29,30 @@ LINGER = 1.0
 
 #: Seconds for which a client may take none of the bytes of a complete response while the worker leaves.
 DEAF = 2.0
+
+
+class Flow(Protocol):
+    """What a request needs of the flow of its connection, or of its stream."""
+
+    @property
+    def read_paused(self) -> bool:
+        """Whether no bytes are taken from the client."""
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether who writes has to wait."""
+
+    def pause_reading(self) -> None:
+        """Hold the client back."""
+
+    def resume_reading(self) -> None:
+        """Take bytes again."""
+
+    async def drain(self) -> None:
+        """Wait until bytes are taken again. Raises :class:`~.errors.ClientDisconnected`."""
+
+    def unsent(self) -> bool:
+        """Whether bytes wait for the client, as far as this process is concerned."""
 
 
 class FlowControl:

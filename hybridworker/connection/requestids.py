@@ -87,6 +87,11 @@ class RequestIds:
         return {**message, "headers": headers}
 
 
+def identified(ids: RequestIds | None, message: Message, scope: Scope) -> Message:
+    """The head of an answer of the application's, with the id of the request where there are ``ids``."""
+    return message if ids is None else ids.respond(message, scope)
+
+
 def variables(context: contextvars.Context, scope: Scope) -> contextvars.Context:
     """A copy of ``context`` in which the id of the request is known."""
     copy = context.copy()

@@ -1,16 +1,18 @@
 """
 The bytes of a response head: status lines, field validation, body framing.
 
-Pure functions, plain values in and out; no transport, no loop, no state but one
-cache. :mod:`..http11.cycle` decides when these bytes are written. Invariant: every name
-and value is validated here, because no other module does it.
+Plain values in and out; no transport, no loop, no state but the caches of fields. Fields are
+checked in one way for every version of HTTP and written by each in its own: a
+:class:`FieldEncoder` joins the two. :mod:`..http11.cycle` and :mod:`..http2.cycle` decide when
+these bytes are written. Invariant: every name and value is validated here, because no other
+module does it.
 """
 
 from __future__ import annotations
 
 import http
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 
 from ..asgi import Headers, Message
@@ -49,10 +51,8 @@ _MEANINGS = {
     b"server": SERVER,
 }
 
-#: A field as applications give it -> its line and its meaning, validated. Most fields of most responses were sent
-#: before.
-_lines: dict[tuple[bytes, bytes], tuple[bytes, int]] = {}
-_LINE_MAX = 128
+#: Bytes of the longest encoded field that a cache keeps.
+FIELD_MAX = 128
 
 
 def final_status(status: object) -> int:
@@ -89,36 +89,70 @@ def server_fields(fields: bytes, seen: int) -> bytes:
     return b"".join(b"%b\r\n" % line for line in kept)
 
 
-def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None, int]:
+class FieldEncoder:
     """
-    Validate and encode the application's header fields.
+    The fields of responses, validated, as one version of HTTP writes them.
 
-    Returns ``(block, content_length, seen)``: the lines with their CRLFs, without
-    Transfer-Encoding and Connection, which the server writes itself; the length that
-    the application announced; and the meanings that were seen, joined.
-    Order and repeats are kept (checklist H36). Raises :class:`~.errors.InvalidMessage`.
+    ``write`` makes the bytes of one field of a name and a value that are valid. ``known`` holds a
+    field as applications give it, its bytes and its meaning: most fields of most responses
+    were sent before.
     """
-    lines = []
-    length: int | None = None
-    seen = 0
-    try:
-        for field in headers:
-            known = _lines.get(field) if type(field) is tuple else None
-            if known is None:
-                known = _encode(field)
-            line, meaning = known
-            if meaning:
-                seen |= meaning
-                if meaning == LENGTH:
-                    if length is not None:  # RFC 9110 8.6: a repeat is dropped if it agrees
-                        if length != int(field[1]):
-                            raise InvalidMessage("two Content-Length fields disagree")
-                        continue
-                    length = int(field[1])
-            lines.append(line)
-    except TypeError as exc:
-        raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
-    return b"".join(lines), length, seen
+
+    __slots__ = ("known", "write")
+
+    def __init__(self, write: Callable[[bytes, bytes], bytes]) -> None:
+        self.write = write
+        self.known: dict[tuple[bytes, bytes], tuple[bytes, int]] = {}
+
+    def encode(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None, int]:
+        """
+        Validate and encode the application's header fields.
+
+        Returns ``(block, content_length, seen)``: the fields as bytes, without
+        Transfer-Encoding and Connection, which the server writes itself; the length that
+        the application announced; and the meanings that were seen, joined.
+        Order and repeats are kept (checklist H36). Raises :class:`~.errors.InvalidMessage`.
+        """
+        parts = []
+        length: int | None = None
+        seen = 0
+        known = self.known
+        try:
+            for field in headers:
+                entry = known.get(field) if type(field) is tuple else None
+                if entry is None:
+                    entry = self._encode(field)
+                data, meaning = entry
+                if meaning:
+                    seen |= meaning
+                    if meaning == LENGTH:
+                        if length is not None:  # RFC 9110 8.6: a repeat is dropped if it agrees
+                            if length != int(field[1]):
+                                raise InvalidMessage("two Content-Length fields disagree")
+                            continue
+                        length = int(field[1])
+                parts.append(data)
+        except TypeError as exc:
+            raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
+        return b"".join(parts), length, seen
+
+    def _encode(self, field: Iterable[bytes]) -> tuple[bytes, int]:
+        """The bytes of one field and what it means; no bytes where the server writes the field itself."""
+        name, value, meaning = check_field(field)
+        data = b"" if meaning & (CONNECTION | TRANSFER) else self.write(name, value)
+        if len(data) <= FIELD_MAX:
+            remember(self.known, (name, value), (data, meaning))
+        return data, meaning
+
+
+def line(name: bytes, value: bytes) -> bytes:
+    """A field in HTTP/1.1."""
+    return b"%b: %b\r\n" % (name, value)
+
+
+#: The fields of HTTP/1.1.
+LINES = FieldEncoder(line)
+encode_fields = LINES.encode
 
 
 def field_list(message: Message) -> Headers:
@@ -134,35 +168,48 @@ def without_length(headers: Headers) -> Headers:
     return [field for field in headers if field[0].lower() != b"content-length"]
 
 
-def _encode(field: Iterable[bytes]) -> tuple[bytes, int]:
-    """The line of one field and what it means; an empty line where the server writes the field itself."""
+def check_field(field: Iterable[bytes]) -> tuple[bytes, bytes, int]:
+    """The name and the value of a field, and what it means. Raises :class:`~.errors.InvalidMessage`."""
     try:
         name, value = field
-        line = b"%b: %b\r\n" % (name, value)
+        data = b"%b%b" % (name, value)
     except (TypeError, ValueError) as exc:
         raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
     if type(name) is not bytes or TOKEN.fullmatch(name) is None:
         raise InvalidMessage(f"{name!r} is not a header name (bytes, RFC 9110 5.6.2 token)")
-    if line.count(b"\r") != 1 or line.count(b"\n") != 1 or len(line.translate(None, CONTROLS)) != len(line):
+    if len(data.translate(None, CONTROLS + b"\r\n")) != len(data):
         raise InvalidMessage(f"the value of {name!r} holds CR, LF, NUL or another control character")
     meaning = _MEANINGS.get(name.lower(), 0)
     if meaning == LENGTH and not value.isdigit():
         raise InvalidMessage(f"Content-Length {value!r} is not a number")
-    if meaning == CONNECTION:  # obeyed, then written by the server
-        meaning, line = CONNECTION | (CLOSE if b"close" in value.lower() else 0), b""
-    elif meaning == TRANSFER:  # framing is the server's own (checklist H34)
-        line = b""
-    if len(line) <= _LINE_MAX:
-        remember(_lines, (name, value), (line, meaning))
-    return line, meaning
+    if meaning == CONNECTION and b"close" in value.lower():  # obeyed, then written by the server
+        meaning |= CLOSE
+    return name, value, meaning
 
 
-def encode_trailers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The trailer lines of a chunked response (RFC 9112 7.1.2). Framing fields are refused there."""
-    block, _, seen = encode_fields(headers)
+def encode_trailers(
+    headers: Iterable[tuple[bytes, bytes]],
+    encode: Callable[[Iterable[tuple[bytes, bytes]]], tuple[bytes, int | None, int]] = encode_fields,
+) -> bytes:
+    """The trailers of a response (RFC 9110 6.5), in HTTP/1.1 its lines. Framing fields are refused there."""
+    block, _, seen = encode(headers)
     if seen & (LENGTH | TRANSFER):
         raise InvalidMessage("framing fields cannot be trailers (RFC 9110 6.5.1)")
     return block
+
+
+def interim(kind: str, message: Message) -> tuple[int, Headers]:
+    """
+    The status and the fields of an interim response: a hint, or gunicorn's own informational message (RFC 8297).
+
+    Raises :class:`~.errors.InvalidMessage`.
+    """
+    if kind == "http.response.early_hint":
+        return 103, [(b"link", link) for link in message.get("links", ())]
+    status, headers = message.get("status", 103), without_length(field_list(message))
+    if not isinstance(status, int) or not 100 <= status < 200 or status == 101:
+        raise InvalidMessage(f"an informational status is 100 or from 102 to 199, not {status!r}")
+    return status, headers
 
 
 def error_page(status: int) -> bytes:

@@ -276,11 +276,18 @@ async def send_some(flow: FlowControl, part: FilePart, *, write_timeout: float =
             if exc.errno not in _UNSUPPORTED:
                 raise
             part.direct = False
-    data = await POOL.run(part, part.read, min(BLOCK, part.count))
+    data = await read_some(part, BLOCK)
     write(flow, data)
     if flow.write_paused:
         await flow.drain()
-    return part.advance(len(data))
+    return len(data)
+
+
+async def read_some(part: FilePart, size: int) -> bytes:
+    """The next bytes of ``part``, ``size`` at most, read in a thread; none where the file became shorter."""
+    data = await POOL.run(part, part.read, min(size, part.count))
+    part.advance(len(data))
+    return data
 
 
 def write(flow: FlowControl, data: bytes) -> None:

@@ -43,6 +43,13 @@ SHEDS = ("queue", "requests", "timeout", "body")
 LEFT = (("task", "finished"), ("task", "cut"), ("job", "finished"), ("job", "cut"))
 
 
+#: Why HTTP/2 streams are reset (RFC 9113 7), each at the place of its error code.
+RESET_CODES = (
+    "no_error", "protocol_error", "internal_error", "flow_control_error", "settings_timeout", "stream_closed",
+    "frame_size_error", "refused_stream", "cancel", "compression_error", "connect_error", "enhance_your_calm",
+)  # fmt: skip
+
+
 class WorkerState(enum.IntEnum):
     """What a worker is doing, as its siblings see it."""
 
@@ -69,10 +76,11 @@ PID, AGE, STATE, SINCE = range(4)  #: SINCE: when the state began, ``time.monoto
 CONNECTIONS, IN_FLIGHT, BUSY, QUEUED = range(4, 8)
 TAKEN = 8  #: how many connections the worker has accepted
 STAYED = 9  #: age of the youngest worker when this one was told to go and stayed; 0 = it was not
-THREADED = 10  #: of the requests in flight those of WSGI parts; only a worker with a Hybrid counts them apart
-LENT, LENT_QUEUED = range(11, 13)  #: threads that are lent to ASGI calls, and calls that wait for one
-LAG, RSS, STARTED = range(13, 16)  #: microseconds; KiB; seconds since the epoch
-SERVED = 16  #: and the four behind it: responses by status class, 1xx to 5xx
+MULTIPLEXED, STREAMS = 10, 11  #: the connections that speak HTTP/2, and their streams
+THREADED = 12  #: of the requests in flight those of WSGI parts; only a worker with a Hybrid counts them apart
+LENT, LENT_QUEUED = range(13, 15)  #: threads that are lent to ASGI calls, and calls that wait for one
+LAG, RSS, STARTED = range(15, 18)  #: microseconds; KiB; seconds since the epoch
+SERVED = 18  #: and the four behind it: responses by status class, 1xx to 5xx
 RECYCLED = SERVED + 5  #: and those behind it, one for each of REASONS
 WAITED = RECYCLED + len(REASONS)  #: and those behind it, one for each bucket, then the sum in microseconds
 FAILURES = WAITED + WAITS  #: boots in this slot that have failed, since the last one that did not
@@ -85,7 +93,9 @@ LENT_WAITED = TIMED + SIZE  #: as WAITED, of those who borrow a thread
 LENT_BEYOND = LENT_WAITED + WAITS  #: threads that were lent beyond the bound
 UPGRADED = LENT_BEYOND + 1  #: of what is in flight, the WebSockets
 SHED = UPGRADED + 1  #: and those behind it, one for each of SHEDS
-CELLS = SHED + len(SHEDS)
+RESET = SHED + len(SHEDS)  #: HTTP/2 streams that clients have reset
+RESETS = RESET + 1  #: and those behind it: streams that the worker has reset, by error code
+CELLS = RESETS + len(RESET_CODES)
 
 #: The cells behind the rows, which are no worker's: see :class:`Scoreboard`.
 SHARED = 4

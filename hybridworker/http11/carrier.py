@@ -144,6 +144,9 @@ class SocketCarrier(asyncio.Protocol):
 
     # -- called by the server
 
+    idle_until = None  # it is never idle
+    closing = False
+
     def tick(self, now: float) -> None:
         context, flow, closing = self.context, self.flow, self.state is CLOSING
         timeout = context.settings.write_timeout

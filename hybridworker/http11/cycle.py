@@ -33,12 +33,13 @@ from ..connection.response import (
     error_response,
     field_list,
     final_status,
+    interim,
     server_fields,
     status_line,
     without_length,
 )
 from ..connection.sendfile import FilePart, send_some, write
-from ..errors import ClientDisconnected, InvalidMessage, ResponseError
+from ..errors import ClientDisconnected, ResponseError
 from ..states import RequestState, ResponseState
 from .head import RequestHead
 
@@ -86,7 +87,6 @@ class HTTP11Cycle(RequestResponseCycle):
 
     __slots__ = (
         "chunked",
-        "expect_continue",
         "head",
         "http10",
         "keep_alive",
@@ -102,7 +102,6 @@ class HTTP11Cycle(RequestResponseCycle):
         self.transport = protocol.transport
         self.http10 = protocol.head.http10
         self.keep_alive = protocol.persistent and context.keep_alive
-        self.expect_continue = False  #: the client waits for a 100 that was not sent
         self.takes_trailers = False  #: the client asked for them
         self.chunked = False
         self.head = b""  #: until it is written; then the trailers
@@ -203,12 +202,7 @@ class HTTP11Cycle(RequestResponseCycle):
 
     def informational(self, kind: str, message: Message) -> None:
         """A 103 from the standard extension, or gunicorn's own informational message (RFC 8297)."""
-        if kind == "http.response.early_hint":
-            status, headers = 103, [(b"link", link) for link in message.get("links", ())]
-        else:
-            status, headers = message.get("status", 103), without_length(field_list(message))
-            if not isinstance(status, int) or not 100 <= status < 200 or status == 101:
-                raise InvalidMessage(f"an informational status is 100 or from 102 to 199, not {status!r}")
+        status, headers = interim(kind, message)
         block, _, _ = encode_fields(headers)
         # Not to HTTP/1.0 (RFC 9110 15.2), and after the head a hint is too late (checklist X15).
         if not self.http10 and self.state is not BODY:
@@ -275,7 +269,7 @@ class HTTP11Cycle(RequestResponseCycle):
         An error leaves the response in state FILE, from which nothing leads but the end: what
         the client has is a piece of a file.
         """
-        flow, settings, announced = self.flow, self.context.settings, part.count
+        flow, settings, announced = self.protocol.flow, self.context.settings, part.count
         head, self.head = self.head, b""
         if head and self.context.durations is not None:
             self.first_byte()

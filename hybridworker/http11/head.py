@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from ..asgi import Headers, Scope
+from ..asgi import Scope
 from ..connection.context import WorkerContext
 from ..connection.fields import EXPECT, HOST, TE, TRANSFER, UPGRADE, VERSION, RequestFields, check_host, hosts
 from ..connection.peer import Peer
@@ -96,42 +96,19 @@ class RequestHead:
             target,
             fields.headers,
         )
-        application = context.single
-        if application is None:
-            application = context.find(scope, handshake and not http10, fields.special)
-        self.application = application
-        scope["state"] = application.state.copy()
-        if fields.special is not None:
-            self._judge(scope, fields.special)
-        if context.ids is not None:
-            fields.identify(scope, context.ids)
+        self.application = fields.complete(scope, context, handshake and not http10)
         self.chunks, self.length, self.request = None, fields.length, DONE
         if fields.length or fields.seen & TRANSFER:
             self._expect_body(http10)
         if http10:
             del scope["extensions"]["http.response.early_hint"]  # RFC 9110 15.2: it knows no 1xx
-        if peer.tls is not None:
-            scope["extensions"]["tls"] = peer.tls.copy()
-        if peer.proxied is not None:
-            scope["hybridworker.proxy"] = peer.proxied.copy()
         fields.ended = True
         return scope
 
-    def _judge(self, scope: Scope, special: Headers) -> None:
-        """Put into the scope what the fields of a forwarder say, as far as it is believed."""
-        policy = self.peer.judge()
-        scope["scheme"], scope["client"] = policy.resolve(
-            special, scope["scheme"], scope["client"], self.application.forwarded_client
-        )
-        if self.context.admission is not None:
-            self.context.admission.note_start(scope, policy, special)
-
     def _expect_body(self, http10: bool) -> None:
-        """The request has a body: check what frames it, and how long it may be."""
+        """The request has a body: check what frames it."""
         fields, context = self.fields, self.context
         self.request = BODY
-        if context.admission is not None:
-            context.admission.check_length(fields.length)
         if fields.seen & TRANSFER:
             check_transfer_encoding(fields.joined(b"transfer-encoding"), http10)
             self.chunks = ChunkScanner(context.settings)
@@ -143,9 +120,7 @@ class RequestHead:
             return None
         method, target, version = match.groups()
         path, _, query = target.partition(b"?")
-        headers, ids = self.fields.headers, self.context.ids
-        if ids is not None and not ids.traces:
-            headers = [field for field in headers if field[0] != ids.name]  # what was found before the fault
+        ids = self.context.ids
         scope = http_scope(
             self.peer.template,
             version.decode("ascii"),
@@ -153,7 +128,7 @@ class RequestHead:
             path,
             query,
             target,
-            headers,
+            self.fields.unidentified(ids),
         )
         if ids is not None:
             self.fields.identify(scope, ids)
@@ -175,12 +150,8 @@ class RequestHead:
         return self.fields.lists(b"connection", b"close")
 
     def expects_continue(self) -> bool:
-        """Whether the client waits for a 100 (RFC 9110 10.1.1), which HTTP/1.0 does not know; all else is a 417."""
-        if not self.fields.seen & EXPECT:
-            return False
-        if any(value.strip(b" \t").lower() != b"100-continue" for value in self.fields.joined(b"expect").split(b",")):
-            raise ProtocolError("unknown expectation (RFC 9110 10.1.1)", 417)
-        return self.request is BODY and not self.http10
+        """Whether the client waits for a 100, which HTTP/1.0 does not know. Raises for any other expectation."""
+        return self.fields.expects_continue() and self.request is BODY and not self.http10
 
     def takes_trailers(self, scope: Scope) -> bool:
         """Whether the client asked for trailers (RFC 9110 10.1.4); the scope then says that there may be some."""

@@ -26,7 +26,7 @@ import httptools
 
 from ..connection import kernel
 from ..connection.context import WorkerContext
-from ..connection.cycle import BODY_BUFFER, NOTHING
+from ..connection.cycle import BODY_BUFFER, DRAIN_MAX, NOTHING, WHOLE_BODY_MAX
 from ..connection.fields import UPGRADE
 from ..connection.flow import DEAF, LINGER, FlowControl
 from ..connection.peer import Peer
@@ -34,6 +34,7 @@ from ..connection.scope import websocket_scope
 from ..errors import ProtocolError
 from ..states import CallState, ConnectionState, RequestState
 from ..websocket import protocol as websocket
+from ..websocket.handshake import Upgrade
 from .carrier import SocketCarrier
 from .cycle import HTTP11Cycle
 from .framing import HeadScanner, body_parser, misdirected
@@ -46,10 +47,6 @@ UPGRADED, CLOSING, CLOSED = ConnectionState.UPGRADED, ConnectionState.CLOSING, C
 HELD, READY = CallState.HELD, CallState.READY
 HEADERS, BODY, DONE = RequestState.HEADERS, RequestState.BODY, RequestState.DONE
 
-#: An unread request body of at most this many bytes is read and dropped, so that the connection can go on.
-DRAIN_MAX = 65536
-#: A WSGI call with a body of at most this many bytes begins when the body is complete: a slow client holds no thread.
-WHOLE_BODY_MAX = 65536
 #: The deadline of a connection that may take its time.
 NEVER = math.inf
 
@@ -137,6 +134,16 @@ class HTTPProtocol(asyncio.Protocol):
         self.flow.resume_writing()
 
     # -- called by the server
+
+    @property
+    def idle_until(self) -> float | None:
+        """Loop time at which the connection ends for being idle; None where it is not."""
+        return self.deadline if self.state is IDLE else None
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing more is read, and the client has not closed its side yet."""
+        return self.state is CLOSING
 
     def tick(self, now: float) -> None:
         cycle, context = self.cycle, self.context
@@ -273,9 +280,9 @@ class HTTPProtocol(asyncio.Protocol):
                 self.close(linger=self.state is IDLE)
         elif self.head.request is HEADERS:
             if not self.context.draining:
-                self._refuse(ProtocolError("the request head took longer than HYBRIDWORKER_HEADER_TIMEOUT", 408))
+                self.refuse(ProtocolError("the request head took longer than HYBRIDWORKER_HEADER_TIMEOUT", 408))
             elif not self.flow.readable():
-                self._refuse(ProtocolError("the request head was not complete when the worker left", 408))
+                self.refuse(ProtocolError("the request head was not complete when the worker left", 408))
         elif self.cycle is None:
             self.close(linger=True)  # the rest of a body that is dropped
         elif not self.cycle.begun:
@@ -331,13 +338,13 @@ class HTTPProtocol(asyncio.Protocol):
                 if self.state is not ACTIVE:
                     return
         except ProtocolError as exc:
-            self._refuse(exc)
+            self.refuse(exc)
         except httptools.HttpParserCallbackError as exc:
             if not isinstance(exc.__context__, ProtocolError):
                 raise
-            self._refuse(exc.__context__)
+            self.refuse(exc.__context__)
         except httptools.HttpParserError as exc:
-            self._refuse(ProtocolError(misdirected(self.head.data, context.settings) or str(exc)))
+            self.refuse(ProtocolError(misdirected(self.head.data, context.settings) or str(exc)))
         else:
             # The parser has had all there was, so the application may be called, and end its response, in here.
             cycle = self.cycle
@@ -465,8 +472,8 @@ class HTTPProtocol(asyncio.Protocol):
             return rest
         context, protocol = self.context, self.upgraded
         if not isinstance(protocol, SocketCarrier):
-            method, application = self.parser.get_method(), self.head.application
-            protocol = websocket.WebSocketProtocol(context, application, self.flow, protocol, method)
+            opening = Upgrade(context, self.transport, protocol, self.parser.get_method())
+            protocol = websocket.WebSocketProtocol(context, self.head.application, self.flow, protocol, opening)
         context.connections.discard(self)
         context.connections.add(protocol)
         self.parser = None
@@ -479,7 +486,7 @@ class HTTPProtocol(asyncio.Protocol):
         self.parser = body_parser(self.on_body, self.on_message_complete, self.head.chunks is None, self.head.length)
         self.foreign = True
 
-    def _refuse(self, error: ProtocolError) -> None:
+    def refuse(self, error: ProtocolError) -> None:
         """Answer a request that cannot be served, log why, and close."""
         cycle = self.cycle
         known = self.head.refused() if cycle is None else cycle.scope

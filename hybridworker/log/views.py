@@ -23,6 +23,7 @@ from ..wsgi.environ import request_environ
 ENVIRON = "hybridworker.environ"
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_VERSIONS = {"1.0": (1, 0), "1.1": (1, 1), "2": (2, 0)}
 _SCHEMES = {"ws": "http", "wss": "https"}
 
 
@@ -64,7 +65,7 @@ class RequestView:
         self.uri = text(scope["hybridworker.target"])
         self.path = text(scope["raw_path"])
         self.query = text(scope["query_string"])
-        self.version = (1, 0) if scope["http_version"] == "1.0" else (1, 1)
+        self.version = _VERSIONS[scope["http_version"]]
         self.remote_addr = self.peer_addr = scope["client"] or ""
         self.trailers: list[tuple[str, str]] = []
 

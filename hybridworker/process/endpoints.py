@@ -39,17 +39,22 @@ from ..group.scoreboard import (
     LENT_BEYOND,
     LENT_QUEUED,
     LENT_WAITED,
+    MULTIPLEXED,
     PID,
     QUEUE_AGE,
     QUEUED,
     REASONS,
     RECYCLED,
+    RESET,
+    RESET_CODES,
+    RESETS,
     RSS,
     SERVED,
     SHED,
     SHEDS,
     STARTED,
     STATE,
+    STREAMS,
     TIMED,
     WAITED,
     Group,
@@ -73,6 +78,8 @@ GAUGES = {
     IN_FLIGHT: ("requests_in_flight", 1, "Calls of the application that are not over, and this answer."),
     BUSY: ("threads_busy", 1, "Threads that run WSGI calls."),
     QUEUED: ("calls_queued", 1, "WSGI calls that wait for a thread."),
+    MULTIPLEXED: ("http2_connections", 1, "Open connections that speak HTTP/2."),
+    STREAMS: ("http2_streams", 1, "Requests and WebSockets on them."),
     QUEUE_AGE: ("queue_age_seconds", 10**6, "How long the oldest WSGI call has waited for a thread."),
     LAG: ("loop_lag_seconds", 10**6, "How late the event loop was, at most, in the last second."),
     RSS: ("resident_memory_bytes", 1 / 1024, "Resident memory."),
@@ -86,7 +93,16 @@ LENT_GAUGES = {
 }
 
 #: The gauges that make sense as a sum.
-SUMMED = frozenset({CONNECTIONS, IN_FLIGHT, BUSY, QUEUED, LENT, LENT_QUEUED, RSS})
+SUMMED = frozenset({CONNECTIONS, IN_FLIGHT, MULTIPLEXED, STREAMS, BUSY, QUEUED, LENT, LENT_QUEUED, RSS})
+
+
+def streams_of(context: WorkerContext) -> list[int]:
+    """How many streams each connection of HTTP/2 has. Where there can be none, nothing of the extra is imported."""
+    if not context.settings.http2:
+        return []
+    from ..http2.protocol import HTTP2Protocol
+
+    return [len(made.reader.streams) for made in context.connections if isinstance(made, HTTP2Protocol)]
 
 
 class Status:
@@ -138,6 +154,8 @@ class Status:
             slot[SERVED + at] += responses[at + 1]
             responses[at + 1] = 0
         slot[LAG], slot[RSS] = int(late * 1e6), used * 1024
+        streams = streams_of(self.context)
+        slot[MULTIPLEXED], slot[STREAMS] = len(streams), sum(streams)
         if self.pool is not None:
             slot[BUSY], slot[QUEUED] = self.pool.busy, self.pool.queued
             if self.ledger is None:
@@ -248,6 +266,7 @@ def _exposition(used: _Numbered, living: _Numbered, threads: int, ledgers: _Ledg
     summed_recycled = {"": [sum(s[cell] for _, s in used) for cell in range(RECYCLED, last)]}
     yield from _counters("recycles_total", text, "reason", REASONS, summed_recycled)
     yield from _counters("worker_recycles_total", text, "reason", REASONS, each_recycled)
+    yield from _resets(used)
     text = "What the application had left behind when its worker went."
     kinds = [(f'kind="{kind}",outcome="{outcome}"', cell) for cell, (kind, outcome) in enumerate(LEFT, LEFTOVERS)]
     leftovers = [(labels, sum(slot[cell] for _, slot in used)) for labels, cell in kinds]
@@ -273,6 +292,16 @@ def _exposition(used: _Numbered, living: _Numbered, threads: int, ledgers: _Ledg
     summed_shed = {"": [sum(s[cell] for _, s in used) for cell in range(SHED, last)]}
     yield from _counters("shed_total", text, "reason", SHEDS, summed_shed)
     yield from _counters("worker_shed_total", text, "reason", SHEDS, each_shed)
+
+
+def _resets(used: _Numbered) -> Iterator[str]:
+    """The streams of HTTP/2 that were reset."""
+    text = "HTTP/2 streams that a client has reset."
+    yield from _family("http2_client_resets_total", "counter", text, [("", sum(s[RESET] for _, s in used))])
+    text = "HTTP/2 streams that a worker has reset, and connections that it has ended, by error code."
+    last = RESETS + len(RESET_CODES)
+    summed = {"": [sum(s[cell] for _, s in used) for cell in range(RESETS, last)]}
+    yield from _counters("http2_resets_total", text, "reason", RESET_CODES, summed)
 
 
 def _lent(used: _Numbered, living: _Numbered) -> Iterator[str]:

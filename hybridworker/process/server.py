@@ -1,7 +1,8 @@
 """
 Server: the listeners and the connections of one worker.
 
-It accepts connections and hands each to an :class:`~.http11.protocol.HTTPProtocol`, keeps their
+It accepts connections and hands each to an :class:`~.http11.protocol.HTTPProtocol`, or to a
+:class:`~.negotiation.Negotiation` where it may speak HTTP/2. It keeps their
 number below ``worker_connections``, looks at their timeouts once a second, and ends
 them in good order when the worker leaves. :mod:`.worker` decides when. Event loop side
 only. States: ``ServerState``.
@@ -18,7 +19,7 @@ import math
 import socket
 import ssl
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..connection import kernel
 from ..connection.context import Connection, WorkerContext
@@ -31,9 +32,12 @@ from .grace import RELOAD_MAX
 from .listener import Arrival, Listener, establish
 from .streams import Streams
 
+if TYPE_CHECKING:
+    from .negotiation import Negotiation
+
 STARTING, SERVING = ServerState.STARTING, ServerState.SERVING
 DRAINING, STOPPED = ServerState.DRAINING, ServerState.STOPPED
-NEW, IDLE, CLOSING = ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.CLOSING
+NEW = ConnectionState.NEW
 
 #: Seconds between two looks at the connections while the worker leaves.
 DRAIN_TICK = 0.1
@@ -62,12 +66,21 @@ class BoundSocket(Protocol):
     sock: socket.socket
 
 
+def first_protocol(context: WorkerContext) -> type[HTTPProtocol] | type[Negotiation]:
+    """What a new connection begins with. All of HTTP/2 is imported only where it may be spoken: it is an extra."""
+    if not context.settings.http2:
+        return HTTPProtocol
+    from .negotiation import Negotiation
+
+    return Negotiation
+
+
 class Server:
     """Serves until :meth:`drain` is called."""
 
     __slots__ = (
         "accepting", "alone", "arrivals", "changed", "context", "deadline", "deferral", "deferred", "listeners",
-        "loop", "parting", "paused_until", "share", "size", "state", "tls",
+        "loop", "parting", "paused_until", "protocol", "share", "size", "state", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -96,7 +109,9 @@ class Server:
         self.accepting = False
         self.paused_until = 0.0  #: loop time until which accepting rests
         #: connections accepted that are not among those of the context yet, or have just become one
-        self.arrivals: dict[Arrival, tuple[HTTPProtocol, socket.socket]] = {}
+        self.arrivals: dict[Arrival, tuple[HTTPProtocol | Negotiation, socket.socket]] = {}
+        #: the first protocol of a connection
+        self.protocol = first_protocol(context)
         self.size = 0  #: connections, with those that are being made
         self.parting: set[Connection] = set()  #: those of them whose places were given to newcomers
         self.changed = asyncio.Event()  #: a connection or a request ended
@@ -208,17 +223,16 @@ class Server:
         Its place is free at once: it may take a second or two until its client has closed it
         as well. One whose client has not taken its last response may take far longer, and keeps its place.
         """
-        connections = [c for c in self.context.connections if isinstance(c, HTTPProtocol)]
-        idle = [connection for connection in connections if connection.state is IDLE]
-        deaf = {connection for connection in idle if connection.flow.holds()}
+        connections = self.context.connections
+        idle = [(until, c) for c in connections if (until := c.idle_until) is not None]
         if len(self.parting) >= PARTING_MAX:
             return
-        for connection in sorted(idle, key=lambda connection: (connection in deaf, connection.deadline)):
-            if connection in deaf and any(c.state is CLOSING and c not in self.parting for c in connections):
+        for deaf, _, connection in sorted(((c.flow.holds(), until, c) for until, c in idle), key=lambda item: item[:2]):
+            if deaf and any(c.closing and c not in self.parting for c in connections):
                 return  # one of them at a time: it makes room when it has taken everything
             connection.drain(self.loop.time())
-            if connection.state is not IDLE:  # one that stays has bytes to read: it wants something
-                if connection not in deaf:
+            if connection.idle_until is None:  # one that stays has bytes to read: it wants something
+                if not deaf:
                     self.parting.add(connection)
                 return
 
@@ -248,7 +262,7 @@ class Server:
 
     def _connect(self, sock: socket.socket) -> None:
         """Give an accepted socket its transport and protocol; under TLS, shake hands first."""
-        protocol = HTTPProtocol(self.context)
+        protocol = self.protocol(self.context)
         arrival = establish(self.loop.connect_accepted_socket(lambda: protocol, sock, **self.tls))
         self.arrivals[arrival] = protocol, sock
         arrival.add_done_callback(self._connected)
@@ -362,7 +376,11 @@ class Server:
         """Drop the connections that are still shaking hands; returns what has been cancelled."""
         # One that has just become a connection may have its request already.
         there = self.context.connections
-        shaking = {a: sock for a, (protocol, sock) in self.arrivals.items() if protocol not in there and not a.done()}
+        shaking = {
+            arrival: sock
+            for arrival, (protocol, sock) in self.arrivals.items()
+            if protocol.state is NEW and protocol not in there and not arrival.done()
+        }
         for arrival, sock in shaking.items():
             kernel.shut_down(sock.fileno())
             arrival.cancel()

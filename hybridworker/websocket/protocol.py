@@ -1,7 +1,8 @@
 """
 WebSocketProtocol: one connection after the upgrade, between its transport and the application.
 
-:class:`~.http11.protocol.HTTPProtocol` hands over a connection whose request is a handshake.
+:class:`~.http11.protocol.HTTPProtocol` hands over a connection whose request is a handshake,
+:mod:`.http2.tunnel` a stream, which poses as a transport.
 
     data_received -> MessageReader.feed -> MessageReader.take -> receive()
     send()        -> MessageReader.encode                       -> transport.write
@@ -26,7 +27,7 @@ from ..asgi import Headers, Message, Scope, id_mark, logged_target
 from ..connection import kernel
 from ..connection.context import WorkerContext
 from ..connection.flow import DEAF, LINGER, FlowControl
-from ..connection.requestids import variables
+from ..connection.requestids import identified, variables
 from ..connection.response import CLIENT_LEFT
 from ..errors import (
     ClientDisconnected,
@@ -38,7 +39,7 @@ from ..errors import (
 )  # fmt: skip
 from ..group.scoreboard import UPGRADED
 from ..states import WEBSOCKET, ReaderState, WebSocketState, expected
-from .handshake import Denial, accept_response, check_handshake, refusal, values
+from .handshake import Denial, Opening, values
 from .liveness import Liveness, Verdict
 
 try:
@@ -75,20 +76,20 @@ class WebSocketProtocol(asyncio.Protocol):
 
     __slots__ = (
         "close_by", "context", "flow", "leaving", "liveness", "state", "transport",  # the connection
-        "early", "key", "method", "scope", "since", "started_at",  # the request
+        "early", "opening", "scope", "since", "started_at",  # the request
         "denial", "extensions", "headers", "reason", "sent", "status",  # the response
         "behind", "connected", "reader", "waiters",  # what comes
         "application", "cancelled", "dismissed", "end", "task", "told", "variables",  # the application
     )  # fmt: skip
 
     def __init__(
-        self, context: WorkerContext, application: Application, flow: FlowControl, scope: Scope, method: bytes
+        self, context: WorkerContext, application: Application, flow: FlowControl, scope: Scope, opening: Opening
     ) -> None:
         self.context, self.flow, self.transport = context, flow, flow.transport
         self.application, self.state = application, CONNECTING
         self.close_by = 0.0  #: loop time at which a connection that is being closed is cut
         self.leaving: asyncio.TimerHandle | None = None
-        self.scope, self.method = scope, method
+        self.scope, self.opening = scope, opening
         self.started_at = self.since = time.monotonic()
         self.status = self.sent = 0
         self.reason: bytes | None = None
@@ -96,7 +97,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self.cancelled = False  #: this worker has cancelled the task
         self.variables = application.context.copy() if context.ids is None else variables(application.context, scope)
-        self.key = self.extensions = self.early = b""  # early: what comes before the application accepts
+        self.extensions = self.early = b""  # early: what comes before the application accepts
         self.denial: Denial | None = None
         self.reader = frames.MessageReader(context.settings.websocket_max_message_size)
         self.connected = False  #: the application has received websocket.connect
@@ -113,7 +114,7 @@ class WebSocketProtocol(asyncio.Protocol):
         context.count_request()
         self.early = rest
         try:
-            self.key = check_handshake(self.method, scope)
+            self.opening.check()
             if context.settings.ws_compression:
                 self.extensions = self.reader.negotiate(values(scope, b"sec-websocket-extensions"))
         except ProtocolError as exc:
@@ -159,7 +160,6 @@ class WebSocketProtocol(asyncio.Protocol):
         self.reader.release()
         if self.leaving is not None:
             self.leaving.cancel()
-        self.context.connections.discard(self)
         if self.task is not None and not self.task.done() and not self.dismissed:
             self.context.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self._give_up)
         self.status = self.status or CLIENT_LEFT
@@ -168,7 +168,9 @@ class WebSocketProtocol(asyncio.Protocol):
             self.context.durations.closed(time.monotonic() - self.started_at)
         if self.context.access is not None:
             self.variables.copy().run(self.context.access, self)
-        self.context.closed()
+        if self in self.context.connections:  # on a stream it is a part of one
+            self.context.connections.discard(self)
+            self.context.closed()
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
@@ -179,6 +181,9 @@ class WebSocketProtocol(asyncio.Protocol):
             self._read_on()
 
     # -- called by the server
+
+    idle_until = None  # it is never idle
+    closing = False
 
     def tick(self, now: float) -> None:
         state = self.state
@@ -208,7 +213,7 @@ class WebSocketProtocol(asyncio.Protocol):
             loop = self.context.loop
             # The key is random, so the connections are spread evenly without knowing of each other.
             spread = min(SPREAD, max(0.0, deadline - loop.time()))
-            self.leaving = loop.call_later(spread * zlib.crc32(self.key) / 2**32, self._leave)
+            self.leaving = loop.call_later(spread * zlib.crc32(self.opening.key) / 2**32, self._leave)
 
     def abort(self) -> None:
         self.flow.abort()
@@ -316,7 +321,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if kind == "websocket.send" and state is OPEN:
             self._send(message.get("text"), message.get("bytes"))
         elif kind == "websocket.accept" and state is CONNECTING:
-            self._accept(self._identified(message))
+            self._accept(identified(self.context.ids, message, self.scope))
         elif kind == "websocket.close" and state is OPEN:
             self._close(message.get("code", 1000), message.get("reason") or "")
             self.dismissed = True
@@ -324,7 +329,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._refuse(403)
             self.dismissed = True
         elif kind == "websocket.http.response.start" and state is CONNECTING:
-            self.denial = Denial(self._identified(message), self.context.fields)
+            self.denial = self.opening.begin_denial(identified(self.context.ids, message, self.scope))
             self.state = REJECTING
         elif kind == "websocket.http.response.body" and state is REJECTING:
             self._deny(message.get("body", b""), message.get("more_body", False))
@@ -347,9 +352,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _accept(self, message: Message) -> None:
         context = self.context
-        head, self.headers = accept_response(self.key, context.fields, self.extensions, message)
-        self.transport.write(head)
-        self._has_answered(101)
+        self.headers = self.opening.accept(self.extensions, message)
+        self._has_answered(self.opening.accepted)
         self.state = OPEN
         early, self.early = self.early, b""
         self.flow.resume_reading()
@@ -360,7 +364,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def _deny(self, body: Any, more: bool) -> None:
         denial = self.denial
         assert denial is not None
-        self.transport.write(denial.body(body, more))
+        self.opening.deny(body, more)
         self._has_answered(denial.status)
         self.headers, self.sent = denial.headers, denial.sent
         if not more:
@@ -371,12 +375,8 @@ class WebSocketProtocol(asyncio.Protocol):
         """Answer the handshake with an error page."""
         self._has_answered(status)
         self.headers = [] if self.context.ids is None else self.context.ids.fields(self.scope)
-        self.transport.write(refusal(status, self.context.fields, self.method, self.headers))
+        self.opening.refuse(status, self.headers)
         self._finish()
-
-    def _identified(self, message: Message) -> Message:
-        """The head of an answer of the application's, with the id of the request where there are ids."""
-        return message if self.context.ids is None else self.context.ids.respond(message, self.scope)
 
     def _has_answered(self, status: int) -> None:
         """The handshake has its answer, with ``status``."""

@@ -45,6 +45,9 @@ WHOLE_BODY_MAX = 65536
 
 _BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 
+#: The key of a scope under which a call over HTTP/2 leaves its trailers.
+TRAILERS = "hybridworker.trailers"
+
 #: Takes the place of a scope that nobody needs any more.
 _NO_SCOPE: Scope = {"method": "-", "hybridworker.target": b"-"}
 
@@ -216,6 +219,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         for name, _ in scope["headers"]:
             if name in _BODY_FIELDS:
                 return self._call_with_body(receive, send)
+        if scope["http_version"] == "2":  # a body needs no field there, and one that is complete does not come here
+            return self._call_with_body(receive, send)
         self.body = io.BytesIO()
         return self.deliver(receive, send)
 
@@ -224,7 +229,7 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         fields = dict(self.scope["headers"])
         message = None
         self.expects = b"expect" in fields
-        if b"transfer-encoding" not in fields and not self.expects:
+        if b"content-length" in fields and b"transfer-encoding" not in fields and not self.expects:
             if int(fields[b"content-length"]) <= WHOLE_BODY_MAX:
                 message = await receive()
         if message is not None and message["type"] == "http.request" and not message.get("more_body", False):
@@ -302,6 +307,9 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         environ["wsgi.url_scheme"] = scope["scheme"]
         environ["wsgi.input"] = body
         environ["wsgi.early_hints"] = self.early_hints
+        if scope["http_version"] == "2":
+            environ["SERVER_PROTOCOL"] = "HTTP/2.0"  # as gunicorn has it
+            environ["gunicorn.http2.send_trailers"] = self.send_trailers
         if SOCKET in scope:
             environ[ENVIRON_KEY] = scope[SOCKET]
         scope["hybridworker.environ"] = environ
@@ -396,6 +404,13 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         else:
             self.hints.append(hint)
         self.post()
+
+    def send_trailers(self, trailers: Iterable[tuple[str, str]]) -> None:
+        """``gunicorn.http2.send_trailers``: send these behind the body. The last call counts; the end is too late."""
+        fields, length = encode_fields(trailers)
+        if length is not None:
+            raise WSGIError("Content-Length cannot be a trailer (RFC 9110 6.5.1)")
+        self.scope[TRAILERS] = fields
 
     def _check(self, item: Any) -> None:
         """Refuse an item that is no bytes, and output that has no head."""

@@ -42,11 +42,6 @@ def test_defaults_give_no_warning() -> None:
 
 WARNED: list[tuple[str, object, object]] = [
     ("suppress_ragged_eofs", False, False),
-    ("http_protocols", "h2,h1", ["h2", "h1"]),
-    ("http2_max_concurrent_streams", 10, 10),
-    ("http2_initial_window_size", 70000, 70000),
-    ("http2_max_frame_size", 20000, 20000),
-    ("http2_max_header_list_size", 0, 0),
     ("uwsgi_allow_ips", "*", ["*"]),
 ]
 
@@ -61,9 +56,9 @@ def test_a_refused_setting_is_one_warning(name: str, value: object, shown: objec
 
 
 def test_every_refused_setting_warns_or_stops() -> None:
-    """The cases above, and the two that stop the boot, are all refused settings there are."""
+    """The cases above, and the one that stops the boot, are all refused settings there are."""
     refused = {name for name, row in SETTINGS.items() if row.fate is Fate.REFUSED}
-    assert refused == {name for name, _, _ in WARNED} | {"protocol", "http2_cleartext"}
+    assert refused == {name for name, _, _ in WARNED} | {"protocol"}
 
 
 def test_settings_of_others_do_not_warn() -> None:
@@ -75,10 +70,6 @@ def test_settings_of_others_do_not_warn() -> None:
     ("name", "value", "advice"),
     [
         ("protocol", "uwsgi", "proxy_pass"),
-        ("http2_cleartext", "prior-knowledge", "set it to off"),
-        ("http2_cleartext", "upgrade", "set it to off"),
-        ("http2_cleartext", "both", "set it to off"),
-        ("http2_cleartext", True, "set it to off"),
     ],
 )
 def test_protocols_that_would_be_misread_stop_the_boot(name: str, value: object, advice: str) -> None:

@@ -31,6 +31,12 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "body_timeout": 30.0,
         "graceful_timeout": 30.0,
         "keepalive": 2.0,
+        "alpn": ("http/1.1",),
+        "cleartext": "off",
+        "http2_max_concurrent_streams": 100,
+        "http2_initial_window_size": 65535,
+        "http2_max_frame_size": 16384,
+        "http2_max_header_list_size": 65536,
         "drain_window": 2.0,
         "first_window": 2.0,
         "header_timeout": 15.0,
@@ -352,6 +358,61 @@ def test_one_path_has_one_meaning() -> None:
     paths = {"HYBRIDWORKER_HEALTH_PATH": "/x", "HYBRIDWORKER_METRICS_PATH": "/x"}
     with pytest.raises(ConfigurationError, match="two paths"):
         Settings.from_gunicorn(Config(), paths)
+
+
+# -- HTTP/2
+
+
+@pytest.mark.parametrize(
+    ("value", "alpn"),
+    [("h1", ("http/1.1",)), ("h2,h1", ("h2", "http/1.1")), ("h1,h2", ("http/1.1", "h2")), ("h2", ("h2",))],
+)
+def test_alpn_is_http_protocols_in_their_order(value: str, alpn: tuple[str, ...]) -> None:
+    """What TLS clients are offered."""
+    assert read(http_protocols=value).alpn == alpn
+
+
+@pytest.mark.parametrize(
+    ("values", "cleartext", "warned"),
+    [
+        ({}, "off", ""),
+        ({"http_protocols": "h2,h1"}, "off", ""),
+        ({"http_protocols": "h2,h1", "http2_cleartext": "prior-knowledge"}, "prior-knowledge", ""),
+        ({"http_protocols": "h2", "http2_cleartext": True}, "prior-knowledge", ""),
+        ({"http_protocols": "h2,h1", "http2_cleartext": "both"}, "both", "RFC 9113 dropped it"),
+        ({"http_protocols": "h2,h1", "http2_cleartext": "upgrade"}, "off", "RFC 9113 dropped it"),
+        ({"http2_cleartext": "prior-knowledge"}, "off", "http_protocols lacks h2"),
+        ({"http_protocols": "h2", "http2_cleartext": "both", "certfile": __file__}, "off", "under TLS"),
+    ],
+)
+def test_cleartext_is_what_has_an_effect(values: dict[str, Any], cleartext: str, warned: str) -> None:
+    """Without TLS, with h2 among the protocols, by prior knowledge; one warning tells what is not obeyed."""
+    settings = read(**values)
+    assert settings.cleartext == cleartext
+    assert settings.http2 == (cleartext != "off" or settings.is_ssl)
+    warnings = check(config(**values), {})
+    assert len(warnings) == bool(warned)
+    assert all(warned in line and line.startswith("http2_cleartext=") for line in warnings)
+
+
+def test_http2_is_spoken_under_tls_when_it_is_offered() -> None:
+    """It is chosen by ALPN there."""
+    assert read(certfile=__file__, http_protocols="h2,h1").http2 is True
+    assert read(certfile=__file__).http2 is False
+
+
+def test_the_settings_of_http2_are_those_of_gunicorn() -> None:
+    """0 for the header list is no limit in gunicorn, and 1 MiB here."""
+    settings = read(
+        http2_max_concurrent_streams=7,
+        http2_initial_window_size=70000,
+        http2_max_frame_size=20000,
+        http2_max_header_list_size=0,
+    )
+    assert settings.http2_max_concurrent_streams == 7
+    assert settings.http2_initial_window_size == 70000
+    assert settings.http2_max_frame_size == 20000
+    assert settings.http2_max_header_list_size == MIB
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ NO_TOKEN = [byte for byte in NO_TOKEN if byte not in b"!#$%&'*+-.^_`|~"]
 @pytest.fixture(autouse=True)
 def no_line_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins with an empty cache of lines."""
-    monkeypatch.setattr(response, "_lines", {})
+    monkeypatch.setattr(response.LINES, "known", {})
 
 
 # -- status lines
@@ -121,7 +121,7 @@ def test_h34_what_a_field_means(
     """The server writes framing and Connection itself, and notices the rest; the second time from memory."""
     for _ in range(1 + again):
         assert encode_fields([field]) == (line, length, seen)
-    assert field in response._lines
+    assert field in response.LINES.known
 
 
 def test_lists_are_pairs_as_well() -> None:
@@ -144,7 +144,7 @@ def test_s19_no_value_holds_a_control_character(control: bytes) -> None:
     for value in (control, b"a" + control, control + b"b", b"\r\n" + control):
         with pytest.raises(InvalidMessage, match="CR, LF, NUL"):
             encode_fields([(b"a", value)])
-    assert response._lines == {}
+    assert response.LINES.known == {}
 
 
 @pytest.mark.parametrize("byte", NO_TOKEN)
@@ -229,10 +229,10 @@ def test_the_memory_for_lines_is_bounded() -> None:
     limit = cache.LIMIT
     for number in range(limit + 1):
         encode_fields([(b"a", b"%d" % number)])
-    assert list(response._lines) == [(b"a", b"%d" % limit)]
-    long = (b"a", b"x" * response._LINE_MAX)
+    assert list(response.LINES.known) == [(b"a", b"%d" % limit)]
+    long = (b"a", b"x" * response.FIELD_MAX)
     assert encode_fields([long])[0].endswith(b"x\r\n")
-    assert long not in response._lines
+    assert long not in response.LINES.known
 
 
 # -- trailers

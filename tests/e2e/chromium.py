@@ -31,11 +31,11 @@ FLAGS = (
 class Chromium:
     """One browser, with an empty folder as its home. Skips the test where it is not installed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
         program = found("chromium")
         self.home = tempfile.TemporaryDirectory(prefix="hw-chromium-")
         self.folder = Path(self.home.name)
-        argv = ["env", f"HOME={self.folder}", program, *FLAGS, f"--user-data-dir={self.folder}/profile"]
+        argv = ["env", f"HOME={self.folder}", program, *FLAGS, *flags, f"--user-data-dir={self.folder}/profile"]
         self.program = Program([*argv, "--remote-debugging-port=0", "about:blank"], self.folder / "log", 0)
         self.number = 0
 

@@ -106,6 +106,21 @@ def test_nobody_kills_before_the_graceful_timeout_is_over() -> None:
     assert seconds(r"stop_grace_period: (\d+)s", configured("compose.yaml")) > grace
 
 
+# -- HTTP/2
+
+
+def test_the_proxies_take_their_files_for_http2(programs: Programs, tmp_path: Path) -> None:
+    """``nginx -t`` and ``haproxy -c``; Traefik's is YAML with a h2c server."""
+    folder = ROOT / "examples" / "deploy"
+    site = (folder / "http2-nginx.conf").read_text().replace("listen 80", f"listen 127.0.0.1:{free_port()}")
+    check([found("nginx"), "-t", "-c", str(programs.nginx_conf(site))])
+    (tmp_path / "haproxy.cfg").write_text((folder / "http2-haproxy.cfg").read_text())
+    check([found("haproxy"), "-c", "-f", str(tmp_path / "haproxy.cfg")])
+    yaml = pytest.importorskip("yaml")
+    traefik = yaml.safe_load((folder / "http2-traefik.yaml").read_text())
+    assert traefik["http"]["services"]["app"]["loadBalancer"]["servers"][0]["url"].startswith("h2c://")
+
+
 # -- nginx
 
 

@@ -74,6 +74,24 @@ def test_a_stream_of_asgi_is_asked_to_end(gunicorn: Servers, path: str, seen: st
     assert f"Streams asked to end: 1, of which {int(not whole)} were cut" in server.log()
 
 
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+@pytest.mark.parametrize(("app", "path"), [("app", "/lines/idles"), ("wsgi", "/lines/sends")])
+def test_a_body_that_ends_with_its_connection_is_cut_by_a_reset(
+    gunicorn: Servers, app: str, path: str, loop: str
+) -> None:
+    """HTTP/1.0 knows no other way to say that something is missing."""
+    server = gunicorn(f"streams:{app}", *GRACEFUL, "--asgi-loop", loop, env={"HYBRIDWORKER_STREAM_DRAIN": "0"})
+    with server.connect() as client:
+        client.send(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        server.wait_log(r"stream \w+ begun")
+        client.until(b"data: begin")
+        server.signal(signal.SIGTERM)
+        with pytest.raises(ConnectionResetError):
+            while client.socket.recv(1 << 16):
+                pass
+    assert server.wait() == 0
+
+
 @pytest.mark.parametrize(("path", "whole"), [("/events/sends", True), ("/lines/sends", False)])
 def test_a_generator_of_wsgi_is_closed_between_two_items(gunicorn: Servers, path: str, whole: bool) -> None:
     """Its thread is free, and ``close()`` was called."""

@@ -386,7 +386,7 @@ def test_a_process_that_is_left_ends_its_connections() -> None:
         await site.get()
         reader, _ = await site.client()
         await site.until(lambda: len(site.context.connections) == 2)
-        children = [os.dup(connection.flow.fileno()) for connection in site.context.connections]  # type: ignore[attr-defined]
+        children = [os.dup(connection.flow.fileno()) for connection in site.context.connections]
         site.server.hang_up()
         assert await asyncio.wait_for(reader.read(), DEADLINE) == b""
         for child in children:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ from hybridworker.errors import InvalidMessage, ProtocolError, ResponseError
 from hybridworker.websocket.handshake import (
     REFUSAL_FIELDS,
     Denial,
+    Upgrade,
     accept_key,
     accept_response,
     check_handshake,
     refusal,
     values,
 )
+from tests.fakes import FakeTransport
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 FIELDS = b"Server: gunicorn\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
@@ -171,16 +174,21 @@ def test_c8_bad_headers_are_refused(headers: object) -> None:
     with pytest.raises(InvalidMessage):
         accept(headers=headers)
     with pytest.raises(InvalidMessage):
-        Denial({"status": 403, "headers": headers}, FIELDS)
+        Denial({"status": 403, "headers": headers})
 
 
 # -- denials
 
 
 def deny(status: int, headers: list[tuple[bytes, bytes]], *parts: bytes) -> bytes:
-    denial = Denial({"status": status, "headers": headers}, FIELDS)
+    transport = FakeTransport()
+    context: Any = SimpleNamespace(fields=FIELDS)
+    opening = Upgrade(context, transport, scope(), b"GET")
+    opening.begin_denial({"status": status, "headers": headers})
     last = len(parts) - 1
-    return b"".join(denial.body(part, index < last) for index, part in enumerate(parts))
+    for index, part in enumerate(parts):
+        opening.deny(part, index < last)
+    return transport.sent
 
 
 def test_x1_a_denial_in_one_part() -> None:
@@ -218,19 +226,19 @@ def test_a_denial_without_content(status: int) -> None:
 def test_a_denial_counts_what_is_sent() -> None:
     """Of its body, for the access log."""
     for status, sent in ((403, 6), (304, 0)):
-        denial = Denial({"status": status}, FIELDS)
-        denial.body(b"one", True)
-        denial.body(memoryview(b"two"), False)
+        denial = Denial({"status": status})
+        denial.part(b"one", True)
+        denial.part(memoryview(b"two"), False)
         assert denial.sent == sent
     with pytest.raises(InvalidMessage):
-        Denial({"status": 403}, FIELDS).body("text", False)
+        Denial({"status": 403}).part("text", False)
 
 
 @pytest.mark.parametrize("status", [None, "403", 101, 199, 1000, True, 403.0])
 def test_a_denial_has_a_final_status(status: object) -> None:
     """An int from 200 to 999."""
     with pytest.raises(InvalidMessage, match="status"):
-        Denial({"status": status}, FIELDS)
+        Denial({"status": status})
 
 
 def test_a_denial_with_date_and_server() -> None:

@@ -28,6 +28,7 @@ from hybridworker.log.views import ResponseView
 from hybridworker.states import WEBSOCKET, WebSocketState, expected
 from hybridworker.websocket import protocol as websocket
 from hybridworker.websocket.frames import DEFLATE_MIN, HIGH_WATER, OVERHEAD
+from hybridworker.websocket.handshake import Upgrade
 from hybridworker.websocket.protocol import CLOSE_TIMEOUT, EARLY_MAX, JOIN_MAX, SPREAD, WebSocketProtocol
 from tests.fakes import FakeLog, FakeTransport
 from tests.harness import application, make_settings, settle
@@ -83,7 +84,8 @@ class Peer:
             "server": ("127.0.0.1", 8000),
             "hybridworker.target": b"/path",
         }
-        self.protocol = WebSocketProtocol(self.context, self.context.application, self.flow, self.scope, method)
+        opening = Upgrade(self.context, self.transport, self.scope, method)
+        self.protocol = WebSocketProtocol(self.context, self.context.application, self.flow, self.scope, opening)
         self.context.connections.add(self.protocol)
         self.protocol.start(rest)
         self.run()

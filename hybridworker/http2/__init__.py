@@ -1,0 +1,1 @@
+"""HTTP/2: frames, field sections, and the streams of one connection."""

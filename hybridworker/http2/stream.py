@@ -1,0 +1,130 @@
+"""
+Stream: one request on an HTTP/2 connection, and the flow of its bytes in both directions.
+
+For its cycle it is what :class:`~.connection.flow.FlowControl` is for one of HTTP/1.1: what is sent
+waits for the windows of the stream and of the connection (RFC 9113 5.2), and for the transport.
+:mod:`.frames` keeps state and windows, :mod:`.outbox` sends. Event loop side only.
+
+Invariant: after :meth:`Stream.lose` no task is left waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import Protocol
+
+from ..connection.cycle import RequestResponseCycle
+from ..connection.flow import FlowControl
+from ..errors import ClientDisconnected
+from ..states import StreamState
+
+
+class Tunnel(Protocol):
+    """What takes the bytes of a stream that is no request: :class:`~.tunnel.Tunnel`."""
+
+    def receive(self, data: bytes, ended: bool) -> None:
+        """Bytes of the client have come; ``ended``: they are the last."""
+
+    def lose(self) -> None:
+        """The stream is gone."""
+
+    def drained(self) -> None:
+        """Everything has been sent."""
+
+    def tick(self, now: float) -> None:
+        """Look at the timeouts."""
+
+    def drain(self, deadline: float) -> None:
+        """The worker is leaving."""
+
+    def end(self) -> None:
+        """Our side has ended."""
+
+
+class Stream:
+    """
+    One stream. The attributes up to ``send_window`` are the reader's (:class:`~.frames.FramedStream`).
+
+    ``parts`` is what waits to be sent, ``size`` the bytes of it; ``final`` says that the response ends with it,
+    ``trailing`` are the trailers that do.
+    """
+
+    __slots__ = (
+        "id", "state", "expected", "window", "owed", "send_window",  # the reader's
+        "cycle", "flow", "tunnel",
+        "final", "joined", "parts", "progress", "size", "trailing", "waiter",  # what is sent
+        "deadline", "dropped", "lingers", "lost",
+    )  # fmt: skip
+
+    state: StreamState
+    window: int
+    owed: int
+    send_window: int
+
+    read_paused = False  #: the window holds the client back, and credit is given as the application reads
+
+    def __init__(self, stream_id: int, flow: FlowControl) -> None:
+        self.id = stream_id
+        self.expected: int | None = None
+        self.flow = flow  #: of the connection
+        self.cycle: RequestResponseCycle | None = None
+        self.tunnel: Tunnel | None = None
+        self.final = False
+        self.joined = False  #: its last message waits in the outbox for the rest of this read
+        self.parts: deque[memoryview] | None = None
+        self.progress = 0.0  #: loop time when the client was last seen to take some of ``parts``
+        self.size = 0
+        self.trailing = b""
+        self.waiter: asyncio.Future[None] | None = None
+        self.deadline = math.inf  #: loop time until which the client has to go on with its body
+        self.dropped = 0  #: bytes of body that nobody read
+        self.lingers = False  #: the call goes on although the stream is closed
+        self.lost = False  #: reset, or the connection is gone
+
+    # -- what the cycle asks of a flow
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether who sends has to wait."""
+        return self.joined or self.size > 0 or self.flow.write_paused
+
+    def pause_reading(self) -> None:
+        """Nothing to do: the client may send no more than the window."""
+
+    def resume_reading(self) -> None:
+        """Never paused."""
+
+    def unsent(self) -> bool:
+        """Whether bytes wait for the client, as far as this process is concerned."""
+        return self.size > 0 or self.flow.unsent()
+
+    async def drain(self) -> None:
+        """Wait until everything was sent. Raises :class:`~.errors.ClientDisconnected` when the stream is lost."""
+        while self.size and not self.lost:
+            waiter = self.waiter
+            if waiter is None or waiter.done():
+                waiter = self.waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(waiter)
+        if self.lost:
+            raise ClientDisconnected("the client has reset the stream")
+        if self.flow.write_paused:
+            await self.flow.drain()
+
+    # -- what the connection does
+
+    def wake(self) -> None:
+        """Everything was sent, or never will be."""
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        if self.tunnel is not None and not self.lost:
+            self.tunnel.drained()
+
+    def lose(self) -> None:
+        """The stream is gone: nothing of it is sent any more, and whoever waits is told."""
+        self.lost = True
+        self.size = 0
+        self.parts = None
+        self.wake()

@@ -1,0 +1,275 @@
+"""``http2/protocol.py``: one connection and its streams; beginning together, timeouts, the two GOAWAYs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from itertools import product
+from typing import Any
+
+import pytest
+
+pytest.importorskip("hpack", reason="the extra is not installed")
+
+from hybridworker.asgi import Receive, Scope, Send
+from hybridworker.connection.pace import PENALTY, STEP_MAX, Pace
+from hybridworker.http2 import wire
+from hybridworker.http2.protocol import GOODBYE
+from hybridworker.states import HTTP2, HTTP2State, PaceState
+from tests.harness import body, start
+from tests.http2.framing import data, request, reset
+from tests.http2.multiplexed import Site, multiplexed
+
+LARGEST = 2**31 - 1
+PONG = wire.frame(wire.PING, wire.ACK, 0, GOODBYE)
+eager = pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin in the next turn of the loop")
+
+HELLO = [(b":method", b"GET"), (b":scheme", b"http"), (b":authority", b"x"), (b":path", b"/hello")]
+
+
+def hello(stream_id: int) -> bytes:
+    return request(stream_id, fields=HELLO)
+
+
+def page(stream_id: int, path: bytes, ended: bool = True, *fields: tuple[bytes, bytes]) -> bytes:
+    return request(stream_id, ended, [*HELLO[:3], (b":path", path), *fields])
+
+
+# -- who begins, and what is joined
+
+
+@eager
+def test_the_responses_of_one_read_are_one_write() -> None:
+    """Each send() of a last message is suspended until the outbox is written."""
+    with multiplexed(Site()) as there:
+        before = len(there.transport.writes)
+        there.feed(b"".join(hello(stream) for stream in (1, 3, 5, 7)))
+        assert all(there.answers[stream].body == b"hello" for stream in (1, 3, 5, 7))
+        assert len(there.transport.writes) == before + 1
+
+
+@eager
+def test_no_code_runs_between_a_last_message_and_its_writing() -> None:
+    """What an application does behind its last send() finds the response written, whatever else is begun."""
+    seen: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        await send(body(b"x"))
+        seen.append(there.transport.sent.count(b"x"))
+
+    with multiplexed(app) as there:
+        there.feed(b"".join(hello(stream) for stream in (1, 3, 5)))
+    assert seen == [3, 3, 3]
+
+
+@eager
+def test_a_message_of_a_task_of_the_application_is_not_held() -> None:
+    """The task that has made it may run on."""
+    seen: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        loop: Any = asyncio.get_running_loop()
+        options: Any = {"eager_start": True}
+        task: Any = asyncio.Task(send(body(b"of-a-task")), loop=loop, **options)  # type: ignore[arg-type]
+        seen.append(there.transport.sent)
+        await task
+
+    with multiplexed(app) as there:
+        there.feed(hello(1) + hello(3))
+    assert seen[0].endswith(b"of-a-task")
+
+
+@eager
+def test_a_slow_step_ends_the_joining_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The responses before it go out at once, those behind it each by itself; the reason is kept."""
+    with multiplexed(Site()) as there:
+        clock = iter(float(number) for number in range(1000))
+        monkeypatch.setattr("hybridworker.http2.protocol.time.perf_counter", lambda: next(clock))
+        before = len(there.transport.writes)
+        there.feed(hello(1) + hello(3) + hello(5))
+        assert len(there.transport.writes) == before + 3
+        assert there.context.pace.state is PaceState.SLOW
+        assert there.context.pace.reason == "GET /hello held the loop for 1000.0 ms"
+
+
+def test_the_pace_is_forgiven() -> None:
+    """SLOW lasts for a while."""
+    pace = Pace()
+    assert pace.brisk(0.0)
+    pace.slow(10.0, f"more than {STEP_MAX} s")
+    assert not pace.brisk(10.0 + PENALTY / 2)
+    assert pace.brisk(10.0 + PENALTY)
+    assert (pace.state, pace.reason) == (PaceState.BRISK, "")
+
+
+def test_what_is_reset_in_the_same_read_never_begins() -> None:
+    """CVE-2023-44487."""
+    site = Site()
+    with multiplexed(site) as there:
+        there.feed(hello(1) + reset(1) + hello(3))
+    assert site.calls == ["/hello"]
+
+
+def test_a_request_that_was_left_counts_until_it_is_over() -> None:
+    """Calls, not open streams, are held against http2_max_concurrent_streams."""
+
+    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+
+    gate = asyncio.Event()
+    with multiplexed(stubborn, http2_max_concurrent_streams=2) as there:
+        there.feed(hello(1) + hello(3))
+        there.feed(reset(1) + reset(3))
+        assert there.protocol.reader.lingering == 2
+        there.feed(hello(5))
+        assert there.resets[-1] == (5, wire.REFUSED_STREAM)
+        gate.set()
+        there.run()
+        assert there.protocol.reader.lingering == 0
+
+
+# -- the end
+
+
+def test_the_first_goaway_names_no_last_stream() -> None:
+    """RFC 9113 6.8: with a PING; what still comes is served; at its answer the true last one is named."""
+    with multiplexed(Site()) as there:
+        there.feed(page(1, b"/wait"))
+        there.protocol.drain(there.loop.time() + 10)
+        there.take()
+        assert there.farewells == [(LARGEST, 0, "")]
+        there.feed(hello(3))
+        assert there.answers[3].body == b"hello"
+        there.feed(PONG + hello(5))
+        assert there.farewells[1:] == [(3, 0, "")]
+        assert 5 not in there.answers
+        assert there.open
+        there.feed(reset(1))
+        assert not there.open
+        assert there.transport.eof
+
+
+def test_without_an_answer_to_the_ping_the_last_stream_is_named_later() -> None:
+    """After two seconds, or less where the drain is short."""
+    with multiplexed(Site()) as there:
+        there.feed(hello(1))
+        there.protocol.drain(there.loop.time() + 10)
+        there.tick(1.0)
+        assert len(there.farewells) == 1
+        there.tick(2.1)
+        assert [last for last, _, _ in there.farewells] == [LARGEST, 1]
+        assert not there.open
+
+
+def test_an_idle_connection_ends_in_good_order() -> None:
+    """After ``keepalive``, with the true last stream; not one that has a stream."""
+    with multiplexed(Site(), keepalive=5.0) as there:
+        there.feed(hello(1))
+        there.tick(4.0)
+        assert there.open
+        there.tick(5.1)
+        assert there.farewells == [(1, 0, "")]
+    with multiplexed(Site(), keepalive=5.0) as there:
+        there.feed(page(1, b"/wait"))
+        there.tick(50.0)
+        assert there.open
+
+
+def test_the_clients_goaway_ends_the_connection_behind_its_streams() -> None:
+    """RFC 9113 6.8."""
+    with multiplexed(Site()) as there:
+        there.feed(page(1, b"/echo", False) + wire.goaway(0, 0))
+        assert there.open
+        there.feed(data(1, b"x", True))
+        assert there.answers[1].body == b"x"
+        assert not there.open
+
+
+def test_a_silent_client_is_left() -> None:
+    """Half a preface, or half a field section, for longer than HEADER_TIMEOUT."""
+    with multiplexed(Site(), header_timeout=3.0) as there:
+        there.feed(hello(1)[:12])
+        there.tick(2.0)
+        assert there.open
+        there.tick(3.1)
+        assert there.farewells[0][1] == 0
+        assert "HEADER_TIMEOUT" in there.farewells[0][2]
+
+
+def test_a_client_that_takes_nothing_of_a_response_loses_it() -> None:
+    """WRITE_TIMEOUT for a stream whose window is exhausted: CANCEL, and the others go on."""
+    with multiplexed(Site(), write_timeout=5.0) as there:
+        there.feed(page(1, b"/big"))
+        there.context.now = there.loop.time()
+        there.tick(4.0)
+        assert there.resets == []
+        there.tick(6.0)
+        assert there.resets == [(1, wire.CANCEL)]
+        assert there.open
+
+
+def test_a_client_that_stops_amid_a_body_is_gone_for_the_application() -> None:
+    """After ``timeout``; a 400, as over HTTP/1.1."""
+    site = Site()
+    with multiplexed(site, body_timeout=5.0) as there:
+        there.feed(page(1, b"/echo", False) + data(1, b"half"))
+        there.tick(4.0)
+        assert site.left == []
+        there.tick(5.1)
+        assert site.left == ["/echo"]
+        assert there.answers[1].status == 400
+
+
+def test_a_full_transport_pauses_reading() -> None:
+    """A client that asks for answers and takes none is not heard meanwhile (CVE-2019-9512, 9517)."""
+    with multiplexed(Site()) as there:
+        there.protocol.pause_writing()
+        there.feed(wire.frame(wire.PING, 0, 0, b"12345678"))
+        assert not there.transport.reading
+        there.protocol.resume_writing()
+        assert there.transport.reading
+
+
+def test_a_lost_connection_is_the_disconnect_of_its_streams() -> None:
+    """All of them are told."""
+    site = Site()
+    with multiplexed(site) as there:
+        there.feed(page(1, b"/wait") + page(3, b"/wait"))
+        there.protocol.connection_lost(None)
+        there.run()
+        assert site.left == ["/wait", "/wait"]
+
+
+# -- the table of states
+
+
+EVENTS = ("close", "last", "lost", "retire")
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(HTTP2State, EVENTS)), ids=str)
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_every_pair_of_state_and_event(state: HTTP2State, event: str, busy: bool) -> None:
+    """What the table allows leads where it says; anything else changes nothing."""
+    with multiplexed(Site()) as there:
+        protocol = there.protocol
+        if busy:
+            there.feed(page(1, b"/wait"))
+        protocol.state = state
+        allowed = HTTP2.get((state, event))
+        if event == "lost" and state is not HTTP2State.CLOSED:
+            protocol.connection_lost(None)
+        elif event == "retire":
+            protocol.retire()
+        elif event == "close":
+            protocol.close()
+        elif event == "last" and state in (HTTP2State.OPEN, HTTP2State.LEAVING):
+            protocol.on_goaway(0)
+        if allowed is None:
+            assert protocol.state is state
+        else:
+            assert protocol.state in allowed
+        if state is HTTP2State.CLOSED and protocol in there.context.connections:
+            there.context.connections.discard(protocol)
+            protocol.abort()
