@@ -129,6 +129,10 @@ async def _deny_websocket(scope: Scope, receive: Receive, send: Send) -> None:
 # -- lifespan
 
 
+#: Seconds in which an application may raise what its startup has failed with, after it has said that it failed.
+RAISE_MAX = 1.0
+
+
 class LifespanFanout:
     """The lifespans of all parts as one: started in the order named, stopped in reverse."""
 
@@ -151,6 +155,8 @@ class LifespanFanout:
             if trouble is not None:
                 await self._stop(started)
                 await send({"type": "lifespan.startup.failed", "message": f"{lifespan.key}: {trouble}"})
+                if lifespan.error is not None:
+                    raise lifespan.error  # as it would without the Hybrid: some test clients wait for it
                 return
             started.append(lifespan)
         await send({"type": "lifespan.startup.complete"})
@@ -176,6 +182,7 @@ class PartLifespan:
         self.answers: asyncio.Queue[Message] = asyncio.Queue()
         self.events: asyncio.Queue[Message] = asyncio.Queue()
         self.task: asyncio.Task[None] | None = None
+        self.error: BaseException | None = None  #: what the application has raised after it said that it failed
 
     async def start(self, scope: Scope) -> str | None:
         """Start up; returns what went wrong. An application that does not know lifespan is served without it."""
@@ -184,6 +191,9 @@ class PartLifespan:
         self.task = asyncio.ensure_future(self.member.app(own, self.events.get, self.answers.put))
         trouble = _failure(await self._ask("lifespan.startup"))
         if trouble is not None:
+            await asyncio.wait([self.task], timeout=RAISE_MAX)
+            if self.task.done() and not self.task.cancelled():
+                self.error = self.task.exception()
             self.cancel()
             await asyncio.wait([self.task])
         return trouble

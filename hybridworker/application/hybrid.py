@@ -60,6 +60,10 @@ class Hybrid:
         parts = [Part(key, key, _checked(key, app)) for key, app in named if app is not None]
         seen: dict[str, str] = {}
         for keyword, table in (("routes", routes), ("mounts", mounts)):
+            if table is not None and not isinstance(table, Mapping):
+                raise HybridError(
+                    f"Hybrid: {keyword} is of type {type(table).__name__}: it maps prefixes to applications"
+                )
             for prefix, app in (table or {}).items():
                 key = f"{keyword}[{prefix!r}]"
                 _check_prefix(key, prefix)
@@ -110,6 +114,10 @@ def _checked(key: str, app: object) -> object:
     inner = undeclared(app)
     if isinstance(inner, Hybrid):
         raise HybridError(f"Hybrid: {key} is a Hybrid: a Hybrid may not contain another one, so name its parts here")
+    if hybrid_within(inner) is not None:
+        raise HybridError(
+            f"Hybrid: {key} wraps a Hybrid: a Hybrid may not contain another one, so name its parts here, each wrapped"
+        )
     if isinstance(inner, str):
         raise HybridError(f"Hybrid: {key} is the string {inner!r}: import the application, and name it without quotes")
     if not callable(inner):

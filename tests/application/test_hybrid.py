@@ -101,6 +101,8 @@ async def other(scope: Scope, receive: Receive, send: Send) -> None:
         ({"routes": {b"/a": other}}, r"routes\[b'/a'\]: a prefix is a string"),
         ({"routes": {"/a\n": other}}, r"routes\['/a\\n'\]: a prefix is printable"),
         ({"websocket": Hybrid(other)}, "websocket is a Hybrid: a Hybrid may not contain another one"),
+        ({"websocket": functools.partial(Hybrid(other))}, "websocket wraps a Hybrid: a Hybrid may not contain another"),
+        ({"routes": [("/x", other)]}, "routes is of type list: it maps prefixes to applications"),
         ({"mounts": {"/x": as_asgi(Hybrid(other))}}, r"mounts\['/x'\] is a Hybrid"),
         ({"mounts": {"/x": "shop:app"}}, r"mounts\['/x'\] is the string 'shop:app': import the application"),
         ({"mounts": {"/x": 5}}, r"mounts\['/x'\] is of type int, and no application"),
@@ -236,6 +238,18 @@ def test_a_failure_stops_those_that_have_started() -> None:
     sent = call(app, {"type": "lifespan", "state": {}}, "lifespan.startup")
     assert sent == [{"type": "lifespan.startup.failed", "message": "routes['/b']: no luck"}]
     assert events == ["a startup", "b startup", "a shutdown"]
+
+
+def test_what_a_part_raises_after_its_failure_reaches_the_server() -> None:
+    """As it would from the part alone: Starlette raises, and its test client waits for that."""
+
+    async def starlette(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+        raise RuntimeError("no database")
+
+    with pytest.raises(RuntimeError, match="no database"):
+        call(Hybrid(pages, routes={"/x": starlette}), {"type": "lifespan"}, "lifespan.startup")
 
 
 def test_a_shutdown_that_fails_does_not_keep_the_others_from_theirs() -> None:
