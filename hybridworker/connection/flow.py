@@ -59,6 +59,7 @@ class FlowControl:
     """Read and write pauses of one transport (asyncio "Flow control callbacks")."""
 
     __slots__ = (
+        "blocked",
         "encrypted",
         "ended_at",
         "farewell",
@@ -79,6 +80,7 @@ class FlowControl:
         self.read_paused = False
         self.ended_at: float | None = None  #: since when the peer is seen to have closed behind bytes that nobody reads
         self.write_paused = False
+        self.blocked = False  #: bytes of a file wait for the peer
         self.lost = False
         self.resets = False  #: the connection ends by a reset
         self.waiters: list[asyncio.Future[None]] = []
@@ -185,7 +187,7 @@ class FlowControl:
         nothing unless the kernel does.
         """
         unsent = self.transport.get_write_buffer_size()
-        queued = kernel.unacknowledged(self.fileno()) if unsent or self.encrypted else 0
+        queued = kernel.unacknowledged(self.fileno()) if unsent or self.encrypted or self.blocked else 0
         taken = written - unsent
         self.quiet = 0 if unsent or queued else self.quiet + 1
         if self.quiet or taken > self.taken or queued != self.queued or self.progress is None:

@@ -336,6 +336,7 @@ async def _writable(flow: FlowControl, fd: int, write_timeout: float) -> None:
         waiter: asyncio.Future[None] = loop.create_future()
         loop.add_writer(fd, _wake, waiter)
         flow.waiters.append(waiter)
+        flow.blocked = True
         timer = None if write_timeout == math.inf else loop.call_later(write_timeout, _wake, waiter, TimeoutError())
         try:
             await waiter
@@ -347,6 +348,7 @@ async def _writable(flow: FlowControl, fd: int, write_timeout: float) -> None:
             if queued >= before:
                 raise ClientDisconnected(f"the client took no byte for {write_timeout:g} s") from None
         finally:
+            flow.blocked = False
             # Before the descriptor is closed: epoll would keep watching the connection under its old number.
             loop.remove_writer(fd)
             if timer is not None:
