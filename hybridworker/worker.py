@@ -119,7 +119,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             # gunicorn has loaded the first application by now. In __init__ a failure would end the master of a HUP.
             try:
                 Pair.preloaded[uri] = import_app(uri)
-            except Exception as exc:
+            except (Exception, SystemExit) as exc:
                 line = advice(uri, exc) if isinstance(exc, ImportError | AppImportError) else None
                 log.error("%s=%s", VARIABLE, line or f"{uri} cannot be loaded", exc_info=line is None)
                 sys.exit(Arbiter.APP_LOAD_ERROR if isinstance(exc, AppImportError) else Arbiter.WORKER_BOOT_ERROR)
@@ -265,6 +265,10 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
                 raise  # something inside of the application: its traceback tells
             line = f"{VARIABLE}={line}" if loader.second else line
             self._fail(line, Arbiter.WORKER_BOOT_ERROR if isinstance(exc, ImportError) else Arbiter.APP_LOAD_ERROR)
+        except (Exception, SystemExit):
+            if loader.second:
+                self.log.error("%s=%s cannot be loaded", VARIABLE, loader.uri)  # the arbiter says why
+            raise
         finally:
             self.app = app
 

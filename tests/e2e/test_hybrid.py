@@ -255,6 +255,19 @@ def test_a_syntax_error_in_the_second_is_shown_under_reload(gunicorn: Servers, t
     assert said(server, "/x")[0] == "wsgi"
 
 
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["workers", "preload"])
+@pytest.mark.parametrize("code", ["1 / 0", "raise SystemExit(7)"])
+def test_a_second_module_that_fails_is_named(
+    gunicorn: Servers, tmp_path: Path, code: str, options: tuple[str, ...]
+) -> None:
+    """The traceback alone would not say why that module is imported."""
+    (tmp_path / "sockets_broken.py").write_text(f"{code}\n")
+    env = {"HYBRIDWORKER_WEBSOCKET": "sockets_broken:app"}
+    server = gunicorn("hybrids:show", "--pythonpath", str(tmp_path), *options, env=env, dirty=True, ready=False)
+    assert server.wait() == 3
+    assert "[ERROR] HYBRIDWORKER_WEBSOCKET=sockets_broken:app cannot be loaded" in server.log()
+
+
 def test_a_wrapped_hybrid_is_plain_asgi_with_one_warning(gunicorn: Servers) -> None:
     """Its WSGI parts run through asgiref's adapter."""
     server = gunicorn("hybrids:wrapped")
