@@ -150,8 +150,10 @@ class FlowControl:
         """End the connection at once. What the kernel has is still sent, but with ``reset``, which TCP only has."""
         if self.lost:
             return
-        self.resets = reset and not self.encrypted  # under TLS the missing close_notify says that something is missing
-        (kernel.reset_when_closed if self.resets else kernel.shut_down)(self.fileno())
+        # Under TLS the missing close_notify says that something is missing.
+        self.resets = reset and not self.encrypted and kernel.reset_when_closed(self.fileno())
+        if not self.resets:
+            kernel.shut_down(self.fileno())
         self.transport.abort()
 
     async def drain(self) -> None:

@@ -11,11 +11,18 @@ while another process has a duplicate, and a child that the application has fork
 from __future__ import annotations
 
 import fcntl
+import os
 import select
 import socket
 import struct
 import sys
 import termios
+
+#: Whether this process has forked since it began: a child may then have every connection of that time open.
+_forked = [False]
+os.register_at_fork(
+    after_in_parent=lambda: _forked.__setitem__(0, True), after_in_child=lambda: _forked.__setitem__(0, False)
+)
 
 
 def unacknowledged(fd: int) -> int:
@@ -84,21 +91,23 @@ def shut_down(fd: int) -> None:
         sock.detach()
 
 
-def reset_when_closed(fd: int) -> None:
+def reset_when_closed(fd: int) -> bool:
     """
     Let the end of a TCP connection be a reset, so that the client does not take it for the end of a body.
 
-    The connection must then be closed and not shut down. Nothing on other sockets, which know no reset.
+    The connection must then be closed and not shut down. Nothing on other sockets, which know no reset. Returns
+    False where that would end nothing, because a child may have the connection as well.
     """
-    if fd < 0:
-        return
+    if fd < 0 or _forked[0]:
+        return False
     sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     except OSError:
-        pass  # the peer was faster
+        return False  # the peer was faster
     finally:
         sock.detach()
+    return True
 
 
 def _polled(fd: int, events: int) -> bool:

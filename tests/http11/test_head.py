@@ -157,9 +157,9 @@ def test_trust_is_decided_once(context: WorkerContext) -> None:
     ],
 )
 def test_hosts_that_are_valid(value: bytes) -> None:
-    """RFC 9112 3.2, RFC 3986 3.2.2; the second time from memory."""
+    """RFC 9112 3.2, RFC 3986 3.2.2; the second time from memory, but for an empty one: HTTP/2 knows none."""
     check_host(value)
-    assert list(fields.hosts) == [value]
+    assert list(fields.hosts) == ([value] if value else [])
     check_host(value)
 
 
