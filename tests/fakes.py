@@ -41,6 +41,8 @@ class FakeTransport(asyncio.Transport):
         return self.info.get(name, default)
 
     def write(self, data: Any) -> None:
+        if self.eof:
+            raise RuntimeError("Cannot call write() after write_eof()")  # as both loops do
         if not self.closing:
             self.writes.append(bytes(data))
 

@@ -196,6 +196,7 @@ class Outbox:
         reader, blocked, now = self.reader, self.blocked, self.context.now
         step = reader.peer_frame
         buffers: list[bytes | memoryview] = []
+        over: list[Stream] = []  # those that end with what is in `buffers`
         total = stuck = 0
         while stuck < len(blocked) and reader.send_window > 0 and not self.flow.write_paused:
             stream = blocked.popleft()
@@ -221,13 +222,13 @@ class Outbox:
                     buffers.append(reader.section(stream.id, stream.trailing, END_STREAM))
                 reader.budget.delivered += 1
                 if last or stream.trailing:
-                    self._end(stream)
+                    over.append(stream)
                 stream.wake()
             if total >= BATCH:
-                self._put_all(buffers, total)
-                buffers, total = [], 0
+                self._put_all(buffers, total, over)
+                buffers, total, over = [], 0, []
         if buffers:
-            self._put_all(buffers, total)
+            self._put_all(buffers, total, over)
 
     # -- the pieces of it
 
@@ -289,9 +290,12 @@ class Outbox:
         if not self.flow.lost:
             self.flow.transport.write(data)
 
-    def _put_all(self, buffers: list[bytes | memoryview], total: int) -> None:
+    def _put_all(self, buffers: list[bytes | memoryview], total: int, over: list[Stream]) -> None:
+        """Write ``buffers``, and only then end the streams that are ``over``: the last one may close the connection."""
         if self.held:
             self._put(b"")
         self.sent += total
         if not self.flow.lost:
             self.flow.transport.writelines(buffers)
+        for stream in over:
+            self._end(stream)

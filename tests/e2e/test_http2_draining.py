@@ -185,7 +185,7 @@ def test_no_request_is_lost_at_max_requests(gunicorn: Servers, programs: Program
     assert load.done > 300
 
 
-@pytest.mark.parametrize("proxy", [haproxy])  # behind nginx one response in thousands was seen to break off
+@pytest.mark.parametrize("proxy", [nginx, haproxy])
 def test_no_request_is_lost_over_reloads(gunicorn: Servers, programs: Programs, proxy: Start) -> None:
     """HUP twice."""
     server = gunicorn("multiplexed:app", *CLEARTEXT, workers=2)
@@ -194,7 +194,7 @@ def test_no_request_is_lost_over_reloads(gunicorn: Servers, programs: Programs, 
         for number in (1, 2):
             server.signal(signal.SIGHUP)
             server.wait_log("Booting worker", 2 + number * 2)
-            server.wait_log(r"Served \d+ requests", number * 2)
+            server.wait_log(r"Served \d+ requests?:", number * 2)  # a worker may have served a single one
     finally:
         load.stop()
     assert load.failed == []

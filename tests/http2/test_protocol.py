@@ -187,6 +187,17 @@ def test_the_clients_goaway_ends_the_connection_behind_its_streams() -> None:
         assert not there.open
 
 
+def test_what_waits_for_credit_is_written_before_the_end_of_the_connection() -> None:
+    """The end of the last stream closes it, and nothing can be written behind that."""
+    with multiplexed(Site()) as there:
+        no_window = wire.frame(wire.SETTINGS, 0, 0, b"\x00\x04" + wire.NUMBER.pack(0))
+        there.feed(no_window + hello(1) + wire.goaway(0, 0))
+        assert there.open
+        there.feed(wire.frame(wire.WINDOW_UPDATE, 0, 1, wire.NUMBER.pack(100)))
+        assert there.answers[1].body == b"hello"
+        assert not there.open
+
+
 def test_a_silent_client_is_left() -> None:
     """Half a preface, or half a field section, for longer than HEADER_TIMEOUT."""
     with multiplexed(Site(), header_timeout=3.0) as there:
