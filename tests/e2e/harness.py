@@ -186,6 +186,20 @@ class Gunicorn:
         """Let the application pass the gate it waits at (``apps/gate.py``)."""
         (self.gates / gate).touch()
 
+    def touch(self, watched: Path) -> None:
+        """
+        Touch a file that ``--reload`` watches until a worker has seen it.
+
+        Again and again: the first time may be before the reloader has looked at all. With a time that differs
+        from the one before.
+        """
+
+        def seen() -> bool:
+            os.utime(watched, (watched.stat().st_atime, watched.stat().st_mtime + 1))
+            return f"Worker reloading: {watched} modified" in self.log()
+
+        self.wait_for(seen, "the reload to begin")
+
     def wait(self) -> int:
         """Wait until the master ends; returns its exit code."""
         try:

@@ -7,7 +7,6 @@ are cancelled; what is cut is named.
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from collections.abc import Callable
@@ -157,16 +156,11 @@ def test_with_reload_background_work_delays_the_restart_by_a_second_at_most(
     server = gunicorn(f"leftover:{interface}", "--threads", "2", *options, *LONG, dirty=True)
     worker = pid(server.request("/thread").text)
     server.wait_log("gate thread reached")
-    server.wait_for(lambda: touched(watched) and f"Worker exiting (pid: {worker})" in server.log(), "the reload")
+    server.touch(watched)
+    server.wait_log(rf"Worker exiting \(pid: {worker}\)")
     server.wait_log("Background work was cut: thread of a request in block")
     assert seconds_to_shut_down(server) < 10
     gone(server, worker)
-
-
-def touched(path: Path) -> bool:
-    """Touch ``path``, with a time that differs from the one before: it is looked at once a second."""
-    os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 1))
-    return True
 
 
 @BOTH

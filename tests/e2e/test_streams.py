@@ -135,7 +135,7 @@ def test_a_stream_has_the_time_that_it_is_given(gunicorn: Servers, value: str | 
 def test_events_do_not_hold_up_a_reload(gunicorn: Servers, tmp_path: Path) -> None:
     """With ``--reload`` nothing need be set: the next worker is there before anybody could look for it."""
     watched = tmp_path / "watched"
-    watched.write_text("1")
+    watched.touch()
     server = gunicorn(
         "streams:app", "--reload", "--reload-engine", "poll", "--reload-extra-file", str(watched), *GRACEFUL
     )
@@ -143,7 +143,7 @@ def test_events_do_not_hold_up_a_reload(gunicorn: Servers, tmp_path: Path) -> No
         for client, way in ((listens, "listens"), (idles, "idles")):
             stream(client, f"/events/{way}")
             server.wait_log(f"stream {way} begun")
-        watched.write_text("2")
+        server.touch(watched)
         assert rest(listens)[1]
         assert rest(idles)[1]
         server.wait_log("Booting worker with pid", 2)
@@ -154,13 +154,13 @@ def test_events_do_not_hold_up_a_reload(gunicorn: Servers, tmp_path: Path) -> No
 def test_a_thread_that_makes_a_stream_does_not_hold_up_a_reload(gunicorn: Servers, tmp_path: Path) -> None:
     """It blocks between two events, and is left behind after a second."""
     watched = tmp_path / "watched"
-    watched.write_text("1")
+    watched.touch()
     reload = ("--reload", "--reload-engine", "poll", "--reload-extra-file", str(watched))
     server = gunicorn("streams:wsgi", "--threads", "2", *reload, *GRACEFUL)
     with server.connect() as client:
         stream(client, "/events/idles")
         server.wait_log("gate held reached")
-        watched.write_text("2")
+        server.touch(watched)
         assert rest(client)[1]
         server.wait_log("Booting worker with pid", 2)
     (seconds,) = re.findall(r"([\d.]+) s to drain", server.log())
