@@ -53,8 +53,8 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     (
         "connection",
         (
-            {"cycle", "deadlines", "fields", "files", "refusal"},
-            {"peer"},
+            {"cycle", "deadlines", "fields", "refusal"},
+            {"files", "peer"},
             {"context", "proxyheader", "sendfile"},
             {"admission"},
             {"ending", "forwarded", "pace", "requestids", "scope", "tls"},

@@ -36,9 +36,11 @@ from ..variables import variables_of
 from ..wsgi.threads import LostCall
 from .context import WorkerContext
 from .ending import close_stream, give_up, send_end
+from .files import send_file
 from .flow import Flow
 from .requestids import variables
 from .response import CLIENT_LEFT
+from .sendfile import FilePart
 
 WAITING, STARTED, BODY = ResponseState.WAITING, ResponseState.STARTED, ResponseState.BODY
 ENDING, DONE = ResponseState.ENDING, RequestState.DONE
@@ -124,8 +126,12 @@ class RequestResponseCycle:
         """Take trailers."""
         raise NotImplementedError
 
-    async def send_file(self, message: Message) -> None:
-        """Take a part of the body that is a file."""
+    async def send_part(self, part: FilePart, more: bool) -> None:
+        """
+        Frame the bytes of an open file, write them, and go on to the next state.
+
+        An error leaves the response in state FILE, from which only its end leads: the client has a piece of a file.
+        """
         raise NotImplementedError
 
     def error(self, status: int) -> None:
@@ -418,7 +424,7 @@ class RequestResponseCycle:
         elif (kind == "http.response.zerocopysend" and (state is STARTED or state is BODY)) or (
             kind == "http.response.pathsend" and state is STARTED
         ):
-            await self.send_file(message)
+            await send_file(self, message)
         elif (kind == "http.response.early_hint" or kind == "http.response.informational") and (
             state is WAITING or state is STARTED or state is BODY
         ):

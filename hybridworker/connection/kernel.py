@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import termios
+from collections.abc import Callable
 
 #: Whether this process has forked since it began: a child may then have every connection of that time open.
 _forked = [False]
@@ -61,15 +62,8 @@ def limit_unsent(fd: int, size: int) -> None:
     What is on its way is not limited by this. A unix socket, and a kernel without the option, go on as before.
     """
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-    if fd < 0 or option is None:
-        return
-    sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, option, size)
-    except OSError:
-        pass
-    finally:
-        sock.detach()
+    if option is not None:
+        _call(fd, socket.SocketType.setsockopt, socket.IPPROTO_TCP, option, size)
 
 
 def shut_down(fd: int) -> None:
@@ -78,17 +72,7 @@ def shut_down(fd: int) -> None:
 
     What was given to the kernel is still sent. The descriptor stays open, and the caller's.
     """
-    if fd < 0:
-        return
-    # Not by the transport: uvloop does not allow it. The family does not matter here, and the base class
-    # of `socket.socket`, which asks nobody for it, takes a third of the time.
-    sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # the peer was faster
-    finally:
-        sock.detach()
+    _call(fd, socket.SocketType.shutdown, socket.SHUT_RDWR)
 
 
 def reset_when_closed(fd: int) -> bool:
@@ -98,13 +82,22 @@ def reset_when_closed(fd: int) -> bool:
     The connection must then be closed and not shut down. Nothing on other sockets, which know no reset. Returns
     False where that would end nothing, because a child may have the connection as well.
     """
-    if fd < 0 or _forked[0]:
+    if _forked[0]:
         return False
+    return _call(fd, socket.SocketType.setsockopt, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _call(fd: int, method: Callable[..., object], *args: object) -> bool:
+    """Call ``method`` of a socket that has this descriptor; False where the peer, or the end, was faster."""
+    if fd < 0:
+        return False
+    # Not of the transport's: uvloop does not allow it. The family does not matter here, and the base class
+    # of `socket.socket`, which asks nobody for it, takes a third of the time.
     sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        method(sock, *args)
     except OSError:
-        return False  # the peer was faster
+        return False
     finally:
         sock.detach()
     return True

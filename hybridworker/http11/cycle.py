@@ -20,7 +20,6 @@ from ..application.application import Application
 from ..asgi import Message, Scope
 from ..connection.context import WorkerContext
 from ..connection.cycle import RequestResponseCycle
-from ..connection.files import check_length, open_part
 from ..connection.flow import FlowControl
 from ..connection.response import (
     CLOSE,
@@ -223,52 +222,7 @@ class HTTP11Cycle(RequestResponseCycle):
 
     # -- files
 
-    async def send_file(self, message: Message) -> None:
-        """
-        Send the file of a ``pathsend`` or ``zerocopysend`` message as a part of the body.
-
-        What is wrong with the file shows before anything is written (a missing file is still
-        a clean 500). Raises OSError, :class:`~.errors.InvalidMessage`,
-        :class:`~.errors.ResponseError` or :class:`~.errors.ClientDisconnected`.
-
-        Invariant: from the moment the file is opened the response is in state FILE, in which no
-        message is legal. A byte that another task wrote meanwhile would end up amid the file.
-        """
-        whole = message["type"] == "http.response.pathsend"
-        state, self.state = self.state, FILE
-        part = None
-        try:
-            part, more = await open_part(message)
-            if self.state is not FILE:
-                raise ClientDisconnected("the client disconnected")
-            if whole and self.remaining is not None:
-                # The file may have grown since the application looked at it; what it announced is what is sent.
-                part.count = min(part.count, self.remaining)
-            small = self.bodiless or part.data is not None
-            if not small:
-                check_length(self.remaining, part.count, more)
-        except BaseException:
-            if part is not None:
-                part.close()
-            if self.state is FILE:
-                self.state = state
-            raise
-        try:
-            if small:
-                self.state = state
-                self.body(b"" if part.data is None else part.data[: part.count], more)
-            else:
-                await self._send_part(part, more)
-        finally:
-            part.close()
-
-    async def _send_part(self, part: FilePart, more: bool) -> None:
-        """
-        Write the framing and the bytes of ``part``.
-
-        An error leaves the response in state FILE, from which nothing leads but the end: what
-        the client has is a piece of a file.
-        """
+    async def send_part(self, part: FilePart, more: bool) -> None:
         flow, settings, announced = self.protocol.flow, self.context.settings, part.count
         head, self.head = self.head, b""
         if head and self.context.durations is not None:

@@ -18,7 +18,6 @@ from ..application.application import Application
 from ..asgi import Message, Scope
 from ..connection.context import WorkerContext
 from ..connection.cycle import RequestResponseCycle
-from ..connection.files import check_length, open_part
 from ..connection.response import (
     CLOSE,
     DATE,
@@ -189,45 +188,8 @@ class HTTP2Cycle(RequestResponseCycle):
 
     # -- files
 
-    async def send_file(self, message: Message) -> None:
-        """
-        Send the file of a ``pathsend`` or ``zerocopysend`` message as a part of the body, in portions.
-
-        Raises OSError, :class:`~.errors.InvalidMessage`, :class:`~.errors.ResponseError` or
-        :class:`~.errors.ClientDisconnected`.
-
-        Invariant: while the file is open the response is in state FILE, in which no message is legal.
-        """
-        whole = message["type"] == "http.response.pathsend"
-        state, self.state = self.state, FILE
-        part = None
-        try:
-            part, more = await open_part(message)
-            if self.state is not FILE:
-                raise ClientDisconnected("the client disconnected")
-            if whole and self.remaining is not None:
-                # The file may have grown since the application looked at it; what it announced is what is sent.
-                part.count = min(part.count, self.remaining)
-            small = self.bodiless or part.data is not None
-            if not small:
-                check_length(self.remaining, part.count, more)
-        except BaseException:
-            if part is not None:
-                part.close()
-            if self.state is FILE:
-                self.state = state
-            raise
-        try:
-            if small:
-                self.state = state
-                self.body(b"" if part.data is None else part.data[: part.count], more)
-            else:
-                await self._send_part(part, more)
-        finally:
-            part.close()
-
-    async def _send_part(self, part: FilePart, more: bool) -> None:
-        """Send the bytes of ``part``. An error leaves the response in state FILE, from which only its end leads."""
+    async def send_part(self, part: FilePart, more: bool) -> None:
+        """In portions: the frames of other streams go between them."""
         outbox, stream, announced = self.connection.outbox, self.stream, part.count
         trailers = self.trailers or TRAILERS in self.scope
         while part.count:
