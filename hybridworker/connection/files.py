@@ -71,6 +71,11 @@ async def send_file(response: Response, message: Message) -> None:
         part.close()
 
 
+def became_shorter(part: FilePart, announced: int) -> ResponseError:
+    """The error of a file that ends before the ``announced`` bytes of ``part`` were sent."""
+    return ResponseError(f"the file became shorter while it was sent: {part.count} of {announced} bytes are missing")
+
+
 def _check_length(remaining: int | None, count: int, more: bool) -> None:
     """Raise :class:`~.errors.ResponseError` where ``count`` bytes contradict the ``remaining`` Content-Length."""
     if remaining is not None and (count > remaining or (not more and count < remaining)):

@@ -17,7 +17,7 @@ from email.utils import formatdate
 
 from ..asgi import Headers, Message
 from ..cache import remember
-from ..errors import InvalidMessage
+from ..errors import InvalidMessage, ResponseError
 
 #: RFC 9110 5.6.2.
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -60,6 +60,12 @@ def final_status(status: object) -> int:
     if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 999:
         raise InvalidMessage(f"status must be an int from 200 to 999, not {status!r}")
     return int(status)
+
+
+def wrong_length(size: int, remaining: int) -> ResponseError:
+    """The error of a part of a body with ``size`` bytes, where ``remaining`` are those that Content-Length leaves."""
+    relation = "more" if size > remaining else "fewer"
+    return ResponseError(f"the body has {relation} bytes than its Content-Length: {size} where {remaining} remain")
 
 
 def status_line(status: int, reason: bytes | None = None) -> bytes:

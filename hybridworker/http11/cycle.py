@@ -20,6 +20,7 @@ from ..application.application import Application
 from ..asgi import Message, Scope
 from ..connection.context import WorkerContext
 from ..connection.cycle import RequestResponseCycle
+from ..connection.files import became_shorter
 from ..connection.flow import FlowControl
 from ..connection.response import (
     CLOSE,
@@ -36,14 +37,15 @@ from ..connection.response import (
     server_fields,
     status_line,
     without_length,
+    wrong_length,
 )
 from ..connection.sendfile import FilePart, send_some, write
-from ..errors import ClientDisconnected, ResponseError
+from ..errors import ClientDisconnected
 from ..states import RequestState, ResponseState
 from .head import RequestHead
 
 WAITING, STARTED, BODY = ResponseState.WAITING, ResponseState.STARTED, ResponseState.BODY
-FILE, DONE = ResponseState.FILE, RequestState.DONE
+DONE = RequestState.DONE
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -163,10 +165,7 @@ class HTTP11Cycle(RequestResponseCycle):
         last = b""  #: what frames the end
         if self.remaining is not None:
             if size > self.remaining or (not more and size < self.remaining):
-                raise ResponseError(
-                    f"the body has {'more' if size > self.remaining else 'fewer'} bytes than its Content-Length:"
-                    f" {size} where {self.remaining} remain"
-                )
+                raise wrong_length(size, self.remaining)
             self.remaining -= size
             self.sent += size
         elif self.bodiless:
@@ -234,9 +233,7 @@ class HTTP11Cycle(RequestResponseCycle):
             while size := await send_some(flow, part, write_timeout=settings.write_timeout, direct=settings.sendfile):
                 self.sent += size
             if part.count:
-                raise ResponseError(
-                    f"the file became shorter while it was sent: {part.count} of {announced} bytes are missing"
-                )
+                raise became_shorter(part, announced)
             if self.chunked:
                 write(flow, b"\r\n" if more or self.trailers else b"\r\n" + LAST_CHUNK)
         except ClientDisconnected:

@@ -18,6 +18,7 @@ from ..application.application import Application
 from ..asgi import Message, Scope
 from ..connection.context import WorkerContext
 from ..connection.cycle import RequestResponseCycle
+from ..connection.files import became_shorter
 from ..connection.response import (
     CLOSE,
     DATE,
@@ -29,9 +30,10 @@ from ..connection.response import (
     final_status,
     interim,
     without_length,
+    wrong_length,
 )
 from ..connection.sendfile import FilePart, read_some
-from ..errors import ClientDisconnected, ResponseError
+from ..errors import ClientDisconnected
 from ..states import RequestState, ResponseState
 from ..wsgi.middleware import TRAILERS
 from .frames import FrameReader
@@ -126,10 +128,7 @@ class HTTP2Cycle(RequestResponseCycle):
         remaining = self.remaining
         if remaining is not None:
             if size > remaining or (not more and size < remaining):
-                raise ResponseError(
-                    f"the body has {'more' if size > remaining else 'fewer'} bytes than its Content-Length:"
-                    f" {size} where {remaining} remain"
-                )
+                raise wrong_length(size, remaining)
             self.remaining = remaining - size
             self.sent += size
         elif self.bodiless:
@@ -195,9 +194,7 @@ class HTTP2Cycle(RequestResponseCycle):
         while part.count:
             data = await read_some(part, PORTION)
             if not data:
-                raise ResponseError(
-                    f"the file became shorter while it was sent: {part.count} of {announced} bytes are missing"
-                )
+                raise became_shorter(part, announced)
             if stream.lost or self.state is not FILE:
                 raise ClientDisconnected("the client disconnected")
             head, self.head = self.head, b""
