@@ -61,10 +61,18 @@ class Site:
             workers=workers,
             dirty=True,
             ready=bind is None,
-            env={**environment, "HYBRIDWORKER_HEALTH_PATH": "/h"},
+            env={**environment, "HYBRIDWORKER_HEALTH_PATH": "/h", "HYBRIDWORKER_METRICS_PATH": "/metrics"},
         )
         self.server.wait_log("Serving ", workers)
+        # All of them: a worker that is told to go leaves when a younger one comes, be it told to go as well.
+        self.server.wait_for(self.all_accept, "all workers to accept")
         self.answers("one")
+
+    def all_accept(self) -> bool:
+        """Whether nobody boots any more."""
+        with self.server.connect(self.bind) as client:
+            metrics = client.request("/metrics", headers="Connection: close\r\n").text
+        return metrics.count('state="ready"') == self.workers
 
     def write(self, version: str, startup: str = "", before: str = "") -> None:
         """Deploy a version."""
