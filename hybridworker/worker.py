@@ -92,7 +92,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
     _exit_code: int | None = None  #: set by QUIT, INT and ABRT: the loop is left without awaiting anything
 
     #: How many requests have begun, for the hooks. gunicorn sets its attribute of this name to 0.
-    nr = property(lambda self: 0 if self.program is None else self.program.context.served, lambda self, value: None)
+    nr = property(lambda self: self.program.context.quota.served if self.program else 0, lambda self, value: None)
 
     # -- in the master
 
@@ -166,7 +166,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             return  # gunicorn sets it to True when it makes the worker; one that leaves cannot be kept
         self._asked = "reload" if threading.current_thread() is self.reloader else "hook"
         if self.program is not None and self._exit_code is None:  # after QUIT, INT or ABRT nothing is graceful
-            self.program.context.leave()  # with the response at hand
+            self.program.context.persistence.end()  # with the response at hand
             self._signals.call(self.program.leave, self._asked)
 
     # -- from fork to run

@@ -225,7 +225,7 @@ def converse(loop: asyncio.AbstractEventLoop, case: Case, segments: Iterable[byt
     app, log = Echo(), FakeLog()
     settings = _settings(tuple(case.settings), tuple(case.settings.values()))
     context = WorkerContext(application=application(app, is_wsgi=case.wsgi), settings=settings, loop=loop, log=log)
-    context.fields = b""
+    context.clock.fields = b""
     transport = FakeTransport(
         peername="" if case.peer == "unix" else (case.peer, 40000),
         sockname="/run/app.sock" if case.peer == "unix" else ("127.0.0.1", 8000),
@@ -236,7 +236,7 @@ def converse(loop: asyncio.AbstractEventLoop, case: Case, segments: Iterable[byt
         if transport.closing:
             break
         protocol.data_received(segment)
-        if context.served:  # before the first request nothing runs
+        if context.quota.served:  # before the first request nothing runs
             loop.run_until_complete(settle())
     complete = [seen for seen in app.seen if seen.complete]
     outcome = Outcome(

@@ -67,7 +67,8 @@ class Wire:
         transport_options = {
             name: options.pop(name) for name in ("peername", "sockname", "ssl_object") if name in options
         }
-        context_options = {name: options.pop(name) for name in ("access", "max_requests", "recycle") if name in options}
+        context_options = {name: options.pop(name) for name in ("access", "max_requests") if name in options}
+        recycle = options.pop("recycle", None)
         hooks = options.pop("hooks", None)
         self.loop = loop
         self.log = FakeLog()
@@ -78,7 +79,9 @@ class Wire:
             log=self.log,
             **context_options,
         )
-        self.context.fields = b""
+        self.context.clock.fields = b""
+        if recycle is not None:
+            self.context.quota.used_up = recycle
         self.transport = FakeTransport(**transport_options)
         self.protocol: Any = HTTPProtocol(self.context)
         self.protocol.connection_made(self.transport)

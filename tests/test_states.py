@@ -168,7 +168,7 @@ async def response_in(state: ResponseState, trailers: bool, files: Files) -> Asy
     loop = asyncio.get_running_loop()
     context = WorkerContext(application=application(HELLO), settings=make_settings(), loop=loop, log=FakeLog())
     flow = FlowControl(FakeTransport())
-    cycle = HTTP11Cycle(Connection(context, flow), context.application, request_scope())
+    cycle = HTTP11Cycle(Connection(context, flow), context.router.default, request_scope())
     cycle.takes_trailers = True
     start = {"type": "http.response.start", "status": 200, "trailers": trailers or state is ResponseState.TRAILERS}
     path: dict[ResponseState, list[Message]] = {
@@ -264,7 +264,7 @@ async def lifespan_outcome(state: LifespanState, kind: str) -> tuple[LifespanSta
     context = WorkerContext(
         application=application(app), settings=make_settings(), loop=asyncio.get_running_loop(), log=FakeLog()
     )
-    lifespan = Lifespan(context, context.application)
+    lifespan = Lifespan(context, context.router.default)
     tasks: list[asyncio.Task[None]] = []
     send: Send = lifespan._send
     if state is not LifespanState.NEW:

@@ -98,7 +98,7 @@ class RequestResponseCycle:
         self.event: asyncio.Event | None = None  #: set when ``receive()`` may have something to return
         self.access = context.access if application.counted else None
         # The clock of the last tick will do for a report.
-        self.started_at = self.since = monotonic() if context.exact else context.now
+        self.started_at = self.since = monotonic() if context.clock.exact else context.clock.now
         self.state = WAITING
         self.status = 0
         self.reason: bytes | None = None

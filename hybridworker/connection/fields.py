@@ -136,9 +136,9 @@ class RequestFields:
         :class:`~.errors.ProtocolError`.
         """
         peer = self.peer
-        application = context.single
+        application = context.router.single
         if application is None:
-            application = context.find(scope, websocket, self.special)
+            application = context.router.find(scope, websocket, self.special)
         scope["state"] = application.state.copy()
         if self.special is not None:
             policy = peer.judge()

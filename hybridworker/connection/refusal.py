@@ -25,7 +25,7 @@ def note_refusal(
     request has begun, and its cycle answers.
     """
     client = peer.address[0] if isinstance(peer.address, tuple) else "unix socket"
-    apart = context.application.context.copy()  # here may be the task of the request before it
+    apart = context.router.default.context.copy()  # here may be the task of the request before it
     headers: Headers = []
     mark, ids = "", context.ids
     if ids is not None:
@@ -34,7 +34,7 @@ def note_refusal(
     if not error.logged:
         apart.run(context.log.warning, "Invalid request from ip=%s: %s%s", client, error, mark)
     if answer:
-        context.responses[error.status // 100] += 1
+        context.router.responses[error.status // 100] += 1
         if context.access is not None and known is not None:
-            apart.run(context.access, Refused(known, error.status, context.now, headers))
+            apart.run(context.access, Refused(known, error.status, context.clock.now, headers))
     return headers

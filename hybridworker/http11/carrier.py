@@ -87,7 +87,7 @@ class SocketCarrier(asyncio.Protocol):
         """Call the application; ``rest`` came behind the request."""
         cycle = self.cycle
         if cycle.application.counted:
-            self.context.count_request()
+            self.context.quota.count()
         cycle.call_state = CallState.RUNNING
         cycle.variables = cycle.application.context.copy()
         cycle.task = self.loop.create_task(cycle.run(self._serve), context=cycle.variables)
@@ -130,8 +130,7 @@ class SocketCarrier(asyncio.Protocol):
             self.cycle.disconnect()
             self.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self.cycle.give_up)
         self.state = CLOSED
-        self.context.connections.discard(self)
-        self.context.closed()
+        self.context.connections.lost(self)
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
@@ -150,7 +149,7 @@ class SocketCarrier(asyncio.Protocol):
     def tick(self, now: float) -> None:
         context, flow, closing = self.context, self.flow, self.state is CLOSING
         timeout = context.settings.write_timeout
-        if context.draining and closing:
+        if context.persistence.draining and closing:
             timeout = min(timeout, DEAF)
         if flow.stalled(now, timeout, self.cycle.sent):
             context.log.debug("WebSocket peer takes no bytes, connection dropped")

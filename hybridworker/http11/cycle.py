@@ -102,7 +102,7 @@ class HTTP11Cycle(RequestResponseCycle):
         self.protocol = protocol
         self.transport = protocol.transport
         self.http10 = protocol.head.http10
-        self.keep_alive = protocol.persistent and context.keep_alive
+        self.keep_alive = protocol.persistent and context.persistence.keep_alive
         self.takes_trailers = False  #: the client asked for them
         self.chunked = False
         self.head = b""  #: until it is written; then the trailers
@@ -118,7 +118,7 @@ class HTTP11Cycle(RequestResponseCycle):
             if status == 204:
                 headers = without_length(self.headers)
         block, length, seen = encode_fields(headers)
-        if seen & CLOSE or not context.keep_alive:
+        if seen & CLOSE or not context.persistence.keep_alive:
             self.keep_alive = False
         elif self.keep_alive and self.request is not DONE:
             # RFC 9110 10.1.1: without the 100 the client may or may not send its body.
@@ -143,9 +143,9 @@ class HTTP11Cycle(RequestResponseCycle):
             self.reason = message.get("hybridworker.reason")
             self.trailers = bool(message.get("trailers", False))
         if seen & (DATE | SERVER):  # the application's own win, and there are never two
-            line = status_line(status, self.reason) + server_fields(context.fields, seen)
+            line = status_line(status, self.reason) + server_fields(context.clock.fields, seen)
         else:
-            line = status_line(status, self.reason) + context.fields
+            line = status_line(status, self.reason) + context.clock.fields
         self.head = line + framing + block + b"\r\n"
         self.status = status
         self.state = STARTED
@@ -265,7 +265,7 @@ class HTTP11Cycle(RequestResponseCycle):
     def error(self, status: int) -> None:
         self.keep_alive = False
         extra, _, _ = encode_fields(self.headers)
-        self.transport.write(error_response(status, self.context.fields, extra, self.method != "HEAD"))
+        self.transport.write(error_response(status, self.context.clock.fields, extra, self.method != "HEAD"))
 
     def finished(self) -> None:
         self.protocol.cycle_complete(self)

@@ -39,8 +39,8 @@ class RequestHead:
     def __init__(self, context: WorkerContext, peer: Peer) -> None:
         self.context = context
         self.peer = peer
-        self.fields = RequestFields(peer, context.names)
-        self.application = context.application  #: what answers the request
+        self.fields = RequestFields(peer, context.vocabulary.names)
+        self.application = context.router.default  #: what answers the request
         self.request = RequestState.HEADERS
         self.chunks: ChunkScanner | None = None  #: of a chunked body
         self.length = 0  #: bytes of the body that have not come, where Content-Length gives it

@@ -124,8 +124,7 @@ class HTTPProtocol(asyncio.Protocol):
             self.cycle = None
             cycle.disconnect()
             self.loop.call_later(self.context.settings.asgi_disconnect_grace_period, cycle.give_up)
-        self.context.connections.discard(self)
-        self.context.closed()
+        self.context.connections.lost(self)
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
@@ -148,7 +147,7 @@ class HTTPProtocol(asyncio.Protocol):
     def tick(self, now: float) -> None:
         cycle, context = self.cycle, self.context
         timeout = context.settings.write_timeout
-        if context.draining and (cycle is None or self.state is CLOSING or cycle.application.threaded):
+        if context.persistence.draining and (cycle is None or self.state is CLOSING or cycle.application.threaded):
             timeout = min(timeout, DEAF)  # its response is complete, or waits on disk, and it holds up the worker
         if self.flow.stalled(now, timeout, 0 if cycle is None else cycle.sent):
             context.log.debug("Peer %s takes no bytes, connection dropped", self.peer.address)
@@ -180,7 +179,7 @@ class HTTPProtocol(asyncio.Protocol):
         self.flow.progress = None  # a client that takes no bytes has its time from now on
         state, now = self.state, self.loop.time()
         if state is IDLE:
-            deadline = min(deadline, now + self.context.idle_time)
+            deadline = min(deadline, now + self.context.persistence.idle_time)
         elif state is ACTIVE:
             if self.cycle is not None:
                 return  # a request in flight
@@ -232,7 +231,7 @@ class HTTPProtocol(asyncio.Protocol):
             self.parser = httptools.HttpRequestParser(self)
         if self.flow.read_paused:
             self.flow.resume_reading()
-        self.deadline = self.loop.time() + self.context.idle_time
+        self.deadline = self.loop.time() + self.context.persistence.idle_time
         data = self.pending
         if data:
             self.pending = b""
@@ -279,7 +278,7 @@ class HTTPProtocol(asyncio.Protocol):
             if not self.flow.readable():  # bytes that have arrived are a request that deserves its answer
                 self.close(linger=self.state is IDLE)
         elif self.head.request is HEADERS:
-            if not self.context.draining:
+            if not self.context.persistence.draining:
                 self.refuse(ProtocolError("the request head took longer than HYBRIDWORKER_HEADER_TIMEOUT", 408))
             elif not self.flow.readable():
                 self.refuse(ProtocolError("the request head was not complete when the worker left", 408))
@@ -300,7 +299,7 @@ class HTTPProtocol(asyncio.Protocol):
     # -- cutting bytes into messages
 
     def _parse(self, data: bytes) -> None:
-        context = self.context
+        limits = self.context.head_limits
         try:
             if self.peer.proxy is not None:
                 data = self.peer.strip_proxy_header(self.peer.proxy, data)
@@ -309,10 +308,10 @@ class HTTPProtocol(asyncio.Protocol):
                 if request is HEADERS:
                     size = data.find(b"\r\n\r\n") + 4
                     if (
-                        3 < size <= context.small_head
+                        3 < size <= limits.small
                         and self.scanner is None
                         and data[0] > 13  # an empty line, or a part of one, is for the scanner
-                        and (size <= context.short_head or data.count(b"\n", 0, size) <= context.max_lines)
+                        and (size <= limits.short or data.count(b"\n", 0, size) <= limits.lines)
                     ):
                         self.head.data = data
                         self.head.fields.begin()
@@ -324,7 +323,8 @@ class HTTPProtocol(asyncio.Protocol):
                         except httptools.HttpParserUpgrade:
                             data = self._upgrade(rest)
                         except httptools.HttpParserInvalidMethodError:  # again, by way of the scanner
-                            self.parser, self.scanner = httptools.HttpRequestParser(self), HeadScanner(context.settings)
+                            self.parser = httptools.HttpRequestParser(self)
+                            self.scanner = HeadScanner(self.context.settings)
                             self.head.begin(b"")
                     else:
                         data = self._scan_head(data)
@@ -344,7 +344,7 @@ class HTTPProtocol(asyncio.Protocol):
                 raise
             self.refuse(exc.__context__)
         except httptools.HttpParserError as exc:
-            self.refuse(ProtocolError(misdirected(self.head.data, context.settings) or str(exc)))
+            self.refuse(ProtocolError(misdirected(self.head.data, self.context.settings) or str(exc)))
         else:
             # The parser has had all there was, so the application may be called, and end its response, in here.
             cycle = self.cycle
@@ -371,7 +371,7 @@ class HTTPProtocol(asyncio.Protocol):
         elif not begun:
             deadline = self.loop.time() + self.context.settings.header_timeout
             # While the worker leaves, a head has no more time than the connection had for a first byte.
-            self.deadline = min(self.deadline, deadline) if self.context.draining else deadline
+            self.deadline = min(self.deadline, deadline) if self.context.persistence.draining else deadline
         if lines:
             self.head.data += lines
             if self.context.settings.rewrites_heads:
@@ -443,9 +443,9 @@ class HTTPProtocol(asyncio.Protocol):
         if expect_continue or takes_trailers:
             cycle.expect_continue, cycle.takes_trailers = expect_continue, takes_trailers
         if application.counted:
-            context.served += 1  # `count_request`, whose call would be 2 % of a hello
-            if context.served == context.max_requests:
-                context.recycle()
+            context.quota.served += 1  # `count()`, whose call would be 2 % of a hello
+            if context.quota.served == context.quota.limit:
+                context.quota.used_up()
         if application.threaded and self.head.request is BODY and not expect_continue:
             if self.head.chunks is None and self.head.length <= WHOLE_BODY_MAX:
                 cycle.call_state = HELD

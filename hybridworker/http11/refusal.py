@@ -28,4 +28,4 @@ def refuse(
     if not answer:
         return b""
     extra = encode_fields(headers)[0] + REFUSAL_FIELDS.get(error.status, b"")
-    return error_response(error.status, context.fields, extra, body)
+    return error_response(error.status, context.clock.fields, extra, body)

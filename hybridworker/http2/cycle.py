@@ -103,7 +103,7 @@ class HTTP2Cycle(RequestResponseCycle):
             if status == 204:
                 headers = without_length(self.headers)
         block, length, seen = encode_fields(headers)
-        if seen & CLOSE or not context.keep_alive:
+        if seen & CLOSE or not context.persistence.keep_alive:
             self.connection.retire()
         if self.method == "HEAD" or status == 204 or status == 304:
             self.bodiless = True
@@ -114,9 +114,9 @@ class HTTP2Cycle(RequestResponseCycle):
         if len(message) > 3 or "headers" not in message:  # not what most applications send: type, status, headers
             self.reason = message.get("hybridworker.reason")
             self.trailers = bool(message.get("trailers", False))
-        default = None if seen & (DATE | SERVER) else defaults.get(context.fields)
+        default = None if seen & (DATE | SERVER) else defaults.get(context.clock.fields)
         if default is None:
-            default = default_block(context.fields, seen)
+            default = default_block(context.clock.fields, seen)
         self.head = (statuses.get(status) or status_field(status)) + default + block
         self.status = status
         self.state = STARTED
@@ -239,7 +239,7 @@ class HTTP2Cycle(RequestResponseCycle):
 
     def error(self, status: int) -> None:
         page = error_page(status)
-        block = error_block(status, self.context.fields, len(page), self.headers)
+        block = error_block(status, self.context.clock.fields, len(page), self.headers)
         self.connection.outbox.send(self.stream, block, b"" if self.method == "HEAD" else page, True, True)
 
     def finished(self) -> None:

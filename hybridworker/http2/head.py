@@ -86,8 +86,8 @@ class RequestHead:
     def __init__(self, context: WorkerContext, peer: Peer) -> None:
         self.context = context
         self.peer = peer
-        self.fields = RequestFields(peer, context.names)
-        self.application = context.application  #: what answers the request
+        self.fields = RequestFields(peer, context.vocabulary.names)
+        self.application = context.router.default  #: what answers the request
         self.ended = False
         self.length: int | None = None  #: of the body, where Content-Length gives it: ``expected`` of the stream
         self.websocket = False  #: it is an extended CONNECT to one (RFC 8441 4), and its scope still one of HTTP
@@ -138,7 +138,7 @@ class RequestHead:
 
     def _take(self, section: Headers, authority: bytes | None) -> None:
         """The fields that are no pseudo fields, and ``:authority`` as the Host that it is (RFC 9113 8.3.1)."""
-        fields, known = self.fields, self.context.section_fields
+        fields, known = self.fields, self.context.vocabulary.fields
         headers = fields.headers
         if authority is not None:
             headers.append((b"host", authority))
@@ -191,14 +191,14 @@ class RequestHead:
     def _meet(self, field: tuple[bytes, bytes]) -> int:
         """The meaning of a field that was not seen before, or was long. Raises :class:`~.errors.ProtocolError`."""
         name, value = field
-        names = self.context.section_names
+        names = self.context.vocabulary.sections
         meaning = names.get(name)
         if meaning is None:
             meaning = remember(names, name, self._classify(name))
         self._check_size(field)
         _check_value(value)
         if len(value) <= _REMEMBERED:
-            remember(self.context.section_fields, field, meaning)
+            remember(self.context.vocabulary.fields, field, meaning)
         return meaning
 
     def _classify(self, name: bytes) -> int:

@@ -193,7 +193,7 @@ class Outbox:
 
     def pump(self) -> None:
         """Send what waits for credit or for the transport, a frame of each stream in turn."""
-        reader, blocked, now = self.reader, self.blocked, self.context.now
+        reader, blocked, now = self.reader, self.blocked, self.context.clock.now
         step = reader.peer_frame
         buffers: list[bytes | memoryview] = []
         over: list[Stream] = []  # those that end with what is in `buffers`
@@ -244,7 +244,7 @@ class Outbox:
         if body:
             if not stream.size:
                 self.blocked.append(stream)
-                stream.progress = self.context.now
+                stream.progress = self.context.clock.now
             if stream.parts is None:
                 stream.parts = deque()
             stream.parts.append(memoryview(body))

@@ -114,8 +114,7 @@ class HTTP2Protocol(asyncio.Protocol):
         self.reader.over = True
         self.flow.lose()
         self._lose_all()
-        self.context.connections.discard(self)
-        self.context.closed()
+        self.context.connections.lost(self)
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
@@ -142,7 +141,7 @@ class HTTP2Protocol(asyncio.Protocol):
     def tick(self, now: float) -> None:
         reader, settings, state = self.reader, self.context.settings, self.state
         timeout = settings.write_timeout
-        if self.context.draining and not reader.streams:
+        if self.context.persistence.draining and not reader.streams:
             timeout = min(timeout, DEAF)  # everything is answered, and it holds up the worker
         if self.flow.stalled(now, timeout, self.outbox.sent):
             self.context.log.debug("Peer %s takes no bytes, connection dropped", self.peer.address)
@@ -245,9 +244,10 @@ class HTTP2Protocol(asyncio.Protocol):
         stream.cycle = cycle = HTTP2Cycle(self, application, stream, scope, DONE if ended else BODY)
         cycle.expect_continue = expect_continue
         if application.counted:
-            context.served += 1  # `count_request`, without the call
-            if context.served == context.max_requests:
-                context.recycle()
+            quota = context.quota
+            quota.served += 1  # `count()`, without the call
+            if quota.served == quota.limit:
+                quota.used_up()
         if application.threaded and not ended and not expect_continue and head.length is not None:
             if head.length <= WHOLE_BODY_MAX:
                 cycle.call_state = HELD
@@ -334,7 +334,7 @@ class HTTP2Protocol(asyncio.Protocol):
             return
         self.reader.begin(stream, ended)
         page = error_page(error.status)
-        block = error_block(error.status, context.fields, len(page), headers)
+        block = error_block(error.status, context.clock.fields, len(page), headers)
         body = b"" if self.head.method == b"HEAD" else page
         self.outbox.send(stream, block, body, True, True)
 
@@ -416,7 +416,7 @@ class HTTP2Protocol(asyncio.Protocol):
     def _idle(self) -> None:
         """The last stream has ended."""
         if self.state is OPEN:
-            self.deadline = self.loop.time() + self.context.idle_time
+            self.deadline = self.loop.time() + self.context.persistence.idle_time
         elif self.state is LAST:
             self.close()
 
@@ -471,7 +471,7 @@ def local_settings(context: WorkerContext) -> LocalSettings:
         window=settings.http2_initial_window_size,
         max_frame=settings.http2_max_frame_size,
         max_list=settings.http2_max_header_list_size,
-        websockets=tunnel.available() and any(app.takes_websockets for app in context.applications),
+        websockets=tunnel.available() and any(app.takes_websockets for app in context.router.applications),
     )
 
 

@@ -202,17 +202,17 @@ class Connect:
             own.append((b"sec-websocket-protocol", name))
         if extensions:
             own.append((b"sec-websocket-extensions", extensions))
-        head = status_field(200) + default_block(self.context.fields, seen)
+        head = status_field(200) + default_block(self.context.clock.fields, seen)
         self.outbox.section(self.stream, head + encode_fields(own)[0] + block)
         return headers
 
     def refuse(self, status: int, headers: Headers) -> None:
         page = error_page(status)
-        self._end(error_block(status, self.context.fields, len(page), headers), page)
+        self._end(error_block(status, self.context.clock.fields, len(page), headers), page)
 
     def begin_denial(self, message: Message) -> Denial:
         self.denial = denial = Denial(message, encode_fields)
-        self.head = status_field(denial.status) + default_block(self.context.fields, denial.seen) + denial.block
+        self.head = status_field(denial.status) + default_block(self.context.clock.fields, denial.seen) + denial.block
         return denial
 
     def deny(self, body: object, more: bool) -> None:

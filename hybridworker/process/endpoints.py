@@ -125,7 +125,7 @@ class Status:
 
     def _open_ledger(self) -> Ledger | None:
         """Enter the parts of a Hybrid; None where there are none, or nobody asks for metrics."""
-        parts = self.context.parts
+        parts = self.context.router.parts
         if not self.context.settings.metrics_path:
             return None
         ledger = None if self.group is None else self.group.scoreboard.ledger(self.slot)
@@ -149,7 +149,7 @@ class Status:
         ``late`` is how late the loop was since the last time, at most, in seconds, and
         ``used`` the resident memory in MiB.
         """
-        slot, responses = self.slot, self.context.responses
+        slot, responses = self.slot, self.context.router.responses
         for at in range(len(CLASSES)):
             slot[SERVED + at] += responses[at + 1]
             responses[at + 1] = 0

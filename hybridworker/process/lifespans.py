@@ -28,7 +28,7 @@ class Lifespans:
     def __init__(self, context: WorkerContext, mode: str = "auto") -> None:
         self.context = context
         distinct: dict[int, list[Application]] = {}
-        for application in context.applications:
+        for application in context.router.applications:
             if not application.threaded and mode != "off":
                 distinct.setdefault(id(application.app), []).append(application)
         self.every = [Lifespan(context, first, mode, others) for first, *others in distinct.values()]

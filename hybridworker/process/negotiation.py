@@ -76,7 +76,7 @@ class Negotiation(asyncio.Protocol):
             self._speak_http1()
         elif b"\n" in plain or len(plain) > LINE_MAX:
             words = plain.split(b"\n", 1)[0].split(b" ")
-            if len(words) == 3 and words[1].partition(b"?")[0].decode("latin-1") in self.context.endpoints:
+            if len(words) == 3 and words[1].partition(b"?")[0].decode("latin-1") in self.context.router.endpoints:
                 self._speak_http1()  # probes speak HTTP/1.1
             else:
                 self._refuse()
@@ -86,8 +86,7 @@ class Negotiation(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = ConnectionState.CLOSED
-        self.context.connections.discard(self)
-        self.context.closed()
+        self.context.connections.lost(self)
 
     # -- called by the server
 

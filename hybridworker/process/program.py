@@ -104,9 +104,9 @@ class Program:
         self.leaving = asyncio.Event()  #: the state is none of STAYING any more
         group = None if succession is None else succession.group
         self.status = Status(context, group, pool, lambda: server.saturated)
-        context.answer_first(self.status.endpoints())
+        context.router.answer_first(self.status.endpoints())
         self.overload = Overload(context, pool, self.recycle)
-        context.recycle = partial(self.recycle, "max_requests")
+        context.quota.used_up = partial(self.recycle, "max_requests")
 
     @property
     def staying(self) -> bool:
@@ -247,7 +247,7 @@ class Program:
         if self.state is HANDING_OVER and reason == "term":
             self._told_again()
         if reason != "term":
-            context.leave()  # with the response at hand
+            context.persistence.end()  # with the response at hand
         if not self.staying:
             return
         self.before, self.reason = (self.state, self.reason), reason
@@ -285,7 +285,7 @@ class Program:
         context, grace = self.context, self.grace
         loop, log = context.loop, context.log
         await asyncio.sleep(0)  # the request that was the reason begins in this turn, and is one in flight
-        begun, before = loop.time(), context.served - len(context.cycles)
+        begun, before = loop.time(), context.quota.served - len(context.cycles)
         if lifespans:
             grace.keep_for_shutdown()
         if self.state is HANDING_OVER and not await self._hand_over():
@@ -301,8 +301,8 @@ class Program:
             await lifespans.shutdown(grace.end(drained) - drained)
         if left := await self._end_background(grace.background(drained)):
             log.warning("Background work was cut: %s", sentence(left))
-        finished = max(0, context.served - before - cut)
-        line = counted("Served %d requests: %d finished while leaving, %d cut;", context.served, finished, cut)
+        finished = max(0, context.quota.served - before - cut)
+        line = counted("Served %d requests: %d finished while leaving, %d cut;", context.quota.served, finished, cut)
         took = (handed_over - begun, drained - handed_over, loop.time() - drained)
         log.info("%s %.1f s to hand over, %.1f s to drain, %.1f s to shut down", line, *took)
         return True
@@ -332,7 +332,8 @@ class Program:
             succession.told_to_go()
             while (outlook := succession.outlook()) is Outlook.WAIT:  # noqa: ASYNC110 (a sibling is another process)
                 await asyncio.sleep(HAND_OVER_TICK)
-            if outlook is Outlook.STAY and not self.context.draining:  # a hook may have wanted it to go as well
+            # It does not stay where a hook wanted it to go as well.
+            if outlook is Outlook.STAY and not self.context.persistence.draining:
                 self._stay(succession)
                 return False
             # The deadline is past only where the master has been silent on purpose: it waits for the old workers.

@@ -207,7 +207,7 @@ def report(frame: FrameType | None, context: WorkerContext | None, pool: ThreadP
     parts.append(f"Main thread{_after(': ', holder(context) if stack else 'idle in the event loop')}\n{stack}")
     parts.extend(_thread_stacks(context, pool))
     # The tasks of threaded calls all wait for their threads.
-    if tasks and context is not None and not all(application.threaded for application in context.applications):
+    if tasks and context is not None and not all(application.threaded for application in context.router.applications):
         parts.extend(_task_stacks(context))
         parts.extend(_background_stacks(context))
     return "".join(parts).rstrip()

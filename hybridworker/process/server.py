@@ -116,7 +116,7 @@ class Server:
         self.parting: set[Connection] = set()  #: those of them whose places were given to newcomers
         self.changed = asyncio.Event()  #: a connection or a request ended
         self.deadline = math.inf  #: loop time at which a drain ends
-        context.closed = self._closed
+        context.connections.changed = self._closed
         if context.admission is not None and self.share is not None:
             context.admission.elsewhere = self.share.has_room
 
@@ -131,7 +131,7 @@ class Server:
 
     def tick(self, now: float) -> None:
         """Once a second: the Date field, and every timeout of every connection. ``now`` is loop time."""
-        self.context.tick(now)
+        self.context.clock.tick(now)
         for connection in list(self.context.connections):
             connection.tick(now)
         if not self.arrivals:
@@ -342,13 +342,13 @@ class Server:
         self.state = DRAINING
         self.hurry(deadline)
         self.stop_accepting()
-        self.context.leave()
+        self.context.persistence.end()
         context, now = self.context, self.loop.time()
         silent = min(deadline, now + context.settings.first_window)
         seen: set[object] = set()
         streams = Streams(context, now, stream)
         cut = 0
-        while (context.connections or context.cycles or self.arrivals or context.running()) and (
+        while (context.connections or context.cycles or self.arrivals or context.router.running()) and (
             now := self.loop.time()
         ) < self.deadline:
             for connection in context.connections - seen:

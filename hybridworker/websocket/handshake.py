@@ -92,16 +92,16 @@ class Upgrade:
         self.key = check_handshake(self.method, self.scope)
 
     def accept(self, extensions: bytes, message: Message) -> Headers:
-        head, headers = accept_response(self.key, self.context.fields, extensions, message)
+        head, headers = accept_response(self.key, self.context.clock.fields, extensions, message)
         self.transport.write(head)
         return headers
 
     def refuse(self, status: int, headers: Headers) -> None:
-        self.transport.write(refusal(status, self.context.fields, self.method, headers))
+        self.transport.write(refusal(status, self.context.clock.fields, self.method, headers))
 
     def begin_denial(self, message: Message) -> Denial:
         self.denial = denial = Denial(message)
-        fields = _server_fields(self.context.fields, denial.seen)
+        fields = _server_fields(self.context.clock.fields, denial.seen)
         self.head = b"%b%bConnection: close\r\n%b" % (status_line(denial.status), fields, denial.block)
         return denial
 

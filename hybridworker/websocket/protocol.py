@@ -111,7 +111,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def start(self, rest: bytes) -> None:
         """Check the handshake and call the application; ``rest`` came behind the request."""
         context, scope = self.context, self.scope
-        context.count_request()
+        context.quota.count()
         self.early = rest
         try:
             self.opening.check()
@@ -169,8 +169,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.context.access is not None:
             self.variables.copy().run(self.context.access, self)
         if self in self.context.connections:  # on a stream it is a part of one
-            self.context.connections.discard(self)
-            self.context.closed()
+            self.context.connections.lost(self)
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
@@ -271,7 +270,7 @@ class WebSocketProtocol(asyncio.Protocol):
         finally:
             context.slot[UPGRADED] -= 1
             context.exit(self)
-            self._application_ended(1012 if self.cancelled and context.draining else code)
+            self._application_ended(1012 if self.cancelled and context.persistence.draining else code)
             if hooks is not None and view is not None:
                 hooks.after(view, None, self)
 
@@ -358,7 +357,7 @@ class WebSocketProtocol(asyncio.Protocol):
         early, self.early = self.early, b""
         self.flow.resume_reading()
         self.data_received(early)
-        if context.draining:
+        if context.persistence.draining:
             self.drain(context.loop.time())
 
     def _deny(self, body: Any, more: bool) -> None:
@@ -492,7 +491,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _patience(self) -> float:
         """Seconds for the end of the connection. A worker that leaves waits no longer than for anyone else."""
-        return DEAF if self.context.draining else CLOSE_TIMEOUT
+        return DEAF if self.context.persistence.draining else CLOSE_TIMEOUT
 
     def _leave(self) -> None:
         """The worker is leaving (RFC 6455 7.4.1; IANA: 1012, service restart)."""

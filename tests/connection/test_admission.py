@@ -37,7 +37,7 @@ def test_there_is_one_where_a_limit_is_set(name: str) -> None:
     assert limited(make_settings(**{name: 5}))
     with wire(HELLO) as w:
         assert w.context.admission is None
-        assert not w.context.exact
+        assert not w.context.clock.exact
 
 
 def test_a_full_worker_turns_away_and_keeps_the_connection() -> None:
@@ -56,7 +56,7 @@ def test_a_full_worker_turns_away_and_keeps_the_connection() -> None:
         w.feed(GET * 2000)
         w.run()
         assert calls == []
-        assert shed(w)["requests"] == w.context.responses[5] > 1
+        assert shed(w)["requests"] == w.context.router.responses[5] > 1
 
 
 def test_the_limit_is_the_number_of_requests_in_flight() -> None:
@@ -78,7 +78,7 @@ def test_the_limit_is_the_number_of_requests_in_flight() -> None:
 def test_endpoints_are_answered_in_a_full_worker() -> None:
     """They are needed most then."""
     with wire(hang, requests_max=0) as w:
-        w.context.answer_first({"/health": Endpoint(HELLO, w.context.settings)})
+        w.context.router.answer_first({"/health": Endpoint(HELLO, w.context.settings)})
         assert w.feed(GET.replace(b" / ", b" /health ")).startswith(b"HTTP/1.1 200 OK")
 
 

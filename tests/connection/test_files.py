@@ -99,7 +99,7 @@ async def served(app: Steps, **settings: Any) -> AsyncIterator[Served]:
     context = WorkerContext(
         application=application(recording), settings=make_settings(**settings), loop=loop, log=it.log
     )
-    context.fields = b""
+    context.clock.fields = b""
 
     def protocol() -> asyncio.Protocol:
         it.protocol = HTTPProtocol(context)

@@ -69,7 +69,7 @@ class Carried:
             log=self.log,
             access=lambda cycle: self.lines.append((cycle.status, cycle.sent)),
         )
-        self.context.fields = b""
+        self.context.clock.fields = b""
         self.transport = transport or FakeTransport()
         protocol = HTTPProtocol(self.context)
         protocol.connection_made(self.transport)
@@ -126,8 +126,8 @@ def test_the_response_is_the_sockets(result: Any) -> None:
         assert w.lines == [(101, len(SWITCH) + 5)]
         assert w.sent == SWITCH + b"hello"
         assert [level for level, _ in w.log.lines if level != "debug"] == []
-        assert w.context.responses[1] == 1
-        assert w.context.served == 1
+        assert w.context.router.responses[1] == 1
+        assert w.context.quota.served == 1
 
     run(main())
 
@@ -379,7 +379,7 @@ def test_a_client_that_leaves_ends_the_applications_side() -> None:
         await until(lambda: w.sent == SWITCH)
         w.carrier.data_received(b"last")
         w.lose()
-        assert w.context.application.running() == 1
+        assert w.context.router.default.running() == 1
         gate.set()
         await w.over()
         assert b"".join(read) == b"last"
@@ -491,7 +491,7 @@ def test_an_abort_ends_both_sides() -> None:
         cycle.cancel()
         w.carrier.abort()
         await w.over()
-        await until(lambda: not w.context.application.running())
+        await until(lambda: not w.context.router.default.running())
         assert seen == [b""]
         assert w.transport.aborted
         assert w.lines == [(101, len(SWITCH))]

@@ -162,13 +162,13 @@ def test_h36_order_and_repeats_of_fields_are_kept() -> None:
 def test_h49_date_and_server_are_added_once() -> None:
     """The application's own win."""
     with wire(responder(start(200, (b"server", b"mine"), (b"content-length", b"0")), body())) as w:
-        w.context.tick(0.0)
+        w.context.clock.tick(0.0)
         sent = w.feed(GET)
         assert sent.lower().count(b"server:") == 1
         assert b"server: mine" in sent
         assert sent.count(b"Date: ") == 1
     with wire(responder(start(200, (b"Date", b"now"), (b"content-length", b"0")), body())) as w:
-        w.context.tick(0.0)
+        w.context.clock.tick(0.0)
         sent = w.feed(GET)
         assert sent.count(b"Date: ") == 1
         assert b"Server: gunicorn\r\n" in sent
@@ -628,7 +628,7 @@ def test_requests_start_from_the_base_context() -> None:
         await HELLO(scope, receive, send)
 
     with wire(app) as w:
-        w.context.application.context.run(variable.set, 7)
+        w.context.router.default.context.run(variable.set, 7)
         w.feed(GET, GET)
         assert seen == [7, 7]
 
@@ -684,7 +684,7 @@ def test_c14_h19_scopes_are_not_shared_and_state_is_a_shallow_copy() -> None:
         await HELLO(scope, receive, send)
 
     with wire(app) as w:
-        w.context.application.state["shared"] = shared
+        w.context.router.default.state["shared"] = shared
         w.feed(GET, GET)
         for scope in scopes:
             assert scope["state"] == {"shared": shared}

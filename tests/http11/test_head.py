@@ -46,7 +46,7 @@ def context() -> Iterator[WorkerContext]:
 
 def fields_of(context: WorkerContext, address: str = "127.0.0.1") -> RequestFields:
     """Those of a connection from ``address``."""
-    return RequestFields(Peer(FakeTransport(peername=(address, 1)), context), context.names)
+    return RequestFields(Peer(FakeTransport(peername=(address, 1)), context), context.vocabulary.names)
 
 
 def request(*lines: bytes) -> bytes:
@@ -84,8 +84,8 @@ def test_meanings_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) 
         fields = [b"X-%d: y" % number for number in range(9)]
         for _ in range(2):
             w.feed(request(*fields, b"Content-Length: 1") + b"a")
-        assert 0 < len(w.context.names) <= 3
-        assert b"X-8" in w.context.names or b"Content-Length" in w.context.names
+        assert 0 < len(w.context.vocabulary.names) <= 3
+        assert b"X-8" in w.context.vocabulary.names or b"Content-Length" in w.context.vocabulary.names
     assert [len(scope["headers"]) for scope in recorder.scopes] == [11, 11]
     assert [events[0]["body"] for events in recorder.events] == [b"a", b"a"]
 

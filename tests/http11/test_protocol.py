@@ -6,6 +6,7 @@ import asyncio
 import math
 import socket
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,7 +101,7 @@ def test_h1_keep_alive_serves_the_next_request() -> None:
     with wire(HELLO) as w:
         w.feed(GET)
         assert w.feed(GET) == ANSWER * 2
-        assert w.context.served == 2
+        assert w.context.quota.served == 2
 
 
 def test_h47_pipelined_requests_are_answered_in_order() -> None:
@@ -635,7 +636,7 @@ def test_draining_closes_an_idle_connection_after_the_window() -> None:
     """Idle connections may still speak until the drain window is over."""
     with wire(HELLO, keepalive=100) as w:
         w.feed(GET)
-        w.context.leave()
+        w.context.persistence.end()
         w.protocol.drain(w.loop.time() + 2)
         w.tick(1)
         assert not w.transport.eof
@@ -646,7 +647,7 @@ def test_draining_closes_an_idle_connection_after_the_window() -> None:
 def test_draining_without_a_window_closes_at_once() -> None:
     """With ``--reload`` nobody waits for idle connections."""
     with wire(HELLO) as w:
-        w.context.leave()
+        w.context.persistence.end()
         w.protocol.drain(w.loop.time())
         assert w.transport.closing
 
@@ -658,7 +659,7 @@ def test_draining_gives_half_a_head_the_time_of_a_first_request(data: bytes) -> 
     """Not that of HYBRIDWORKER_HEADER_TIMEOUT, which may be off; and the client is told."""
     with wire(HELLO, header_timeout=math.inf) as w:
         w.feed(data)
-        w.context.leave()
+        w.context.persistence.end()
         w.protocol.drain(w.loop.time() + 2)
         w.tick(1)
         assert w.protocol.state is ACTIVE
@@ -672,7 +673,7 @@ def test_half_a_head_that_begins_during_the_drain_has_what_is_left_of_its_time()
     """Else one byte would hold the worker for as long as before."""
     with wire(HELLO, keepalive=100) as w:
         w.feed(GET)
-        w.context.leave()
+        w.context.persistence.end()
         w.protocol.drain(w.loop.time() + 2)
         w.feed(b"G")
         w.tick(2.5)
@@ -685,7 +686,7 @@ def test_a_head_whose_rest_has_come_in_time_is_not_refused() -> None:
     with ours, theirs, wire(HELLO) as w:
         w.transport.info["socket"] = ours
         w.feed(GET[:5])
-        w.context.leave()
+        w.context.persistence.end()
         w.protocol.drain(w.loop.time() + 2)
         theirs.sendall(GET[5:])
         w.tick(2.5)
@@ -695,7 +696,7 @@ def test_a_head_whose_rest_has_come_in_time_is_not_refused() -> None:
 def test_draining_leaves_a_first_request_its_time_whatever_keepalive_is() -> None:
     """A connection that has not had an answer yet is not idle."""
     with wire(HELLO, keepalive=0, drain_window=0) as w:
-        w.context.leave()
+        w.context.persistence.end()
         w.protocol.drain(w.loop.time() + 2)
         w.tick(1)
         assert w.feed(GET) == CLOSING_ANSWER
@@ -708,7 +709,7 @@ def test_draining_gives_up_a_client_that_takes_nothing_of_a_complete_response() 
         w.transport.unsent = 100
         w.tick(0)
         w.tick(30)
-        w.context.leave()
+        w.context.persistence.end()
         w.protocol.drain(w.loop.time() + 2)
         w.tick(30)
         assert not w.transport.aborted
@@ -721,7 +722,7 @@ def test_draining_gives_up_a_client_that_takes_nothing_of_a_complete_response() 
     with wire(silent) as w:
         w.feed(GET)
         w.transport.unsent = 100
-        w.context.leave()
+        w.context.persistence.end()
         w.protocol.drain(w.loop.time() + 2)
         w.tick(0)
         w.tick(50)
@@ -732,7 +733,7 @@ def test_draining_does_not_wait_for_the_rest_of_a_body_that_is_dropped() -> None
     """The response is out, and kept for its client."""
     with wire(HELLO) as w:
         assert w.feed(POST) == ANSWER
-        w.context.leave()
+        w.context.persistence.end()
         w.protocol.drain(w.loop.time() + 2)
         w.tick(2.5)
         assert (w.protocol.state, w.transport.eof, w.transport.aborted) == (CLOSING, True, False)
@@ -755,7 +756,7 @@ def test_a_request_during_the_drain_is_answered_with_close() -> None:
     """Every further request of a kept-alive connection is answered, and is its last."""
     with wire(HELLO) as w:
         w.feed(GET)
-        w.context.leave()
+        w.context.persistence.end()
         w.protocol.drain(w.loop.time() + 2)
         assert w.feed(GET) == ANSWER + CLOSING_ANSWER
         assert w.protocol.state is CLOSING
@@ -773,7 +774,7 @@ def test_a_response_that_promised_keep_alive_before_the_drain_leaves_a_window() 
 
     with wire(app, keepalive=100, drain_window=2) as w:
         w.feed(GET)
-        w.context.leave()
+        w.context.persistence.end()
         w.protocol.drain(w.loop.time() + 2)
         event.set()
         w.run()
@@ -796,7 +797,7 @@ def test_max_requests_is_announced_on_the_last_response() -> None:
 
     def recycle() -> None:
         recycled.append(1)
-        connection.context.leave()
+        connection.context.persistence.end()
 
     with wire(HELLO, max_requests=2, recycle=recycle) as connection:
         w = connection
@@ -930,11 +931,11 @@ def test_an_error_of_our_own_in_a_callback_is_not_taken_for_the_clients() -> Non
 
 
 class BrokenContext:
-    """A context without an application."""
+    """A context whose router has no application."""
 
     def __init__(self, context: Any) -> None:
         self.context = context
-        self.single = object()
+        self.router = SimpleNamespace(default=None, single=object())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.context, name)

@@ -81,7 +81,7 @@ def test_the_scope(head: RequestHead) -> None:
     assert scope["client"] == ("127.0.0.1", 40000)
     assert scope["extensions"].keys() >= {"http.response.trailers", "http.response.early_hint"}
     assert scope["hybridworker.target"] == b"/a?b=c"
-    assert head.application is head.context.application
+    assert head.application is head.context.router.default
     assert head.length is None
     assert not head.websocket
 
@@ -405,7 +405,7 @@ def test_names_are_remembered_within_bounds(head: RequestHead) -> None:
     """Clients choose them."""
     for number in range(3000):
         head.read([*GET, (b"x-%d" % number, b"")], True)
-    assert len(head.context.section_names) <= 1024
+    assert len(head.context.vocabulary.sections) <= 1024
 
 
 # -- trailers

@@ -213,7 +213,7 @@ def test_a_client_that_takes_nothing_of_a_response_loses_it() -> None:
     """WRITE_TIMEOUT for a stream whose window is exhausted: CANCEL, and the others go on."""
     with multiplexed(Site(), write_timeout=5.0) as there:
         there.feed(page(1, b"/big"))
-        there.context.now = there.loop.time()
+        there.context.clock.now = there.loop.time()
         there.tick(4.0)
         assert there.resets == []
         there.tick(6.0)

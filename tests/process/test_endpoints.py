@@ -261,11 +261,11 @@ def test_the_answer_comes_before_the_application(is_wsgi: bool, method: str) -> 
 
     with wire(HELLO, is_wsgi=is_wsgi, access=lines.append, hooks=Hooks(), max_requests=1) as connection:
         status = Status(connection.context, None, None, lambda: False)
-        connection.context.answer_first({"/up": Endpoint(status.health, connection.context.settings)})
+        connection.context.router.answer_first({"/up": Endpoint(status.health, connection.context.settings)})
         sent = connection.feed(f"{method} /up?x HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert sent.startswith(b"HTTP/1.1 200 OK\r\n")
         assert sent.endswith(b"ok\n" if method == "GET" else b"\r\n\r\n")
-        assert (lines, calls, connection.context.served) == ([], [], 0)
+        assert (lines, calls, connection.context.quota.served) == ([], [], 0)
 
 
 @pytest.mark.parametrize("head", ["POST /up HTTP/1.1", "GET /up/ HTTP/1.1", "GET /UP HTTP/1.1"])
@@ -273,9 +273,9 @@ def test_other_methods_and_paths_are_the_application_s(head: str) -> None:
     """Nothing but GET and HEAD of the very path."""
     with wire(HELLO) as connection:
         status = Status(connection.context, None, None, lambda: False)
-        connection.context.answer_first({"/up": Endpoint(status.health, connection.context.settings)})
+        connection.context.router.answer_first({"/up": Endpoint(status.health, connection.context.settings)})
         assert connection.feed(f"{head}\r\nHost: x\r\n\r\n".encode()).endswith(b"hello")
-        assert connection.context.served == 1
+        assert connection.context.quota.served == 1
 
 
 # -- health
@@ -369,12 +369,12 @@ def test_the_tick_copies_what_was_counted_once() -> None:
     """Responses by class, the lag in microseconds, memory in KiB."""
 
     async def check(worker: Worker) -> None:
-        worker.context.responses[:] = [9, 1, 2, 3, 4, 5, 9, 9, 9, 9]
+        worker.context.router.responses[:] = [9, 1, 2, 3, 4, 5, 9, 9, 9, 9]
         for _ in range(2):
             worker.status.publish(0.25, 40)
         assert list(worker.slot[SERVED : SERVED + 5]) == [1, 2, 3, 4, 5]
         assert (worker.slot[LAG], worker.slot[RSS]) == (250_000, 40 * 1024)
-        assert worker.context.responses[:6] == [9, 0, 0, 0, 0, 0]
+        assert worker.context.router.responses[:6] == [9, 0, 0, 0, 0, 0]
 
     run(check)
 
@@ -421,7 +421,7 @@ def test_a_worker_without_a_board_publishes_to_itself() -> None:
         )
         context.slot[STARTED] = 1_700_000_000
         set_state(context.slot, WorkerState.READY)
-        context.responses[2] = 3
+        context.router.responses[2] = 3
         status = Status(context, None, None, lambda: False)
         status.publish(0.0, 1)
         families = parse((await ask(status.metrics))[1])
@@ -619,7 +619,7 @@ def test_without_metrics_nothing_is_timed() -> None:
 
     async def check(worker: Worker) -> None:
         assert worker.context.durations is None
-        assert not worker.context.exact
+        assert not worker.context.clock.exact
 
     run(check)
 

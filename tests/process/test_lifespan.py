@@ -31,7 +31,7 @@ def live(app: ASGIApp, test: Callable[[Lifespan, WorkerContext, Any], Awaitable[
         context = WorkerContext(
             application=application(app), settings=make_settings(), loop=asyncio.get_running_loop(), log=log
         )
-        await test(Lifespan(context, context.application, mode), context, log)
+        await test(Lifespan(context, context.router.default, mode), context, log)
 
     asyncio.run(main())
     return log
@@ -61,7 +61,7 @@ def test_l1_scope_and_events() -> None:
         await lifespan.startup()
         states = [lifespan.state]
         assert events == ["lifespan.startup"]
-        assert context.application.state == {"pool": "shared"}
+        assert context.router.default.state == {"pool": "shared"}
         await lifespan.shutdown(5)
         assert [*states, lifespan.state] == [LifespanState.STARTED, LifespanState.STOPPED]
 
@@ -278,7 +278,7 @@ def test_l14_variables_set_in_startup_are_in_the_base_context() -> None:
 
     async def test(lifespan: Lifespan, context: WorkerContext, log: Any) -> None:
         await lifespan.startup()
-        assert context.application.context[variable] == 3
+        assert context.router.default.context[variable] == 3
         await lifespan.shutdown(5)
 
     live(app, test)

@@ -65,7 +65,7 @@ def test_one_for_each_object_in_order_and_reverse() -> None:
         assert not lifespans
         await lifespans.start(asyncio.Event(), 1)
         assert lifespans
-        first, second, third = context.applications
+        first, second, third = context.router.applications
         assert first.state is third.state
         assert (first.state, second.state) == ({"a": True}, {"b": True})
         await lifespans.shutdown(5)

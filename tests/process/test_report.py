@@ -268,9 +268,9 @@ def test_the_report_of_the_applications_own_tasks(monkeypatch: pytest.MonkeyPatc
         await asyncio.Event().wait()
 
     async def main(context: WorkerContext) -> None:
-        context.application = context.single = application(app)
+        context.router.default = context.router.single = application(app)
         tasks = [context.loop.create_task(polls(), name=f"Poller-{number}") for number in range(3)]
-        tasks.append(context.loop.create_task(Lifespan(context, context.application)._run(), name="ours"))
+        tasks.append(context.loop.create_task(Lifespan(context, context.router.default)._run(), name="ours"))
         await asyncio.sleep(0)
         assert not tasks[-1].done()
         text = await asyncio.to_thread(report, None, context, None, tasks=True)

@@ -474,7 +474,7 @@ def test_drain_finishes_what_was_begun() -> None:
     """A request in flight gets its answer, with ``Connection: close``; nobody new gets in."""
 
     async def test(site: Site) -> None:
-        gate = site.context.application.app
+        gate = site.context.router.default.app
         assert isinstance(gate, Gate)
         site.server.start()
         reader, writer = await site.client()
@@ -522,7 +522,7 @@ def test_drain_cuts_what_is_not_finished_in_time() -> None:
     """At the deadline tasks are cancelled and connections dropped; the number is returned."""
 
     async def test(site: Site) -> None:
-        gate = site.context.application.app
+        gate = site.context.router.default.app
         assert isinstance(gate, Gate)
         site.server.start()
         reader, writer = await site.client()
@@ -623,7 +623,7 @@ def test_a_drain_may_be_hurried(under_way: bool) -> None:
     """Before it begins and while it is under way; and nothing gives it more time than it has."""
 
     async def test(site: Site) -> None:
-        gate = site.context.application.app
+        gate = site.context.router.default.app
         assert isinstance(gate, Gate)
         site.server.start()
         _, writer = await site.client()
@@ -1005,7 +1005,7 @@ def test_siblings_see_the_connections_and_the_requests() -> None:
     """From the accept to the end, each once."""
 
     async def test(site: Site) -> None:
-        gate = site.context.application.app
+        gate = site.context.router.default.app
         assert isinstance(gate, Gate)
         site.server.start()
         slot = site.context.slot
@@ -1056,6 +1056,6 @@ def test_a_unix_socket_is_not_tcp() -> None:
             plain.sock = unix
             assert not Server(site.context, [plain]).is_tcp
             assert Server(site.context, [plain, site.bound]).is_tcp
-        site.context.closed = site.server._closed
+        site.context.connections.changed = site.server._closed
 
     serve(test)

@@ -26,7 +26,7 @@ def begin(w: Wire, request: bytes = GET) -> Any:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await deaf({**scope, "loop": w.loop}, receive, send)
 
-    w.context.application.app = app
+    w.context.router.default.app = app
     w.feed(request)
     (cycle,) = w.context.cycles
     return cycle

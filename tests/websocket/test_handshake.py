@@ -182,7 +182,7 @@ def test_c8_bad_headers_are_refused(headers: object) -> None:
 
 def deny(status: int, headers: list[tuple[bytes, bytes]], *parts: bytes) -> bytes:
     transport = FakeTransport()
-    context: Any = SimpleNamespace(fields=FIELDS)
+    context: Any = SimpleNamespace(clock=SimpleNamespace(fields=FIELDS))
     opening = Upgrade(context, transport, scope(), b"GET")
     opening.begin_denial({"status": status, "headers": headers})
     last = len(parts) - 1

@@ -56,8 +56,8 @@ class Peer:
         rest = options.pop("rest", b"")
         client = options.pop("client", ("127.0.0.1", 40000))
         hooks = options.pop("hooks", None)
-        names = ("access", "max_requests", "recycle")
-        context_options = {name: options.pop(name) for name in names if name in options}
+        context_options = {name: options.pop(name) for name in ("access", "max_requests") if name in options}
+        recycle = options.pop("recycle", None)
         tls = options.pop("tls", False)
         self.context = WorkerContext(
             application=application(app, hooks=hooks),
@@ -66,9 +66,11 @@ class Peer:
             log=self.log,
             **context_options,
         )
-        self.context.fields = b"Server: s\r\nDate: d\r\n"
+        self.context.clock.fields = b"Server: s\r\nDate: d\r\n"
+        if recycle is not None:
+            self.context.quota.used_up = recycle
         self.gone = 0
-        self.context.closed = self._closed
+        self.context.connections.changed = self._closed
         self.transport = FakeTransport(ssl_object=object()) if tls else FakeTransport()
         self.flow = FlowControl(self.transport)
         self.scope: dict[str, Any] = {
@@ -85,7 +87,7 @@ class Peer:
             "hybridworker.target": b"/path",
         }
         opening = Upgrade(self.context, self.transport, self.scope, method)
-        self.protocol = WebSocketProtocol(self.context, self.context.application, self.flow, self.scope, opening)
+        self.protocol = WebSocketProtocol(self.context, self.context.router.default, self.flow, self.scope, opening)
         self.context.connections.add(self.protocol)
         self.protocol.start(rest)
         self.run()
@@ -210,7 +212,7 @@ def tell(there: Peer, message: Message) -> Exception | None:
 
     async def send() -> None:
         try:
-            await there.context.application.app.send(message)  # type: ignore[attr-defined]  # an App
+            await there.context.router.default.app.send(message)  # type: ignore[attr-defined]  # an App
             outcome.append(None)
         except Exception as exc:
             outcome.append(exc)
@@ -223,7 +225,7 @@ def tell(there: Peer, message: Message) -> Exception | None:
 
 def ask(there: Peer) -> Message:
     """The next event, which must be there."""
-    task = there.loop.create_task(there.context.application.app.receive())  # type: ignore[attr-defined]  # an App
+    task = there.loop.create_task(there.context.router.default.app.receive())  # type: ignore[attr-defined]  # an App
     there.run()
     assert task.done(), "receive() waits"
     message: Message = task.result()
@@ -356,7 +358,7 @@ def test_w26_bad_handshakes_are_refused(change: dict[str, Any], status: int, fie
         [line] = there.log.at("warning")
         assert line.startswith("Invalid request from ip=127.0.0.1: ")
         assert there.transport.eof
-        assert (there.state(), there.context.served) == (WebSocketState.CLOSED, 1)
+        assert (there.state(), there.context.quota.served) == (WebSocketState.CLOSED, 1)
         there.tick(LINGER - 0.5)
         assert not there.transport.aborted
         there.tick(LINGER)
@@ -1049,7 +1051,7 @@ def test_a_cancelled_application_is_no_error(draining: bool, code: int) -> None:
     """The worker cancels what is not finished when its time is up."""
     app = App()
     with peer(app) as there:
-        there.context.draining = draining
+        there.context.persistence.draining = draining
         there.protocol.cancel()
         there.run()
         assert there.close_code == code
@@ -1069,7 +1071,7 @@ def test_an_application_that_cancels_its_own_task_is_one(draining: bool) -> None
 
     leave = asyncio.Event()
     with peer(app) as there:
-        there.context.draining = draining
+        there.context.persistence.draining = draining
         there.run()
         assert there.close_code == 1011
         assert there.log.lines == [("exception", "Error handling WebSocket /path")]
@@ -1148,7 +1150,7 @@ def test_w27_drain_closes_with_1012() -> None:
     """The application sees the same; a second call changes nothing."""
     app = App()
     with peer(app) as there:
-        there.context.leave()
+        there.context.persistence.end()
         there.protocol.drain(there.loop.time() + 2)
         there.protocol.drain(there.loop.time() + 2)
         assert there.frames == []
@@ -1182,7 +1184,7 @@ def test_w27_a_handshake_that_ends_after_the_worker_began_to_leave() -> None:
     """It is closed as soon as it is accepted."""
     app = App(accept=False)
     with peer(app) as there:
-        there.context.leave()
+        there.context.persistence.end()
         there.protocol.drain(there.loop.time() + 2)
         assert there.protocol.leaving is None
         tell(there, ACCEPT)
@@ -1398,7 +1400,7 @@ def test_it_counts_as_one_request() -> None:
     recycled: list[bool] = []
     with peer(App(), max_requests=1, recycle=lambda: recycled.append(True)) as there:
         assert recycled == [True]
-        assert there.context.served == 1
+        assert there.context.quota.served == 1
         assert list(there.context.cycles) == [there.protocol]
         assert list(there.context.tasks()) == [there.protocol.task]
 
