@@ -49,7 +49,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"wire"},
         ),
     ),
-    ("websocket", ({"protocol"}, {"frames"}, {"deflate", "handshake", "liveness"})),
+    ("websocket", ({"protocol"}, {"frames", "inbox"}, {"deflate", "handshake", "liveness"})),
     (
         "connection",
         (

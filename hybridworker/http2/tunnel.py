@@ -178,7 +178,7 @@ class Tunnel(asyncio.Transport):
 class Connect:
     """The handshake of HTTP/2 (RFC 8441 5): see :class:`~.websocket.handshake.Opening`."""
 
-    __slots__ = ("context", "denial", "head", "key", "outbox", "scope", "stream")
+    __slots__ = ("context", "denial", "early", "extensions", "head", "key", "outbox", "scope", "stream")
 
     accepted = 200
 
@@ -189,19 +189,19 @@ class Connect:
         self.scope = scope
         self.key = b"%d" % next(_numbers)
         self.denial: Denial | None = None
-        self.head = b""
+        self.head = self.extensions = self.early = b""
 
     def check(self) -> None:
         if values(self.scope, b"sec-websocket-version") != [b"13"]:
             raise ProtocolError("Sec-WebSocket-Version is not 13 (RFC 6455 4.4)", 400)
 
-    def accept(self, extensions: bytes, message: Message) -> Headers:
+    def accept(self, message: Message) -> Headers:
         headers, block, seen = accept_fields(message, encode_fields)
         own: Headers = []
         if name := subprotocol(message):
             own.append((b"sec-websocket-protocol", name))
-        if extensions:
-            own.append((b"sec-websocket-extensions", extensions))
+        if self.extensions:
+            own.append((b"sec-websocket-extensions", self.extensions))
         head = status_field(200) + default_block(self.context.clock.fields, seen)
         self.outbox.section(self.stream, head + encode_fields(own)[0] + block)
         return headers
@@ -210,12 +210,11 @@ class Connect:
         page = error_page(status)
         self._end(error_block(status, self.context.clock.fields, len(page), headers), page)
 
-    def begin_denial(self, message: Message) -> Denial:
+    def begin_denial(self, message: Message) -> None:
         self.denial = denial = Denial(message, encode_fields)
         self.head = status_field(denial.status) + default_block(self.context.clock.fields, denial.seen) + denial.block
-        return denial
 
-    def deny(self, body: object, more: bool) -> None:
+    def deny(self, body: object, more: bool) -> Denial:
         denial = self.denial
         assert denial is not None
         data = denial.part(body, more)
@@ -224,6 +223,7 @@ class Connect:
             self.outbox.send(self.stream, head, data, False)
         else:
             self._end(head, data)
+        return denial
 
     def _end(self, head: bytes, body: bytes) -> None:
         assert self.stream.tunnel is not None

@@ -52,20 +52,22 @@ class Opening(Protocol):
 
     accepted: int  #: the status of an acceptance
     key: bytes  #: no two connections of a moment have the same
+    extensions: bytes  #: those that were negotiated
+    early: bytes  #: what comes before the application accepts
 
     def check(self) -> None:
         """Check the handshake. Raises :class:`~.errors.ProtocolError` with the status of the refusal."""
 
-    def accept(self, extensions: bytes, message: Message) -> Headers:
+    def accept(self, message: Message) -> Headers:
         """Write what ``websocket.accept`` asks for; returns the application's fields."""
 
     def refuse(self, status: int, headers: Headers) -> None:
         """Write a whole answer of the server's own, with ``headers``."""
 
-    def begin_denial(self, message: Message) -> Denial:
+    def begin_denial(self, message: Message) -> None:
         """Take the head of a response of the application's; nothing is written before its body."""
 
-    def deny(self, body: object, more: bool) -> None:
+    def deny(self, body: object, more: bool) -> Denial:
         """Write a part of its body."""
 
 
@@ -75,7 +77,7 @@ Encode = Callable[[Iterable[tuple[bytes, bytes]]], tuple[bytes, int | None, int]
 class Upgrade:
     """The handshake of HTTP/1.1 (RFC 6455 4.2)."""
 
-    __slots__ = ("context", "denial", "head", "key", "method", "scope", "transport")
+    __slots__ = ("context", "denial", "early", "extensions", "head", "key", "method", "scope", "transport")
 
     accepted = 101
 
@@ -84,28 +86,27 @@ class Upgrade:
         self.transport = transport
         self.scope = scope
         self.method = method
-        self.key = b""
+        self.key = self.extensions = self.early = b""
         self.denial: Denial | None = None
         self.head = b""  #: of a denial, until it is written
 
     def check(self) -> None:
         self.key = check_handshake(self.method, self.scope)
 
-    def accept(self, extensions: bytes, message: Message) -> Headers:
-        head, headers = accept_response(self.key, self.context.clock.fields, extensions, message)
+    def accept(self, message: Message) -> Headers:
+        head, headers = accept_response(self.key, self.context.clock.fields, self.extensions, message)
         self.transport.write(head)
         return headers
 
     def refuse(self, status: int, headers: Headers) -> None:
         self.transport.write(refusal(status, self.context.clock.fields, self.method, headers))
 
-    def begin_denial(self, message: Message) -> Denial:
+    def begin_denial(self, message: Message) -> None:
         self.denial = denial = Denial(message)
         fields = _server_fields(self.context.clock.fields, denial.seen)
         self.head = b"%b%bConnection: close\r\n%b" % (status_line(denial.status), fields, denial.block)
-        return denial
 
-    def deny(self, body: object, more: bool) -> None:
+    def deny(self, body: object, more: bool) -> Denial:
         """
         Write a part of a denial, the first one with the head.
 
@@ -120,6 +121,7 @@ class Upgrade:
                 self.head += b"Content-Length: %d\r\n" % len(data)
             data, self.head = b"%b\r\n%b" % (self.head, data), b""
         self.transport.write(data)
+        return denial
 
 
 def check_handshake(method: bytes, scope: Scope) -> bytes:

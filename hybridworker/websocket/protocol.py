@@ -4,15 +4,14 @@ WebSocketProtocol: one connection after the upgrade, between its transport and t
 :class:`~.http11.protocol.HTTPProtocol` hands over a connection whose request is a handshake,
 :mod:`.http2.tunnel` a stream, which poses as a transport.
 
-    data_received -> MessageReader.feed -> MessageReader.take -> receive()
+    data_received -> MessageReader.feed -> Inbox -> receive()
     send()        -> MessageReader.encode                       -> transport.write
 
 :mod:`.handshake` knows the HTTP before the first frame, :mod:`.frames` the frames; here are
 the states (``states.WEBSOCKET``; :meth:`WebSocketProtocol.send` is that table as a ladder), the
 flow, and the end: pings, timeouts, closing, the worker leaving. Event loop side only.
 
-Invariant: every end of a connection goes through :meth:`WebSocketProtocol._tell`, so that
-``receive()`` reports one end, the first, and never hangs.
+Invariant: every end of a connection goes through :meth:`~.inbox.Inbox.tell`.
 """
 
 from __future__ import annotations
@@ -39,7 +38,8 @@ from ..errors import (
 )  # fmt: skip
 from ..group.scoreboard import UPGRADED
 from ..states import WEBSOCKET, ReaderState, WebSocketState, expected
-from .handshake import Denial, Opening, values
+from .handshake import Opening, values
+from .inbox import Inbox
 from .liveness import Liveness, Verdict
 
 try:
@@ -75,48 +75,41 @@ class WebSocketProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
-        "close_by", "context", "flow", "leaving", "liveness", "state", "transport",  # the connection
-        "early", "opening", "scope", "since", "started_at",  # the request
-        "denial", "extensions", "headers", "reason", "sent", "status",  # the response
-        "behind", "connected", "reader", "waiters",  # what comes
-        "application", "cancelled", "dismissed", "end", "task", "told", "variables",  # the application
+        "close_by", "context", "flow", "leaving", "liveness", "state",  # the connection
+        "opening", "scope", "since", "started_at",  # the request
+        "headers", "sent", "status",  # the response
+        "inbox", "reader",  # what comes
+        "application", "cancelled", "dismissed", "task", "variables",  # the application
     )  # fmt: skip
 
     def __init__(
         self, context: WorkerContext, application: Application, flow: FlowControl, scope: Scope, opening: Opening
     ) -> None:
-        self.context, self.flow, self.transport = context, flow, flow.transport
+        self.context, self.flow = context, flow
         self.application, self.state = application, CONNECTING
         self.close_by = 0.0  #: loop time at which a connection that is being closed is cut
         self.leaving: asyncio.TimerHandle | None = None
         self.scope, self.opening = scope, opening
         self.started_at = self.since = time.monotonic()
         self.status = self.sent = 0
-        self.reason: bytes | None = None
         self.headers: Headers = []
         self.task: asyncio.Task[None] | None = None
         self.cancelled = False  #: this worker has cancelled the task
         self.variables = application.context.copy() if context.ids is None else variables(application.context, scope)
-        self.extensions = self.early = b""  # early: what comes before the application accepts
-        self.denial: Denial | None = None
         self.reader = frames.MessageReader(context.settings.websocket_max_message_size)
-        self.connected = False  #: the application has received websocket.connect
-        self.behind = False  #: in the next turn of the loop, more will be read of what has come
+        self.inbox = Inbox(context.loop, self.reader)
         self.dismissed = False  #: the application itself has ended the connection, and may go on without it
-        self.told = False  #: it has received ``end``
-        self.end: dict[str, Any] | None = None  #: the websocket.disconnect of this connection, once it has ended
-        self.waiters: list[asyncio.Future[None]] = []
         self.liveness = Liveness(context.settings.ws_ping_interval, context.loop.time())
 
     def start(self, rest: bytes) -> None:
         """Check the handshake and call the application; ``rest`` came behind the request."""
         context, scope = self.context, self.scope
         context.quota.count()
-        self.early = rest
+        self.opening.early = rest
         try:
             self.opening.check()
             if context.settings.ws_compression:
-                self.extensions = self.reader.negotiate(values(scope, b"sec-websocket-extensions"))
+                self.opening.extensions = self.reader.negotiate(values(scope, b"sec-websocket-extensions"))
         except ProtocolError as exc:
             peer = scope["client"][0] if scope["client"] else "unix socket"
             text = "Invalid request from ip=%s: %s%s"
@@ -138,24 +131,24 @@ class WebSocketProtocol(asyncio.Protocol):
                 self.flow.pause_reading()
                 if reader.idle or state is LOCAL_CLOSING:  # frames without a message
                     self._read_later()
-            if self.waiters and not reader.idle:
-                self._wake()
+            if not reader.idle:
+                self.inbox.wake()
         elif state is CONNECTING:
             # Held back: a ping would be answered before the handshake is.
-            self.early += data
-            if len(self.early) > EARLY_MAX:
+            self.opening.early += data
+            if len(self.opening.early) > EARLY_MAX:
                 self.flow.pause_reading()
 
     def eof_received(self) -> None:
         """The peer sends nothing more, without a close frame or after it: the transport closes itself."""
-        self._tell(1006)
+        self.inbox.tell(1006)
         self.state = CLOSED
         self.close_by = self.context.loop.time() + self._patience()
         self.flow.ending()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.flow.lose()
-        self._tell(1006)
+        self.inbox.tell(1006)
         self.state = CLOSED
         self.reader.release()
         if self.leaving is not None:
@@ -229,6 +222,7 @@ class WebSocketProtocol(asyncio.Protocol):
         return self.state is CONNECTING or (self.state is REJECTING and not self.status)
 
     incoming = False  # a handshake has no body
+    reason = None  # of a status that is not its own
 
     def expire(self) -> None:
         """HYBRIDWORKER_REQUEST_TIMEOUT has passed: deny the handshake, and end the application."""
@@ -277,7 +271,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def _failed(self, exc: BaseException) -> None:
         """Log what the application has raised."""
         context, target = self.context, logged_target(self.scope)
-        if self.end is not None and caused_by_disconnect(exc):
+        if self.inbox.end is not None and caused_by_disconnect(exc):
             context.log.debug("WebSocket client disconnected: %s", target)
         elif self.cancelled and caused_by_cancellation(exc):
             context.log.debug("WebSocket cancelled: %s", target)
@@ -286,24 +280,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     async def receive(self) -> Message:
         """The next event (ASGI WebSocket 2.5). After the last, ``websocket.disconnect`` for ever."""
-        reader = self.reader
-        if not self.connected:
-            self.connected = True
-            return {"type": "websocket.connect"}
-        while reader.idle:
-            if self.end is not None and (not self.behind or reader.state is not ReaderState.READING):
-                self.told = True
-                return self.end.copy()
-            waiter = self.context.loop.create_future()
-            self.waiters.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter in self.waiters:
-                    self.waiters.remove(waiter)
-                raise
-        message = reader.take()
-        if self.flow.read_paused and reader.idle:
+        message = await self.inbox.receive()
+        if self.flow.read_paused and self.reader.idle:
             self._read_later()
         return message
 
@@ -328,7 +306,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._refuse(403)
             self.dismissed = True
         elif kind == "websocket.http.response.start" and state is CONNECTING:
-            self.denial = self.opening.begin_denial(identified(self.context.ids, message, self.scope))
+            self.opening.begin_denial(identified(self.context.ids, message, self.scope))
             self.state = REJECTING
         elif kind == "websocket.http.response.body" and state is REJECTING:
             self._deny(message.get("body", b""), message.get("more_body", False))
@@ -345,25 +323,23 @@ class WebSocketProtocol(asyncio.Protocol):
         head, payload = self.reader.encode(text, data)
         if len(payload) > JOIN_MAX:
             self.sent += len(head) + len(payload)
-            self.transport.writelines([head, payload])
+            self.flow.transport.writelines([head, payload])
         else:
             self._write(head + payload)
 
     def _accept(self, message: Message) -> None:
         context = self.context
-        self.headers = self.opening.accept(self.extensions, message)
+        self.headers = self.opening.accept(message)
         self._has_answered(self.opening.accepted)
         self.state = OPEN
-        early, self.early = self.early, b""
+        early, self.opening.early = self.opening.early, b""
         self.flow.resume_reading()
         self.data_received(early)
         if context.persistence.draining:
             self.drain(context.loop.time())
 
     def _deny(self, body: Any, more: bool) -> None:
-        denial = self.denial
-        assert denial is not None
-        self.opening.deny(body, more)
+        denial = self.opening.deny(body, more)
         self._has_answered(denial.status)
         self.headers, self.sent = denial.headers, denial.sent
         if not more:
@@ -397,7 +373,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """The client has been gone for the grace period, and the application may go on."""
         if self.task is None or self.task.done() or self.cancelled:
             return
-        if self.told:
+        if self.inbox.told:
             text = "WebSocket cancelled while it cleans up behind its client: %s"
             self.variables.copy().run(self.context.log.warning, text, logged_target(self.scope))
         self.cancel()
@@ -406,13 +382,13 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _read_later(self) -> None:
         """Read on in the next turn of the loop: what came together may be much, and others have theirs before."""
-        if not self.behind and self.state is not CONNECTING:
-            self.behind = True
+        if not self.inbox.behind and self.state is not CONNECTING:
+            self.inbox.behind = True
             self.context.loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
         """What was read is done with: parse what was held back, and read again."""
-        self.behind = False
+        self.inbox.behind = False
         reader = self.reader
         if reader.resume():
             self._answer()
@@ -421,8 +397,8 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._read_later()
         elif not self.flow.write_paused:
             self.flow.resume_reading()
-        if self.waiters and (not reader.idle or self.end is not None):
-            self._wake()
+        if not reader.idle or self.inbox.end is not None:
+            self.inbox.wake()
 
     def _answer(self) -> None:
         """Send the reader's answers, and end with it."""
@@ -434,7 +410,7 @@ class WebSocketProtocol(asyncio.Protocol):
             if self.flow.write_paused:
                 self.flow.pause_reading()  # a peer that pings and does not read
             return
-        self._tell(*reader.ending)
+        self.inbox.tell(*reader.ending)
         if self.state is CLOSED:
             return
         if reader.state is ReaderState.FAILED:
@@ -445,30 +421,18 @@ class WebSocketProtocol(asyncio.Protocol):
         self.close_by = self.context.loop.time() + self._patience()
         self.flow.close()  # RFC 6455 7.1.1: the server closes first
 
-    def _wake(self) -> None:
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
     # -- writing and ending
 
     def _write(self, data: bytes) -> None:
         self.sent += len(data)
-        self.transport.write(data)
-
-    def _tell(self, code: int, reason: str = "") -> None:
-        """The connection has ended, for the application: it is told so when it has received everything else."""
-        if self.end is None:
-            self.end = {"type": "websocket.disconnect", "code": code, "reason": reason}
-            self._wake()
+        self.flow.transport.write(data)
 
     def _close(self, code: Any, reason: Any = "", told: int | None = None) -> None:
         """Begin the closing handshake (RFC 6455 7.1.2). The application is told ``told``, or ``code``."""
         self._write(self.reader.close(code, reason))
         self.state = LOCAL_CLOSING
         self.close_by = self.context.loop.time() + self._patience()
-        self._tell(code if told is None else told, reason)
+        self.inbox.tell(code if told is None else told, reason)
         if self.flow.read_paused:
             self._read_later()
 
@@ -480,9 +444,9 @@ class WebSocketProtocol(asyncio.Protocol):
         our side is closed first, and what comes is dropped for a while.
         """
         self.state = state
-        self._tell(1006)
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        self.inbox.tell(1006)
+        if self.flow.transport.can_write_eof():
+            self.flow.transport.write_eof()
             self.flow.resume_reading()
             self.close_by = self.context.loop.time() + LINGER
         else:

@@ -113,7 +113,7 @@ class Peer:
     def catch_up(self) -> None:
         """Let the loop turn until everything that has come was looked at."""
         turns = 0
-        while self.protocol.behind:
+        while self.protocol.inbox.behind:
             self.run()
             turns += 1
             assert turns < 1000
@@ -480,7 +480,7 @@ def test_c15_several_tasks_may_receive_and_be_cancelled() -> None:
         there.run()
         tasks[1].cancel()
         there.run()
-        assert len(there.protocol.waiters) == 3
+        assert len(there.protocol.inbox.waiters) == 3
         there.protocol.data_received(frame(TEXT, b"1"))
         tasks[0].cancel()  # woken, and cancelled before it ran
         there.run()
@@ -488,7 +488,7 @@ def test_c15_several_tasks_may_receive_and_be_cancelled() -> None:
         done = [task.result()["text"] for task in tasks if task.done() and not task.cancelled()]
         assert sorted(done) == ["1", "2"]
         assert [task.cancelled() for task in tasks] == [True, True, False, False]
-        assert there.protocol.waiters == []
+        assert there.protocol.inbox.waiters == []
 
 
 def test_a_cancelled_receive_leaves_nothing_behind() -> None:
@@ -501,7 +501,7 @@ def test_a_cancelled_receive_leaves_nothing_behind() -> None:
             there.run()
             task.cancel()
             there.run()
-        assert there.protocol.waiters == []
+        assert there.protocol.inbox.waiters == []
         task = there.loop.create_task(app.receive())
         there.run()
         task.cancel()
@@ -926,10 +926,10 @@ def test_a_client_that_floods_a_closing_connection_holds_up_nobody() -> None:
         tell(there, {"type": "websocket.close", "code": 3000})
         there.protocol.data_received((frame(PING) + frame(PONG) + frame(BINARY, b"x") + frame(TEXT, b"\xff")) * 10_000)
         assert not there.transport.reading
-        assert there.protocol.behind
+        assert there.protocol.inbox.behind
         assert ask(there)["text"] == "unread"
         assert ask(there) == {"type": "websocket.disconnect", "code": 3000, "reason": ""}
-        assert there.protocol.behind
+        assert there.protocol.inbox.behind
         there.catch_up()
         assert there.transport.reading
         assert there.frames == [(CLOSE, b"\x0b\xb8")]
