@@ -57,6 +57,7 @@ _RUN = RequestResponseCycle.run.__code__
 class HTTP2Connection(Protocol):
     """What a cycle needs of its connection, an :class:`~.http2.protocol.HTTP2Protocol`."""
 
+    begun: list[Stream]  #: requests that wait for the end of other calls
     context: WorkerContext
     outbox: Outbox
     reader: FrameReader
@@ -256,5 +257,5 @@ class HTTP2Cycle(RequestResponseCycle):
     def _over(self) -> None:
         super()._over()
         stream = self.stream
-        if stream.lingers or stream.lost:
+        if stream.lingers or stream.lost or self.connection.begun:
             self.connection.call_over(stream)

@@ -54,14 +54,13 @@ class FrameReader:
     ``streams`` are those that are open on either side. The owner lowers ``send_window``, of the connection
     and of a stream, by the DATA that it sends in frames of ``peer_frame`` bytes at most. ``prefix`` is to
     precede the next field section that is sent, and to be emptied then; :meth:`section` does so. The owner counts
-    ``lingering``, the calls of the application whose streams are gone, and ``budget.delivered``. When ``over`` is
-    set, nothing more is read.
+    ``budget.delivered``. When ``over`` is set, nothing more is read.
     """
 
     __slots__ = (
         "owner", "local", "budget", "over",  # the connection
         "decoder", "partial",  # what comes
-        "streams", "history", "lingering",  # streams
+        "streams", "history",  # streams
         "window", "initial", "send_window", "peer_initial", "peer_frame", "prefix",  # what was agreed on
     )  # fmt: skip
 
@@ -73,8 +72,7 @@ class FrameReader:
         self.partial = Partial(clock)
         self.decoder = Decoder(local.max_list)
         self.streams: dict[int, Any] = {}
-        self.history = History()
-        self.lingering = 0
+        self.history = History(local.max_streams)
         self.window = local.connection_window  #: bytes of DATA that may come
         self.initial = max(wire.DEFAULT_WINDOW, local.window)  #: of a stream: ours holds from the ACK on
         self.send_window = self.peer_initial = wire.DEFAULT_WINDOW
@@ -117,9 +115,8 @@ class FrameReader:
 
         It is told when they are half of a window, and not while more is there than that.
         """
-        stream.owed += size
-        if stream.state is OPEN or stream.state is HALF_CLOSED_LOCAL:
-            owed = stream.owed
+        stream.owed = owed = stream.owed + size
+        if owed and (stream.state is OPEN or stream.state is HALF_CLOSED_LOCAL):
             if owed * 2 >= self.local.window or stream.window <= 0:
                 stream.owed = 0
                 stream.window += owed
@@ -252,7 +249,7 @@ class FrameReader:
             oversized = self.decoder.oversized
             if oversized:
                 self.budget.blame(self.decoder.size // self.decoder.limit)
-            if len(self.streams) + self.lingering >= self.local.max_streams:
+            if len(self.streams) >= self.local.max_streams:
                 self._violated(stream_id, wire.REFUSED_STREAM, "more streams than SETTINGS allows (RFC 9113 5.1.2)")
             elif itself:
                 self._violated(stream_id, wire.PROTOCOL_ERROR, "a stream that depends on itself (RFC 7540 5.3.1)")

@@ -11,16 +11,17 @@ from .wire import DEFAULT_WINDOW, LARGEST
 
 IDLE, CLOSED, RESET_SENT = StreamState.IDLE, StreamState.CLOSED, StreamState.RESET_SENT
 
-#: How many streams that were reset are known as such when late frames come.
+#: How many streams that were reset are known as such when late frames come, where no more may be open at a time.
 REMEMBERED = 128
 
 
 class History:
     """Streams that there were: all up to ``last``, and how the latest that were reset have ended."""
 
-    __slots__ = ("final", "granted", "last", "recent")
+    __slots__ = ("final", "granted", "last", "recent", "remembered")
 
-    def __init__(self) -> None:
+    def __init__(self, max_streams: int) -> None:
+        self.remembered = max(REMEMBERED, max_streams)  #: all that are open may be reset in one moment
         self.last = 0  #: the highest that the client has opened
         self.final = LARGEST  #: what the client opens beyond it is dropped: the last GOAWAY says so (RFC 9113 6.8)
         self.granted = DEFAULT_WINDOW  #: bytes of DATA that the client has ever allowed
@@ -29,7 +30,7 @@ class History:
     def add(self, stream_id: int, state: StreamState) -> None:
         """A stream was reset."""
         recent = self.recent
-        if len(recent) >= REMEMBERED:
+        if len(recent) >= self.remembered:
             del recent[next(iter(recent))]
         recent[stream_id] = state
 

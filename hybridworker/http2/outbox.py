@@ -196,7 +196,7 @@ class Outbox:
         reader, blocked, now = self.reader, self.blocked, self.context.clock.now
         step = reader.peer_frame
         buffers: list[bytes | memoryview] = []
-        over: list[Stream] = []  # those that end with what is in `buffers`
+        empty: list[Stream] = []  # those that have nothing more to send than is in `buffers`
         total = stuck = 0
         while stuck < len(blocked) and reader.send_window > 0 and not self.flow.write_paused:
             stream = blocked.popleft()
@@ -221,14 +221,12 @@ class Outbox:
                 if stream.trailing:
                     buffers.append(reader.section(stream.id, stream.trailing, END_STREAM))
                 reader.budget.delivered += 1
-                if last or stream.trailing:
-                    over.append(stream)
-                stream.wake()
+                empty.append(stream)
             if total >= BATCH:
-                self._put_all(buffers, total, over)
-                buffers, total, over = [], 0, []
+                self._put_all(buffers, total, empty)
+                buffers, total, empty = [], 0, []
         if buffers:
-            self._put_all(buffers, total, over)
+            self._put_all(buffers, total, empty)
 
     # -- the pieces of it
 
@@ -290,12 +288,19 @@ class Outbox:
         if not self.flow.lost:
             self.flow.transport.write(data)
 
-    def _put_all(self, buffers: list[bytes | memoryview], total: int, over: list[Stream]) -> None:
-        """Write ``buffers``, and only then end the streams that are ``over``: the last one may close the connection."""
+    def _put_all(self, buffers: list[bytes | memoryview], total: int, empty: list[Stream]) -> None:
+        """
+        Write ``buffers``, and only then tell the streams that are ``empty``.
+
+        One that ends may close the connection, and the WebSocket of one may have more to write at once.
+        """
         if self.held:
             self._put(b"")
         self.sent += total
         if not self.flow.lost:
             self.flow.transport.writelines(buffers)
-        for stream in over:
-            self._end(stream)
+        for stream in empty:
+            ended = stream.final or stream.trailing
+            stream.wake()
+            if ended and not stream.lost:
+                self._end(stream)

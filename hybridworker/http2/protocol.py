@@ -9,7 +9,8 @@ Here are the streams, the order in which requests begin, the timeouts, and the e
 the protocol, :mod:`.outbox` sends, :mod:`.cycle` serves one request. Event loop side only. States:
 ``states.HTTP2``.
 
-A request begins behind the whole read that it came with: what is reset in the same read never does.
+A request begins behind the whole read that it came with: what is reset in the same read never does. Calls
+that go on without their streams count against http2_max_concurrent_streams: requests wait for their end.
 
 Invariant: what is wrong with one request ends its stream alone.
 """
@@ -60,7 +61,7 @@ class HTTP2Protocol(asyncio.Protocol):
 
     __slots__ = (
         "context", "deadline", "flow", "loop", "peer", "state", "transport",
-        "begun", "head", "outbox", "reader",
+        "begun", "head", "lingering", "outbox", "reader",
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext, transport: asyncio.Transport, peer: Peer) -> None:
@@ -74,7 +75,8 @@ class HTTP2Protocol(asyncio.Protocol):
         self.reader = FrameReader(self, local, self.loop.time)
         self.outbox = Outbox(context, self.flow, self.reader, self._sent)
         self.head = RequestHead(context, peer)
-        self.begun: list[Stream] = []  #: those whose requests begin behind this read
+        self.begun: list[Stream] = []  #: those whose requests begin behind this read, or when there is room
+        self.lingering = 0  #: calls of the application whose streams are closed
         #: loop time: until a first stream, the end of idling, of the answer to the PING, or of CLOSING
         self.deadline = self.loop.time() + context.settings.header_timeout
         context.connections.add(self)
@@ -196,17 +198,21 @@ class HTTP2Protocol(asyncio.Protocol):
     def body_wanted(self, stream: Stream) -> None:
         """The application waits for bytes of the body: from now on the client may be late."""
         stream.deadline = self.loop.time() + self.context.settings.body_timeout
-        if stream.window <= 0 and not stream.owed:  # http2_initial_window_size is 0
-            self.reader.credit(stream, wire.DEFAULT_WINDOW)
+        reader = self.reader
+        if not reader.local.window and stream.window <= reader.initial and not stream.owed:
+            # http2_initial_window_size is 0, and perhaps the client is still to hear of it.
+            reader.credit(stream, wire.DEFAULT_WINDOW)
 
     def call_over(self, stream: Stream) -> None:
         """The call of the application has ended, and counts no more."""
         if stream.lingers:
             stream.lingers = False
             stream.cycle = None  # a circle of references less
-            self.reader.lingering -= 1
+            self.lingering -= 1
         elif stream.lost:
             stream.cycle = None
+        if self.begun:
+            self.loop.call_soon(self._begin)
 
     def cut(self, stream: Stream, code: int) -> None:
         """Reset the stream, so that the client sees that something is missing, or is not wanted."""
@@ -249,7 +255,7 @@ class HTTP2Protocol(asyncio.Protocol):
             if quota.served == quota.limit:
                 quota.used_up()
         if application.threaded and not ended and not expect_continue and head.length is not None:
-            if head.length <= WHOLE_BODY_MAX:
+            if head.length <= min(WHOLE_BODY_MAX, self.reader.local.window):  # more does not come before some is read
                 cycle.call_state = HELD
                 self.body_wanted(stream)
                 return
@@ -259,6 +265,8 @@ class HTTP2Protocol(asyncio.Protocol):
         cycle = stream.cycle
         if stream.tunnel is not None:
             stream.tunnel.receive(data, ended)
+            if ended:
+                self._sent(stream)
         elif cycle is None or cycle.state is COMPLETE or cycle.disconnected:
             self._drop(stream, len(data))
             if ended:
@@ -303,8 +311,12 @@ class HTTP2Protocol(asyncio.Protocol):
     # -- beginning
 
     def _begin(self) -> None:
-        """Begin the requests that have come with this read."""
+        """Begin the requests that have come with this read, or as many as there is room for."""
         begun, self.begun = self.begun, []
+        if self.lingering:
+            begun = [stream for stream in begun if not stream.lost]
+            room = max(0, self.reader.local.max_streams - self.lingering - self._running())
+            begun, self.begun = begun[:room], begun[room:]
         outbox, pace, clock = self.outbox, self.context.pace, time.perf_counter
         last, before = len(begun) - 1, clock()
         joining = last > 0 and pace.brisk(self.loop.time())
@@ -323,6 +335,11 @@ class HTTP2Protocol(asyncio.Protocol):
                     outbox.flush()
                 before = now
         outbox.joining = False
+
+    def _running(self) -> int:
+        """How many calls there are for streams that are open."""
+        calls = [stream.cycle for stream in self.reader.streams.values() if stream.cycle is not None]
+        return sum(call.call_state is RUNNING for call in calls)
 
     def _refuse(self, stream: Stream, ended: bool, error: ProtocolError) -> None:
         """Answer a request that cannot be served, or reset its stream, and log why."""
@@ -349,10 +366,10 @@ class HTTP2Protocol(asyncio.Protocol):
             self.context.log.debug("Peer %s takes nothing of a response, stream reset", self.peer.address)
             self.cut(stream, CANCEL)
         elif now >= stream.deadline:
-            if stream.window <= 0 or (cycle is not None and cycle.expect_continue):
-                stream.deadline = now + self.context.settings.body_timeout  # it may not go on
-            elif cycle is None or cycle.state is COMPLETE or stream.state is HALF_CLOSED_LOCAL:
+            if cycle is None or cycle.state is COMPLETE or stream.state is HALF_CLOSED_LOCAL:
                 self.cut(stream, NO_ERROR)  # the rest of a body that is dropped
+            elif stream.window <= 0 or cycle.expect_continue:
+                stream.deadline = now + self.context.settings.body_timeout  # it may not go on
             elif cycle.call_state is HELD:
                 self.cut(stream, CANCEL)  # the rest of a body that no application waits for
             else:
@@ -386,7 +403,7 @@ class HTTP2Protocol(asyncio.Protocol):
             return
         if cycle.call_state is RUNNING:
             stream.lingers = True
-            self.reader.lingering += 1
+            self.lingering += 1
         else:
             cycle.call_state = OVER
             stream.cycle = None

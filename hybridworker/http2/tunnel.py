@@ -46,6 +46,9 @@ class TunnelConnection(Protocol):
     reader: FrameReader
     transport: asyncio.Transport
 
+    def body_wanted(self, stream: Stream) -> None:
+        """Bytes of the client are awaited."""
+
     def cut(self, stream: Stream, code: int) -> None:
         """Reset the stream."""
 
@@ -110,9 +113,12 @@ class Tunnel(asyncio.Transport):
             self.connection.reader.credit(self.stream, len(data))
             protocol.data_received(data)
             protocol = self.protocol
-        if self.ended and not self.unread and protocol is not None and not self.closing:
-            protocol.eof_received()
-            self.close()
+        if self.ended and not self.unread and protocol is not None:
+            if self.closing:
+                self.connection.context.loop.call_soon(self._over)
+            else:
+                protocol.eof_received()
+                self.close()
 
     def _over(self) -> None:
         """Both sides have ended, or ours has: the WebSocket is gone."""
@@ -237,4 +243,5 @@ def open_websocket(connection: TunnelConnection, application: Application, strea
     flow = FlowControl(tunnel)
     opening = Connect(connection, stream, scope)
     tunnel.protocol = websocket.WebSocketProtocol(connection.context, application, flow, scope, opening)
+    connection.body_wanted(stream)
     tunnel.protocol.start(b"")

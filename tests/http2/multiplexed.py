@@ -46,12 +46,15 @@ class H2Wire:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, app: ASGIApp, **options: Any) -> None:
         peername = options.pop("peername", ("127.0.0.1", 40000))
+        is_wsgi = options.pop("is_wsgi", False)
         settings = make_settings(**options)
         self.loop = loop
         self.log = FakeLog()
         self.errors: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: self.errors.append(context))
-        self.context = WorkerContext(application=application(app, settings), settings=settings, loop=loop, log=self.log)
+        self.context = WorkerContext(
+            application=application(app, settings, is_wsgi=is_wsgi), settings=settings, loop=loop, log=self.log
+        )
         self.transport = FakeTransport(peername=peername)
         self.protocol = HTTP2Protocol(self.context, self.transport, Peer(self.transport, self.context))
         self.decoder = hpack.Decoder()
@@ -137,7 +140,7 @@ class H2Wire:
         assert not self.context.connections
         assert not self.context.cycles
         assert not self.protocol.reader.streams
-        assert self.protocol.reader.lingering == 0
+        assert self.protocol.lingering == 0
 
 
 @contextmanager

@@ -298,14 +298,22 @@ def test_rfc9113_5_1_2_more_streams_than_allowed() -> None:
     assert owner.feed(data(1, b"x"), request(9))[-1][:2] == ("request", 9)
 
 
-def test_rfc9113_5_1_2_calls_count_until_they_have_ended() -> None:
-    """CVE-2023-44487: a stream that was reset makes no room while its call goes on."""
-    owner = connected(max_streams=2)
-    owner.feed(request(1), request(3), reset(1))
-    owner.reader.lingering += 1  # as its owner counts
-    assert owner.feed(request(5)) == [("violation", 5, REFUSED_STREAM)]
-    owner.reader.lingering -= 1
-    assert owner.feed(request(7))[0][:2] == ("request", 7)
+def test_as_many_resets_are_remembered_as_streams_may_be_open() -> None:
+    """All of them may be reset in one moment, while their clients are sending (RFC 9113 5.1)."""
+    owner = connected(max_streams=300)
+    owner.feed(*(request(on, ended=False) for on in range(1, 601, 2)))
+    for on in range(1, 601, 2):
+        owner.reader.reset(on, wire.NO_ERROR)
+    assert owner.feed(*(data(on, b"x") for on in range(1, 601, 2))) == []
+    assert not owner.reader.over
+
+
+def test_rfc9113_6_9_no_update_of_nothing() -> None:
+    """A client has to take a WINDOW_UPDATE of 0 for an error."""
+    owner = connected(window=0)
+    owner.feed(frame(SETTINGS, ACK, 0), request(1, ended=False), data(1))
+    owner.reader.credit(owner.streams[1], 0)
+    assert owner.output() == b""
 
 
 # -- RFC 9113 5.2, 6.9: windows

@@ -112,22 +112,54 @@ def test_what_is_reset_in_the_same_read_never_begins() -> None:
     assert site.calls == ["/hello"]
 
 
-def test_a_request_that_was_left_counts_until_it_is_over() -> None:
-    """Calls, not open streams, are held against http2_max_concurrent_streams."""
+def test_requests_wait_for_the_end_of_calls_whose_streams_are_closed() -> None:
+    """Calls, not open streams, are held against http2_max_concurrent_streams, and the client has done no wrong."""
 
-    async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
-        await gate.wait()
+    async def busy(scope: Scope, receive: Receive, send: Send) -> None:
+        began.append(scope["path"])
+        await send(start(200))
+        await send(body(b"done"))
+        await gates[scope["path"]].wait()  # as a background task does
+
+    gates = {f"/{number}": asyncio.Event() for number in range(1, 9, 2)}
+    began: list[str] = []
+    with multiplexed(busy, http2_max_concurrent_streams=2) as there:
+        there.feed(*(page(on, b"/%d" % on) for on in (1, 3, 5, 7)))
+        assert began == ["/1", "/3"]
+        assert there.protocol.lingering == 2
+        assert (there.answers[3].body, there.resets) == (b"done", [])
+        gates["/1"].set()
+        there.run()
+        assert began == ["/1", "/3", "/5"]
+        there.feed(reset(7))
+        gates["/3"].set()
+        gates["/5"].set()
+        there.run()
+        assert began == ["/1", "/3", "/5"]
+        assert there.protocol.lingering == 0
+
+
+def test_a_call_that_fails_makes_room() -> None:
+    """Also while others go on behind their responses."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        began.append(scope["path"])
+        if scope["path"] == "/3":
+            await gate.wait()
+            raise ValueError
+        await send(start(200))
+        await send(body(b"done"))
+        if scope["path"] == "/1":
+            await there.loop.create_future()
 
     gate = asyncio.Event()
-    with multiplexed(stubborn, http2_max_concurrent_streams=2) as there:
-        there.feed(hello(1) + hello(3))
-        there.feed(reset(1) + reset(3))
-        assert there.protocol.reader.lingering == 2
-        there.feed(hello(5))
-        assert there.resets[-1] == (5, wire.REFUSED_STREAM)
+    began: list[str] = []
+    with multiplexed(app, http2_max_concurrent_streams=2) as there:
+        there.feed(*(page(on, b"/%d" % on) for on in (1, 3, 5)))
+        assert began == ["/1", "/3"]
         gate.set()
         there.run()
-        assert there.protocol.reader.lingering == 0
+        assert (there.answers[3].status, there.answers[5].body) == (500, b"done")
 
 
 # -- the end
@@ -231,6 +263,39 @@ def test_a_client_that_stops_amid_a_body_is_gone_for_the_application() -> None:
         there.tick(5.1)
         assert site.left == ["/echo"]
         assert there.answers[1].status == 400
+
+
+def test_a_body_that_awaits_a_100_has_no_time_behind_its_response() -> None:
+    """RFC 9110 10.1.1: the client may send it all the same, or end the stream; it must not keep it open for ever."""
+    with multiplexed(Site()) as there:
+        there.feed(page(1, b"/hello", False, (b"expect", b"100-continue"), (b"content-length", b"5")))
+        assert there.answers[1].ended
+        there.tick(there.context.settings.body_timeout + 1)
+        assert there.resets == [(1, wire.NO_ERROR)]
+
+
+@pytest.mark.parametrize(("window", "length"), [(65535, 65536), (16384, 20_000), (0, 5)])
+def test_a_body_that_is_larger_than_the_window_is_not_waited_for(window: int, length: int) -> None:
+    """No more than a window comes before a WSGI application has read some of it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        size, more = 0, True
+        while more:
+            message = await receive()
+            size, more = size + len(message["body"]), message["more_body"]
+        await send(start(200))
+        await send(body(b"%d" % size))
+
+    with multiplexed(app, is_wsgi=True, http2_initial_window_size=window) as there:
+        there.feed(wire.frame(wire.SETTINGS, wire.ACK, 0))
+        there.feed(page(1, b"/", False, (b"content-length", b"%d" % length)))
+        left = length
+        while left:
+            room = min(left, there.protocol.reader.streams[1].window, wire.DEFAULT_FRAME)
+            assert room, "the client may not go on"
+            left -= room
+            there.feed(data(1, bytes(room), not left))
+        assert there.answers[1].body == b"%d" % length
 
 
 def test_a_full_transport_pauses_reading() -> None:

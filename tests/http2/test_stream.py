@@ -120,8 +120,9 @@ def test_credit_is_given_as_the_application_reads() -> None:
         assert there.answers[1].body == b"read"
 
 
-def test_a_window_of_0_is_opened_when_the_body_is_wanted() -> None:
-    """``http2_initial_window_size`` may be 0."""
+@pytest.mark.parametrize("late", [False, True])
+def test_a_window_of_0_is_opened_when_the_body_is_wanted(late: bool) -> None:
+    """``http2_initial_window_size`` may be 0, and a client may not have seen that yet when its request comes."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
@@ -129,8 +130,9 @@ def test_a_window_of_0_is_opened_when_the_body_is_wanted() -> None:
         await send(body(message["body"]))
 
     with multiplexed(app, http2_initial_window_size=0) as there:
-        there.feed(wire.frame(wire.SETTINGS, wire.ACK, 0))
-        there.feed(request(1, False))
+        acknowledged = wire.frame(wire.SETTINGS, wire.ACK, 0)
+        there.feed(*([request(1, False), acknowledged] if late else [acknowledged, request(1, False)]))
+        assert there.protocol.reader.streams[1].window == WINDOW
         assert 1 in [stream for kind, _, stream, _ in there.frames if kind == wire.WINDOW_UPDATE]
         there.feed(data(1, b"hi", True))
         assert there.answers[1].body == b"hi"

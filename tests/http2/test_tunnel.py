@@ -85,6 +85,62 @@ def test_a_closing_handshake_ends_the_stream_alone() -> None:
         assert not there.protocol.reader.streams
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_client_that_ends_its_side_last(together: bool) -> None:
+    """The server has begun the closing handshake: END_STREAM behind the close frame is the end of both."""
+    app = App({"type": "websocket.accept"}, {"type": "websocket.close", "code": 1000})
+    with multiplexed(app) as there:
+        there.feed(opened())
+        close = frame(CLOSE, b"\x03\xe8")
+        there.feed(*([data(1, close, True)] if together else [data(1, close), data(1, b"", True)]))
+        there.run()
+        assert there.answers[1].ended
+        assert there.context.router.responses[2] == 1  # the WebSocket knows, and so do access log and statistics
+        there.protocol.drain(there.loop.time())
+        assert not there.open  # nothing is waited for
+
+
+def test_a_client_that_ends_its_side_behind_a_denial() -> None:
+    """Nothing is left of the WebSocket, and the connection is idle from now on."""
+    with multiplexed(App({"type": "websocket.close"})) as there:
+        there.feed(opened())
+        there.feed(data(1, b"", True))
+        there.run()
+        assert there.answers[1].status == 403
+        assert there.context.router.responses[4] == 1
+        idle = there.protocol.idle_until
+        assert idle is not None
+        assert idle - there.loop.time() <= there.context.settings.keepalive  # which begins now
+
+
+def test_a_window_of_0_is_opened_for_a_websocket() -> None:
+    """``http2_initial_window_size`` may be 0."""
+    app = App()
+    with multiplexed(app, http2_initial_window_size=0) as there:
+        there.feed(wire.frame(wire.SETTINGS, wire.ACK, 0), opened())
+        assert there.protocol.reader.streams[1].window > 0
+        there.feed(data(1, frame(TEXT, b"ab")))
+        assert there.answers[1].body == b"\x81\x04abab"
+        there.feed(reset(1))
+
+
+def test_what_is_answered_when_a_window_opens_comes_last() -> None:
+    """A pong to what was not read meanwhile does not come between the pieces of the message that waited."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "bytes": bytes(300_000)})
+        await receive()
+
+    with multiplexed(app) as there:
+        there.feed(opened(), data(1, frame(PING, b"1")), data(1, frame(PING, b"2")))
+        there.feed(wire.window_update(0, 1_000_000) + wire.window_update(1, 1_000_000))
+        there.run()
+        assert there.answers[1].body[10:] == bytes(300_000) + b"\x8a\x011" + b"\x8a\x012"
+        there.feed(reset(1))
+
+
 def test_a_reset_is_a_1006() -> None:
     """The application is told."""
     app = App()
