@@ -79,7 +79,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     ("group", ({"share", "succession"}, {"leadership", "scoreboard"}, {"durations", "ledger"})),
     (
         "wsgi",
-        ({"middleware"}, {"clientsocket", "environ", "handoff", "streams", "threads", "values"}, {"spool"}),
+        ({"middleware"}, {"clientsocket", "environ", "handoff", "streams", "threads", "values"}, {"spool", "waits"}),
     ),
     ("config", ({"commandline", "inventory", "settings"}, {"reference", "variables"}, {"atoms"})),
     ("", ({"asgi", "cache", "errors", "standing", "states", "variables"}, {"identity"})),

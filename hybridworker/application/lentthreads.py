@@ -25,14 +25,14 @@ import queue
 import sys
 import threading
 import time
-from bisect import bisect_left
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from types import FrameType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from ..asgi import Scope, logged_target
-from ..wsgi.threads import WAIT_BOUNDS, WAITS, RunningCall
+from ..wsgi.threads import RunningCall
+from ..wsgi.waits import Waits
 from .djangodb import Connections
 
 P = ParamSpec("P")
@@ -239,7 +239,6 @@ class Lender:
         self.loop = loop
         self.warn: Callable[[str], object] | None = warn
         self.timed = timed
-        self.idle_max = None if size else IDLE_MAX
         self.lock = threading.RLock()  # a job may be submitted by a finalizer, amid anything
         self.threads: set[LentThread] = set()
         self.idle: list[LentThread] = []
@@ -248,10 +247,15 @@ class Lender:
         self.beyond = 0  #: how many were lent beyond the bound, since last taken
         self._made = 0
         self._closing = False
-        self._waits = [0] * WAITS
+        self._waits = Waits()
         self._timer: asyncio.TimerHandle | None = None
         self._loop_thread = threading.get_ident()
         self._context = contextvars.Context()  #: in which the loop looks at those who wait
+
+    @property
+    def idle_max(self) -> float | None:
+        """Seconds after which an idle thread ends; None where their number is bounded."""
+        return None if self.size else IDLE_MAX
 
     @property
     def queued(self) -> int:
@@ -262,11 +266,11 @@ class Lender:
         """
         What has been counted since last asked.
 
-        How many calls had waited for how long, by :data:`~.wsgi.threads.WAIT_BOUNDS`, and microseconds
+        How many calls had waited for how long, by :data:`~.wsgi.waits.WAIT_BOUNDS`, and microseconds
         in all; and how many threads were lent beyond the bound.
         """
         with self.lock:
-            waits, self._waits = self._waits, [0] * WAITS
+            waits, self._waits = self._waits.cells, Waits()
             beyond, self.beyond = self.beyond, 0
         return waits, beyond
 
@@ -305,7 +309,7 @@ class Lender:
                     raise
             else:
                 if self.timed:
-                    self._waits[0] += 1
+                    self._waits.add(0.0)
                 return thread
         loan.asked = time.monotonic()
         self.waiting[loan] = None
@@ -342,9 +346,7 @@ class Lender:
         thread = self._take(loan.last)
         del self.waiting[loan]
         if self.timed:
-            wait = time.monotonic() - loan.asked
-            self._waits[bisect_left(WAIT_BOUNDS, wait)] += 1
-            self._waits[-1] += int(wait * 1e6)
+            self._waits.add(time.monotonic() - loan.asked)
         loan.take(thread)
 
     def _take(self, last: LentThread | None) -> LentThread:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from ..wsgi.threads import WAITS
+from ..wsgi.waits import WAITS
 
 #: Parts with a name of their own in one slot; all others are counted together.
 NAMES_MAX = 16

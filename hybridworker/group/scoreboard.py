@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-from ..wsgi.threads import WAITS
+from ..wsgi.waits import WAITS
 from .durations import SIZE
 from .ledger import LEDGER_CELLS, Ledger
 

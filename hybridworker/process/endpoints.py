@@ -62,7 +62,8 @@ from ..group.scoreboard import (
     WorkerState,
     present,
 )
-from ..wsgi.threads import WAIT_BOUNDS, WAITS, ThreadPool
+from ..wsgi.threads import ThreadPool
+from ..wsgi.waits import WAIT_BOUNDS, WAITS
 
 #: Seconds for which the queue of WSGI calls may stand still.
 STUCK = 1.0
@@ -159,7 +160,7 @@ class Status:
         if self.pool is not None:
             slot[BUSY], slot[QUEUED] = self.pool.busy, self.pool.queued
             if self.ledger is None:
-                for cell, count in enumerate(self.pool.take_waits()[0], WAITED):
+                for cell, count in enumerate(self.pool.waits.take()[0], WAITED):
                     slot[cell] += count
             slot[QUEUE_AGE] = int(self.pool.queue_age(time.monotonic()) * 1e6)  # it is known from the second look on
         if self.ledger is not None:
@@ -178,7 +179,7 @@ class Status:
 
     def _publish_parts(self, ledger: Ledger) -> None:
         """The responses and the queue, by part. The calls of a part are counted in the lane of its number."""
-        waits = None if self.pool is None else self.pool.take_waits()
+        waits = None if self.pool is None else self.pool.waits.take()
         queued = dict.fromkeys(self.entries.values(), 0)
         for lane, (app, entry) in enumerate(self.entries.items()):
             ledger.add(entry, PART_SERVED, app.responses[1 : 1 + len(CLASSES)])

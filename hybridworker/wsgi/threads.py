@@ -39,21 +39,18 @@ import math
 import sys
 import threading
 import time
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
 from typing import NamedTuple, Protocol
+
+from .waits import WaitsOfThreads
 
 #: Seconds between two looks at threads that may be blocked. A call that takes less is quick.
 PATIENCE = 0.001
 
 #: A thread that computes for so many seconds holds the queue up no longer.
 FAIRNESS = 0.010
-
-#: Seconds: the upper bounds of the buckets in which waiting times are counted; there is one more without a bound.
-WAIT_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-WAITS = len(WAIT_BOUNDS) + 2  #: these buckets, and the sum
 
 
 class Call(Protocol):
@@ -127,8 +124,7 @@ class _Worker(threading.Thread):
         self.lost: Call | None = None  #: the call whose time is up; written by the loop
         self.over = False  #: it was lost, has come back, and ends
         self.reported = 0.0  #: ``started`` of the last call that was reported as slow
-        #: how many of its calls had waited for how long, and microseconds in all, lane after lane
-        self.waits = [0] * (WAITS * pool.lanes)
+        self.waits = pool.waits.of_thread()
 
     @property
     def daemon(self) -> bool:  # type: ignore[override]
@@ -162,7 +158,6 @@ class ThreadPool:
     ) -> None:
         self.size = size
         self.timed = timed or patience < math.inf
-        self.lanes = lanes
         self.patience = patience
         self.loop = asyncio.get_running_loop() if loop is None else loop
         #: In which the loop collects results: not in the context of the thread that announces them.
@@ -183,8 +178,7 @@ class ThreadPool:
         self._checking = False
         self._clocks = (0.0, 0.0, 0.0)
         self._oldest: tuple[Call | None, float] = (None, 0.0)
-        self._waits = [0] * (WAITS * lanes)
-        self._ended_waits = [0] * (WAITS * lanes)  #: the counts of threads that are over
+        self.waits = WaitsOfThreads(lanes)
 
     # -- loop side
 
@@ -249,13 +243,6 @@ class ThreadPool:
     def queued_in(self, lane: int) -> int:
         """Calls of one lane that wait for a thread."""
         return sum(call.lane == lane for call in self._queue.copy())
-
-    def take_waits(self) -> list[list[int]]:
-        """How many calls had waited for how long, by :data:`WAIT_BOUNDS`, and microseconds in all, since last asked."""
-        before, ended = self._waits, self._ended_waits
-        self._waits = [sum(column) for column in zip(ended, *(worker.waits for worker in self._workers), strict=True)]
-        waits = [now - then for now, then in zip(self._waits, before, strict=True)]
-        return [waits[at : at + WAITS] for at in range(0, len(waits), WAITS)]
 
     def snapshot(self) -> list[RunningCall]:
         """The calls that run now."""
@@ -329,7 +316,7 @@ class ThreadPool:
             if worker.over:
                 self._workers.remove(worker)
                 self._blocked.discard(worker)
-                self._ended_waits = [sum(pair) for pair in zip(self._ended_waits, worker.waits, strict=True)]
+                self.waits.end(worker.waits)
 
     @property
     def _capacity(self) -> int:
@@ -354,6 +341,7 @@ class ThreadPool:
                 try:
                     worker.start()
                 except RuntimeError:  # the system has none to give: those that run will take the call
+                    self.waits.end(worker.waits)
                     if not self._workers:
                         raise
                 else:
@@ -445,9 +433,7 @@ class ThreadPool:
                     call.drop()
                     self.post(call)
                     continue
-                lane = call.lane * WAITS
-                worker.waits[lane + bisect_left(WAIT_BOUNDS, wait)] += 1  # each thread its own, so that none is lost
-                worker.waits[lane + WAITS - 1] += int(wait * 1e6)
+                worker.waits.add(wait, call.lane)
             call.run(variables)
             if worker.lost is call and self.size > 1:
                 worker.over = True  # before it is seen to have come back: see _prune

@@ -18,7 +18,7 @@ import pytest
 
 from hybridworker.application import lentthreads as module
 from hybridworker.application.lentthreads import Lender, LentThread, Loan
-from hybridworker.wsgi.threads import WAITS
+from hybridworker.wsgi.waits import WAITS
 from tests.waiting import DEADLINE, passes, run, until, until_seen
 
 SCOPE = {"type": "http", "method": "GET", "path": "/x", "hybridworker.target": b"/x?y"}

@@ -49,7 +49,8 @@ from hybridworker.group.scoreboard import (
     set_state,
 )
 from hybridworker.process.endpoints import STUCK, Status
-from hybridworker.wsgi.threads import WAIT_BOUNDS, ThreadPool
+from hybridworker.wsgi.threads import ThreadPool
+from hybridworker.wsgi.waits import WAIT_BOUNDS
 from tests.fakes import FakeCall
 from tests.harness import HELLO, application, make_settings, wire
 from tests.waiting import DEADLINE, until

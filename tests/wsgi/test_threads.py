@@ -17,6 +17,7 @@ import pytest
 
 from hybridworker.wsgi import threads
 from hybridworker.wsgi.threads import ThreadPool
+from hybridworker.wsgi.waits import WAIT_BOUNDS, WAITS
 from tests.fakes import FakeCall
 from tests.waiting import DEADLINE, passes, run, until
 
@@ -471,11 +472,11 @@ def test_waiting_times_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
             job.queued_at -= 3600
             gate.open.set()
             await ended(gate, job)
-            ((*counts, microseconds),) = pool.take_waits()
-            assert len(counts) == len(threads.WAIT_BOUNDS) + 1
+            ((*counts, microseconds),) = pool.waits.take()
+            assert len(counts) == len(WAIT_BOUNDS) + 1
             assert (sum(counts), counts[-1]) == (2, 1)
             assert 3600e6 <= microseconds < (3600 + DEADLINE) * 1e6
-            assert pool.take_waits() == [[0] * threads.WAITS]
+            assert pool.waits.take() == [[0] * WAITS]
         finally:
             pool.close()
 
@@ -645,7 +646,7 @@ def test_nothing_is_counted_where_nobody_asks() -> None:
             pool.submit(job)
             await until(lambda: job.wakes > 0)
             assert job.queued_at == 0.0
-            assert sum(pool.take_waits()[0]) == 0
+            assert sum(pool.waits.take()[0]) == 0
 
     run(main())
 
@@ -701,7 +702,7 @@ def test_a_lost_thread_is_replaced_until_it_comes_back() -> None:
         both[1].open.set()
         lost[2].open.set()
         await ended(*both, lost[2])
-        assert sum(pool.take_waits()[0][:-1]) == 5
+        assert sum(pool.waits.take()[0][:-1]) == 5
         assert len(pool._workers) == 2
         pool.close()
 
