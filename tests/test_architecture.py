@@ -98,9 +98,48 @@ DOORS = {"worker", "log", "config"}
 
 MODULE_LINES = 500
 FUNCTION_LINES = 60
+ATTRIBUTES = 20
+SET_IN_CONSTRUCTOR = 16
+PARAMETERS = 6
 
 #: What may be longer than a screen, each with its reason.
 LONG_FUNCTIONS: dict[str, str] = {}
+
+FOR_EACH_REQUEST = "one is made for each request, and a second object beside it costs 2 % of a hello"
+
+#: Classes with more attributes than one keeps in mind, each with its reason.
+MANY_ATTRIBUTES = {
+    "config.settings.Settings": "a table of values",
+    "connection.cycle.RequestResponseCycle": FOR_EACH_REQUEST,
+    "http11.cycle.HTTP11Cycle": FOR_EACH_REQUEST,
+    "http2.cycle.HTTP2Cycle": FOR_EACH_REQUEST,
+    "wsgi.handoff.Handoff": FOR_EACH_REQUEST,
+    "wsgi.middleware.WSGIResponder": FOR_EACH_REQUEST,
+}
+
+#: Constructors that set more than one reads at a glance, each with its reason.
+LONG_CONSTRUCTORS = {
+    "connection.context.WorkerContext": "what all connections share is named in one place",
+    "connection.cycle.RequestResponseCycle": FOR_EACH_REQUEST,
+    "process.program.Program": "what runs in the loop is named in one place",
+    "process.server.Server": "counters and sets that begin empty",
+    "websocket.protocol.WebSocketProtocol": "the beginning of a state that many callbacks share",
+    "wsgi.handoff.Handoff": FOR_EACH_REQUEST,
+    "wsgi.threads.ThreadPool": "queues and sets that begin empty",
+}
+
+#: Functions with more parameters than one tells apart at the call, each with its reason.
+MANY_PARAMETERS = {
+    "connection.context.WorkerContext.__init__": "by keyword only",
+    "connection.scope.http_scope": "the keys of a scope, in order",
+    "wsgi.middleware.WSGIMiddleware.__init__": "by keyword only",
+}
+
+#: Classes with one subclass in the package, each with its reason.
+ONE_SUBCLASS = {
+    "ConfigurationError": "an exception",
+    "WSGIApplication": "gunicorn's",
+}
 
 
 def modules() -> list[Path]:
@@ -203,6 +242,86 @@ def test_a_function_fits_a_screen(path: Path) -> None:
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if f"{name_of(path)}.{node.name}" not in LONG_FUNCTIONS:
                 assert lines <= FUNCTION_LINES, f"{path.stem}.{node.name} has {lines} lines"
+
+
+class Shape:
+    """What a class consists of, read from its source."""
+
+    def __init__(self, name: str, node: ast.ClassDef) -> None:
+        self.name = name
+        self.bases = [getattr(base, "id", getattr(base, "attr", "")) for base in node.bases]
+        methods = [item for item in node.body if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef)]
+        self.attributes = {attribute for method in methods for attribute in set_on_self(method)}
+        for item in node.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                self.attributes.add(item.target.id)
+            elif isinstance(item, ast.Assign) and getattr(item.targets[0], "id", "") == "__slots__":
+                self.attributes |= {part.value for part in ast.walk(item.value) if isinstance(part, ast.Constant)}
+        self.constructed = {
+            attribute for method in methods if method.name == "__init__" for attribute in set_on_self(method)
+        }
+
+    def all_attributes(self, shapes: dict[str, Shape]) -> set[str]:
+        """Its own and those of its bases in the package."""
+        return self.attributes.union(*(shapes[base].all_attributes(shapes) for base in self.bases if base in shapes))
+
+
+def set_on_self(function: ast.AST) -> Iterator[str]:
+    for node in ast.walk(function):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and getattr(node.value, "id", "") == "self"
+        ):
+            yield node.attr
+
+
+def classes() -> dict[str, Shape]:
+    """Every class of the package by its name, but for descriptions of others."""
+    return {
+        node.name: Shape(f"{name_of(path)}.{node.name}", node)
+        for path in modules()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ClassDef) and "Protocol" not in {getattr(base, "id", "") for base in node.bases}
+    }
+
+
+def test_a_class_can_be_kept_in_mind() -> None:
+    """Or stands in the list, with the reason. What its bases in the package have counts as its own."""
+    shapes = classes()
+    many = {shape.name for shape in shapes.values() if len(shape.all_attributes(shapes)) > ATTRIBUTES}
+    assert many == set(MANY_ATTRIBUTES)
+
+
+def test_a_constructor_is_read_at_a_glance() -> None:
+    """Or stands in the list, with the reason."""
+    long = {shape.name for shape in classes().values() if len(shape.constructed) > SET_IN_CONSTRUCTOR}
+    assert long == set(LONG_CONSTRUCTORS)
+
+
+def test_a_call_is_understood_without_the_signature() -> None:
+    """Or the function stands in the list, with the reason."""
+    many = set()
+    for path in modules():
+        for owner in ast.walk(tree(path)):
+            for node in getattr(owner, "body", []) if isinstance(owner, ast.Module | ast.ClassDef) else []:
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                    if sum(parameter.arg not in ("self", "cls") for parameter in taken) > PARAMETERS:
+                        prefix = f"{owner.name}." if isinstance(owner, ast.ClassDef) else ""
+                        many.add(f"{name_of(path)}.{prefix}{node.name}")
+    assert many == set(MANY_PARAMETERS)
+
+
+def test_a_class_is_a_base_of_several() -> None:
+    """In the package or in its tests; halves of one thing are no bases. Or it stands in the list, with the reason."""
+    subclasses: dict[str, list[Path]] = {name: [] for name in classes()}
+    for path in [*modules(), *Path(__file__).parent.rglob("*.py")]:
+        for node in ast.walk(tree(path)):
+            for base in node.bases if isinstance(node, ast.ClassDef) else []:
+                subclasses.get(getattr(base, "id", getattr(base, "attr", "")), []).append(path)
+    halves = {name for name, paths in subclasses.items() if len(paths) == 1 and paths[0].is_relative_to(PACKAGE)}
+    assert halves == set(ONE_SUBCLASS)
 
 
 @each_module
