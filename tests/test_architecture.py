@@ -69,7 +69,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"assembly", "parts"},
             {"application", "inspection"},
             {"hybrid"},
-            {"anywhere"},
+            {"dispatcher"},
             {"detect", "directory", "lending"},
             {"lentthreads", "wrappers"},
             {"djangodb"},
@@ -82,7 +82,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
         ({"middleware"}, {"clientsocket", "environ", "handoff", "streams", "threads", "values"}, {"spool", "waits"}),
     ),
     ("config", ({"commandline", "inventory", "settings"}, {"reference", "variables"}, {"atoms"})),
-    ("", ({"asgi", "cache", "errors", "standing", "states", "variables"}, {"identity"})),
+    ("", ({"asgi", "cache", "callcontext", "errors", "standing", "states"}, {"identity"})),
 )
 
 #: Module -> its rank: the place of its wing, then its level there. Lower numbers are higher in the house.
@@ -256,7 +256,7 @@ class Shape:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
                 self.attributes.add(item.target.id)
             elif isinstance(item, ast.Assign) and getattr(item.targets[0], "id", "") == "__slots__":
-                self.attributes |= {part.value for part in ast.walk(item.value) if isinstance(part, ast.Constant)}
+                self.attributes |= {str(part.value) for part in ast.walk(item.value) if isinstance(part, ast.Constant)}
         self.constructed = {
             attribute for method in methods if method.name == "__init__" for attribute in set_on_self(method)
         }

@@ -2,7 +2,7 @@
 Hybrid: an ASGI and a WSGI application side by side, as one object.
 
 The user makes a :class:`Hybrid` in a module and names it to the server. This worker takes it apart (:mod:`.parts`):
-each part is served as what it is. For any other server it is an ASGI 3 application (:mod:`.anywhere`), so that test
+each part is served as what it is. For any other server it is an ASGI 3 application (:mod:`.dispatcher`), so that test
 clients and other workers serve the same module.
 
 Invariant: this module imports neither gunicorn nor an event loop, and runs no line of the applications.
@@ -17,9 +17,9 @@ from typing import Any, cast
 
 from ..asgi import Receive, Scope, Send
 from ..errors import HybridError
-from .anywhere import Dispatcher
 from .detect import undeclared
 from .directory import Part
+from .dispatcher import Dispatcher
 
 #: Any callable that speaks ASGI or WSGI. What it speaks is found out when it is served.
 AnyApplication = Callable[..., Any]

@@ -15,9 +15,9 @@ from typing import TypeAlias
 from ..asgi import PART, Headers, Scope
 from ..cache import remember
 from ..config.settings import Settings
-from .anywhere import not_found
 from .application import Application
 from .directory import Directory, normal_prefix, outer_prefix
+from .dispatcher import not_found
 
 #: What serves a path, the name of the part, whether its prefix is a mount point, the prefix of the deployment, and
 #: whether the path begins with that.

@@ -23,6 +23,7 @@ from typing import Any
 
 from ..application.application import Application, Call
 from ..asgi import WAITED, ASGIApp, Headers, Message, Scope, logged_target
+from ..callcontext import variables_of
 from ..errors import (
     ClientDisconnected,
     TurnedAway,
@@ -32,7 +33,6 @@ from ..errors import (
     passes_through,
 )  # fmt: skip
 from ..states import RESPONSE, CallState, RequestState, ResponseState, expected
-from ..variables import variables_of
 from ..wsgi.threads import LostCall
 from .context import WorkerContext
 from .ending import close_stream, give_up, send_end

@@ -28,10 +28,10 @@ from typing import Any
 from asgiref.wsgi import WsgiToAsgi, WsgiToAsgiInstance
 
 from ..asgi import PART, WAITED, Headers, Hooks, Message, Receive, Scope, Send, WSGIApp, request_label
+from ..callcontext import VARIABLES
 from ..config.settings import Settings
 from ..errors import ConfigurationError, WSGIError, caused_by_disconnect
 from ..identity import REQUEST_ID, current
-from ..variables import VARIABLES
 from .clientsocket import ENVIRON_KEY, SOCKET
 from .environ import encrypted_environ, mount_environ, request_environ
 from .handoff import AHEAD_MAX, JOIN_MAX, READ, ROOM, Handoff

@@ -28,9 +28,9 @@ from gunicorn.config import Config
 from gunicorn.http import wsgi as gunicorn_wsgi
 
 from hybridworker.asgi import Scope
+from hybridworker.callcontext import variables_of
 from hybridworker.errors import ClientDisconnected, ConfigurationError, WSGIError
 from hybridworker.log.views import ResponseView
-from hybridworker.variables import variables_of
 from hybridworker.wsgi.handoff import AHEAD_MAX, JOIN_MAX
 from hybridworker.wsgi.middleware import WHOLE_BODY_MAX, WSGIMiddleware, WSGIResponder
 from tests.waiting import DEADLINE, passes, run, until

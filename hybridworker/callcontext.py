@@ -1,5 +1,5 @@
 """
-Variables: the context (``contextvars``) of a call of the application, for what is logged of it elsewhere.
+Call context: the context (``contextvars``) of a call of the application, for what is logged of it elsewhere.
 
 Filters and formatters of the user's find the id of a request in the current context. The loop
 logs WSGI calls, which run in threads, and requests whose task is suspended, or over; it does so
