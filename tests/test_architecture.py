@@ -53,7 +53,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     (
         "connection",
         (
-            {"cycle", "deadlines", "fields", "refusal"},
+            {"cycle", "deadlines", "fields", "method", "refusal"},
             {"files", "peer"},
             {"context", "proxyheader", "sendfile"},
             {"admission", "clock", "router"},

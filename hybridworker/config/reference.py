@@ -45,8 +45,10 @@ _REMARKS: Mapping[Fate, Mapping[str, str]] = {
         "limit_request_fields": "431 beyond it, counting trailers by themselves; 32768 when 0 or more than that",
         "limit_request_field_size": "431 beyond it; 1 MiB when 0. All other fields together have 4 MiB at most",
         "permit_unconventional_http_method casefold_http_method": "without them, 3 to 20 capitals, digits and symbols",
-        "permit_unconventional_http_version": "a version before HTTP/1.1 is served as HTTP/1.0, any other as HTTP/1.1",
-        "permit_obsolete_folding strip_header_spaces": "they invite request smuggling; trailers stay strict",
+        "permit_unconventional_http_version": "a version before HTTP/1.1 is served as HTTP/1.0, any other as HTTP/1.1."
+        " Nothing in HTTP/2, whose requests name no version",
+        "permit_obsolete_folding strip_header_spaces": "they invite request smuggling; trailers stay strict. Never over"
+        " HTTP/2, where there are no lines to fold, and such a name is malformed",
         "forwarded_allow_ips secure_scheme_headers": "whom to believe that the client came by https; unix peers always",
         "forwarder_headers header_map": "names with an underscore, for ASGI as for WSGI",
         "proxy_protocol proxy_allow_ips": "versions 1 and 2, for the whole connection; unix peers are always allowed",

@@ -16,15 +16,12 @@ from typing import Any
 import httptools
 
 from ..config.settings import Settings
+from ..connection.method import is_permitted, seen_as
 from ..errors import ProtocolError
 from .framing import misdirected
 
 #: The method that the parser sees. One that says nothing of the framing (RFC 9112 6).
 POSED = b"POST"
-
-#: A token (RFC 9110 5.6.2), and what gunicorn takes of them by default.
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_CONVENTIONAL = re.compile(rb"[!$%&'*+\-.^_`|~0-9A-Z]{3,20}")
 
 _VERSION = re.compile(rb" HTTP/([0-9])\.([0-9])\Z")
 
@@ -52,11 +49,11 @@ def true_method(lines: bytes, settings: Settings) -> tuple[bytes, bytes]:
     ``lines`` begin with the request line. Raises :class:`~.errors.ProtocolError` for what is no method.
     """
     method, space, _ = lines.partition(b" ")
-    allowed = _TOKEN if settings.permit_unconventional_http_method else _CONVENTIONAL
-    if not space or allowed.fullmatch(method) is None:  # behind the method shown instead there is a space as well
-        reason = misdirected(lines, settings)
-        raise ProtocolError(reason or "the method is none (RFC 9110 9.1), or one that is not permitted")
-    return method, method.upper() if settings.casefold_http_method else method
+    if not space:
+        method = b""  # behind the one that is shown instead there is a space as well
+    if not is_permitted(method, settings) and (reason := misdirected(lines, settings)):
+        raise ProtocolError(reason)
+    return method, seen_as(method, settings)
 
 
 def pose(target: Any, lines: bytes, settings: Settings) -> tuple[PosingParser, bytes]:

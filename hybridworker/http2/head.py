@@ -28,6 +28,7 @@ from ..connection.fields import (
     classify,
     hosts,
 )
+from ..connection.method import is_permitted, seen_as
 from ..connection.peer import Peer
 from ..connection.response import CONTROLS, TOKEN
 from ..connection.scope import http_scope
@@ -44,9 +45,6 @@ _OF_THE_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection
 
 #: What a path and its query may consist of: visible characters, and no fragment (RFC 9113 8.3.1, RFC 3986 3.3).
 _VISIBLE = bytes(byte for byte in range(0x21, 0x7F) if byte != 0x23)
-
-#: As gunicorn has it for HTTP/1.1: a token without lower-case letters.
-_METHOD = re.compile(rb"[!$%&'*+\-.^_`|~0-9A-Z]{3,20}")
 
 #: Those that need no look.
 _METHODS = frozenset({b"GET", b"POST", b"PUT", b"HEAD", b"DELETE", b"PATCH", b"OPTIONS"})
@@ -121,7 +119,9 @@ class RequestHead:
 
     def refused(self) -> Scope | None:
         """What is known of a request that :meth:`read` refused, for the access log; None without method or path."""
-        if not _METHOD.fullmatch(self.method) or not self.path or self.path.translate(None, _VISIBLE):
+        if not is_permitted(self.method, self.context.settings):
+            return None
+        if not self.path or self.path.translate(None, _VISIBLE):
             return None
         ids = self.context.ids
         self.fields.headers = self.fields.unidentified(ids)
@@ -242,8 +242,8 @@ class RequestHead:
             and headers[0][0] == b"host"
         ):
             return
-        if method not in _METHODS and not _METHOD.fullmatch(method):
-            raise ProtocolError("no method, or one with lower-case letters (RFC 9110 9.1)")
+        if method not in _METHODS:
+            self.method = method = seen_as(method, self.context.settings)
         protocol = pseudo.get(b":protocol")
         if method == b"CONNECT":
             if protocol is None:

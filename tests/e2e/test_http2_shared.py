@@ -84,3 +84,20 @@ def test_an_id_goes_all_the_way(gunicorn: Servers, interface: str) -> None:
         refused = client.request("/" + "x" * 5000, fields=[("x-request-id", "refused")])
         assert (refused.status, refused["x-request-id"]) == (414, "refused")
         server.wait_log(r"^WARNING <refused> Invalid request .*limit_request_line")
+
+
+@pytest.mark.parametrize("permitted", [False, True])
+def test_methods_are_those_that_gunicorns_settings_permit(gunicorn: Servers, permitted: bool) -> None:
+    """As over HTTP/1.1. (gunicorn's own HTTP/2 takes any token, whatever they say.)"""
+    options = ("--permit-unconventional-http-method", "--casefold-http-method") if permitted else ()
+    server = gunicorn("wsgi:app", *CLEARTEXT, *options, "--access-logfile", "-")
+    with HTTP2Client.to(server) as client:
+        assert json.loads(client.request("/environ", "FOOBAR").body)["REQUEST_METHOD"] == "FOOBAR"
+        answer = client.request("/environ", "fo#")
+        if permitted:
+            assert json.loads(answer.body)["REQUEST_METHOD"] == "FO#"
+            server.wait_log(r'"FO# /environ HTTP/2\.0" 200')
+        else:
+            assert answer.reset == 1
+            server.wait_log("the method is none .*, or one that is not permitted")
+        assert client.request().status == 200

@@ -272,6 +272,36 @@ def test_rfc9113_8_5_connect_is_not_served(head: RequestHead) -> None:
     assert status(head, [(b":method", b"CONNECT"), (b":authority", b"example.com:443")], False) == 501
 
 
+@pytest.mark.parametrize(
+    ("method", "casefold", "seen"),
+    [(b"get", False, "get"), (b"get", True, "GET"), (b"fo#", True, "FO#"), (b"x" * 30, False, "x" * 30)],
+)
+def test_rfc9110_9_1_unconventional_methods(
+    loop: asyncio.AbstractEventLoop, method: bytes, casefold: bool, seen: str
+) -> None:
+    """Any token, if it is permitted; in capitals, if that is set. Also of a request that is refused, in the log."""
+    section = [(b":method", method), *GET[1:]]
+    permitting = make(loop, permit_unconventional_http_method=True, casefold_http_method=casefold)
+    assert permitting.read(section, True)["method"] == seen
+    assert permitting.read(section, True)["method"] == seen  # the same section again
+    assert status(permitting, [(b":method", method), *GET[1:3], (b":path", b"/" + b"x" * 9000)]) == 414
+    refused = permitting.refused()
+    assert refused is not None
+    assert refused["method"] == seen
+    assert status(make(loop, casefold_http_method=True), section) == 400
+    assert status(permitting, [(b":method", b"a(b"), *GET[1:]]) == 400
+
+
+def test_nothing_permits_folded_lines_or_spaces_in_names(loop: asyncio.AbstractEventLoop) -> None:
+    """Those settings are about the lines of HTTP/1.1 (RFC 9113 8.2.1)."""
+    permitting = make(
+        loop, permit_obsolete_folding=True, strip_header_spaces=True, permit_unconventional_http_version=True
+    )
+    assert status(permitting, [*GET, (b"x", b"a\r\n b")]) == 400
+    assert status(permitting, [*GET, (b"x ", b"a")]) == 400
+    assert permitting.read(GET, True)["http_version"] == "2"
+
+
 WEBSOCKET = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *GET[1:]]
 
 
