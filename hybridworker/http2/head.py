@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 
+from ..application.parts import Unclaimed
 from ..asgi import Headers, Scope
 from ..cache import remember
 from ..connection.context import WorkerContext
@@ -275,6 +276,8 @@ class RequestHead:
                 scope["scheme"] = said
         self.application = self.fields.complete(scope, self.context, self.websocket)
         if self.websocket and not self.application.takes_websockets:
+            if isinstance(self.application, Unclaimed):
+                raise ProtocolError("no part claims the path", 404, logged=True)
             raise ProtocolError(_NOT_SERVED, 501)
         scope["extensions"]["http.response.trailers"] = {}
         return scope

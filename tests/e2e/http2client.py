@@ -67,7 +67,7 @@ class HTTP2Client:
         self.h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(
                 client_side=True,
-                header_encoding="utf-8",
+                header_encoding="latin-1",
                 validate_outbound_headers=False,
                 normalize_outbound_headers=False,
             )
