@@ -278,6 +278,7 @@ class RequestResponseCycle:
             if not limits.admits(self, at_once):
                 return
         self.call_state = RUNNING
+        context.enter(self)  # at once, though the task may begin later: others ask how many there are
         if application.begin is None or self.request is not DONE:
             self.variables = own = self.variables.copy()
             if at_once and sys.version_info >= (3, 12):
@@ -285,7 +286,6 @@ class RequestResponseCycle:
             else:
                 self.task = context.loop.create_task(self.run(application.app), context=own)
             return
-        context.enter(self)
         try:
             self.call = application.begin(self.scope, self._take(), self._answered)
         except RuntimeError as exc:  # no thread can be started
@@ -318,7 +318,6 @@ class RequestResponseCycle:
     async def run(self, app: ASGIApp) -> None:
         """Call ``app`` once and see to it that its response ends, well or badly."""
         context, hooks, view = self.context, self.application.hooks, None
-        context.enter(self)
         try:
             if hooks is not None:
                 view = hooks.before(self.scope)

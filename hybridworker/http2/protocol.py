@@ -169,6 +169,7 @@ class HTTP2Protocol(asyncio.Protocol):
         self.flow.progress = None  # a client that takes no bytes has its time from now on
         now = self.loop.time()
         for stream in list(self.reader.streams.values()):
+            stream.progress = now
             if stream.tunnel is not None:
                 stream.tunnel.drain(deadline)
         if self.state is not OPEN:
@@ -362,7 +363,7 @@ class HTTP2Protocol(asyncio.Protocol):
         cycle = stream.cycle
         if stream.tunnel is not None:
             stream.tunnel.tick(now)
-        elif stream.size and now - stream.progress >= self.context.settings.write_timeout:
+        elif stream.stalled(now, self.context.settings.write_timeout, self.context.persistence.draining):
             self.context.log.debug("Peer %s takes nothing of a response, stream reset", self.peer.address)
             self.cut(stream, CANCEL)
         elif now >= stream.deadline:

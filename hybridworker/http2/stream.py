@@ -16,9 +16,9 @@ from collections import deque
 from typing import Protocol
 
 from ..connection.cycle import RequestResponseCycle
-from ..connection.flow import FlowControl
+from ..connection.flow import DEAF, FlowControl
 from ..errors import ClientDisconnected
-from ..states import StreamState
+from ..states import ResponseState, StreamState
 
 
 class Tunnel(Protocol):
@@ -113,6 +113,17 @@ class Stream:
             await self.flow.drain()
 
     # -- what the connection does
+
+    def stalled(self, now: float, timeout: float, leaving: bool) -> bool:
+        """
+        Whether the client took nothing of what waits for it for ``timeout`` seconds.
+
+        A worker that is ``leaving`` waits no longer than DEAF for a response that is complete, or waits on disk.
+        """
+        cycle = self.cycle
+        if leaving and (cycle is None or cycle.state is ResponseState.COMPLETE or cycle.application.threaded):
+            timeout = min(timeout, DEAF)
+        return self.size > 0 and now - self.progress >= timeout
 
     def wake(self) -> None:
         """Everything was sent, or never will be."""

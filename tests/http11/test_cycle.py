@@ -13,9 +13,12 @@ from typing import Any
 import anyio
 import pytest
 
+from hybridworker.application.directory import Part
+from hybridworker.application.parts import Parts
 from hybridworker.asgi import ASGIApp, Message, Receive, Scope, Send
 from hybridworker.errors import ClientDisconnected, InvalidMessage, ResponseError, UnexpectedMessage, WorkerExit
 from hybridworker.group.durations import WEBSOCKETS, WIDTH
+from hybridworker.group.scoreboard import THREADED
 from hybridworker.log.views import ResponseView
 from tests.harness import GET, HELLO, body, responder, start, wire
 from tests.waiting import until
@@ -1060,6 +1063,34 @@ def test_a_call_loses_its_request_with_the_connection() -> None:
         assert (before, call.cancelled) == (0, 1)
         assert not w.context.cycles
         assert lines == [499]
+
+
+def test_a_call_counts_once_whether_its_response_is_whole_or_not() -> None:
+    """Siblings give a worker no connection for as long as it seems to have more calls than threads."""
+
+    class Streaming(Call):
+        error = None
+        ready: Any
+
+        def begin(self, scope: Scope, body: bytes, ready: Any) -> Call:
+            self.ready = ready
+            return self
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await send(start(200))
+            await send(body(b"x"))
+
+    call = Streaming()
+    with wire(call, is_wsgi=True) as w:
+        whole = w.context.router.default
+        whole.part = Part("default", "default", HELLO)
+        w.context.router.parts = Parts.of([whole], w.context.settings)
+        w.feed(GET)
+        assert w.context.slot[THREADED] == 1
+        call.ready()
+        w.run()
+        assert status(w.sent) == 200
+        assert w.context.slot[THREADED] == 0
 
 
 def test_a_call_whose_client_has_closed_its_side_goes_on() -> None:

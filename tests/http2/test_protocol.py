@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("hpack", reason="the extra is not installed")
 
 from hybridworker.asgi import Receive, Scope, Send
+from hybridworker.connection.flow import DEAF
 from hybridworker.connection.pace import PENALTY, STEP_MAX, Pace
 from hybridworker.http2 import wire
 from hybridworker.http2.protocol import GOODBYE
@@ -296,6 +297,37 @@ def test_a_body_that_is_larger_than_the_window_is_not_waited_for(window: int, le
             left -= room
             there.feed(data(1, bytes(room), not left))
         assert there.answers[1].body == b"%d" % length
+
+
+@pytest.mark.parametrize(
+    ("is_wsgi", "complete", "gone"), [(False, True, True), (False, False, False), (True, False, True)]
+)
+def test_a_deaf_client_does_not_hold_up_a_worker_that_leaves(is_wsgi: bool, complete: bool, gone: bool) -> None:
+    """A response that is complete, or that a thread has made, and waits for credit: as over HTTP/1.1."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        await send(body(bytes(100_000), more=not complete))
+        await there.loop.create_future()
+
+    with multiplexed(app, is_wsgi=is_wsgi) as there:
+        there.feed(hello(1))
+        there.protocol.tick(there.loop.time() + DEAF + 1)
+        assert not there.resets
+        there.context.persistence.end()
+        there.protocol.drain(there.loop.time() + 30)
+        there.protocol.tick(there.loop.time() + DEAF + 1)  # the second GOAWAY
+        there.protocol.tick(there.loop.time() + DEAF + 1)
+        assert there.resets == ([(1, wire.CANCEL)] if gone else [])
+
+
+def test_as_many_requests_as_allowed_begin_in_a_read() -> None:
+    """HYBRIDWORKER_REQUESTS_MAX, also where tasks begin in the next turn of the loop (Python 3.11)."""
+    site = Site()
+    with multiplexed(site, requests_max=2) as there:
+        there.feed(b"".join(page(on, b"/wait") for on in range(1, 11, 2)))
+        assert site.calls == ["/wait"] * 2
+        assert [there.answers[on].status for on in (5, 7, 9)] == [503] * 3
 
 
 def test_a_full_transport_pauses_reading() -> None:
