@@ -62,7 +62,8 @@ class Disk:
         self.folder = folder or os.environ.get("TMPDIR") or tempfile.gettempdir()
         self.used = 0
         self.dirty = 0  #: bytes that may not be on disk yet
-        self.lock = threading.Lock()  #: guards the numbers, and what was said
+        #: guards the numbers, and what was said. A collection may end a spool in a thread that has it
+        self.lock = threading.RLock()
         self._sweeper = Sweeper()
         self._checked = False
         self._rests_until = 0.0

@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,7 @@ from hybridworker.wsgi.middleware import WSGIMiddleware
 from hybridworker.wsgi.spool import MIB, Disk, memory_behind
 from hybridworker.wsgi.streams import FileWrapper
 from hybridworker.wsgi.threads import ThreadPool
-from tests.waiting import run, until
+from tests.waiting import DEADLINE, run, until
 from tests.wsgicall import Client, make_scope, make_settings
 
 Start = Callable[..., Any]
@@ -298,6 +299,23 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, disk: Disk) ->
     assert len(disk.warn) == 1  # type: ignore[arg-type]
     assert "No space left on device" in disk.warn[0]  # type: ignore[index]
     disk.close()
+    assert disk.used == 0
+
+
+def test_a_collection_may_end_a_spool_at_any_time(disk: Disk) -> None:
+    """Also in the thread that has the lock: from Python 3.12 on one may begin behind any call."""
+    spools = [disk.open()]
+    assert spools[0] is not None
+    spools[0].write(PIECE)
+
+    def collected() -> None:
+        with disk.lock:
+            spools.clear()
+
+    thread = threading.Thread(target=collected, daemon=True)
+    thread.start()
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
     assert disk.used == 0
 
 
