@@ -22,12 +22,14 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from time import monotonic
 
 from ..asgi import Message, Receive, Scope, Send
 from ..connection import kernel
 from ..connection.context import WorkerContext
 from ..connection.flow import DEAF, LINGER, FlowControl
 from ..errors import ClientDisconnected, ProtocolError
+from ..group.scoreboard import UPGRADED
 from ..states import CallState, CarrierState, ResponseState
 from ..websocket.handshake import check_handshake
 from ..wsgi.clientsocket import SOCKET, socket_pair
@@ -52,8 +54,8 @@ class SocketCarrier(asyncio.Protocol):
     """One connection whose WSGI call has a socket. Counts as one request."""
 
     __slots__ = (
-        "buffer", "client", "context", "cycle", "deadline", "eof", "flow", "head", "line", "loop", "ours", "persistent",
-        "reading", "state", "transport",
+        "buffer", "carried", "client", "context", "cycle", "deadline", "eof", "flow", "head", "line", "loop", "ours",
+        "persistent", "reading", "state", "transport",
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext, flow: FlowControl, head: RequestHead, scope: Scope) -> None:
@@ -76,6 +78,7 @@ class SocketCarrier(asyncio.Protocol):
         self.head = head
         self.persistent = False
         self.state = UNDECIDED
+        self.carried = False  #: the response is, or was, the socket's
         self.cycle = HTTP11Cycle(self, head.application, scope)
         self.buffer = b""  #: of the client, what the application's end has no room for
         self.eof = False  #: nothing more comes for the application
@@ -85,11 +88,14 @@ class SocketCarrier(asyncio.Protocol):
 
     def start(self, rest: bytes) -> None:
         """Call the application; ``rest`` came behind the request."""
-        cycle = self.cycle
+        cycle, limits = self.cycle, self.context.admission
         if cycle.application.counted:
             self.context.quota.count()
+        if limits is not None and not limits.admits(cycle):
+            self._end_pair()
+            return
         cycle.call_state = CallState.RUNNING
-        cycle.variables = cycle.application.context.copy()
+        cycle.variables = cycle.variables.copy()
         cycle.task = self.loop.create_task(cycle.run(self._serve), context=cycle.variables)
         cycle.task.add_done_callback(self._call_over)
         self.loop.add_reader(self.ours.fileno(), self._read)
@@ -130,6 +136,10 @@ class SocketCarrier(asyncio.Protocol):
             self.cycle.disconnect()
             self.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self.cycle.give_up)
         self.state = CLOSED
+        if self.carried and self.context.durations is not None:
+            self.context.durations.closed(monotonic() - self.cycle.started_at)
+        if self.ours.fileno() < 0:  # the call is over
+            del self.cycle  # it refers to this object, and has a descriptor, which would wait for a collection
         self.context.connections.lost(self)
 
     def pause_writing(self) -> None:
@@ -161,6 +171,8 @@ class SocketCarrier(asyncio.Protocol):
                 self.abort()
         elif flow.read_paused and kernel.hung_up(flow.fileno()):
             self.abort()  # the transport does not see it while reading is paused
+        elif self.cycle.state is ResponseState.ENDING and not self.eof:
+            self._end_input()  # HYBRIDWORKER_STREAM_DRAIN: as if the client had gone, but for what is still written
 
     def drain(self, deadline: float) -> None:
         self.flow.progress = None  # a client that takes no bytes has its time from now on
@@ -168,10 +180,7 @@ class SocketCarrier(asyncio.Protocol):
             self._shut(socket.SHUT_RDWR)  # nobody waits for a restart of his own
 
     def abort(self) -> None:
-        """End both sides at once; or in good order, where the call is over."""
-        if self.state is CARRYING and self.cycle.call_state is CallState.OVER:
-            self._finish()
-            return
+        """End both sides at once."""
         if self.state is not CARRYING:
             self.cycle.disconnect()
         self._end_input()
@@ -202,15 +211,16 @@ class SocketCarrier(asyncio.Protocol):
             await asyncio.sleep(FAREWELL)
             raise
         except Exception as exc:
-            self._look()
-            excused = self.client.excused(exc)
-            if isinstance(excused, ClientDisconnected):
-                if self.state is UNDECIDED:
-                    cycle.disconnect()
-                raise excused from exc
-            raise
+            self._finish()
+            if not isinstance(self.client.excused(exc), ClientDisconnected):
+                raise
+            if self.state is UNDECIDED:
+                cycle.disconnect()
+            raise ClientDisconnected("the application has ended its WebSocket") from exc
         else:
-            self._look()
+            self._finish()
+        finally:
+            self.context.slot[UPGRADED] -= self.carried
 
     async def _send(self, message: Message) -> None:
         """Take a message of the response, unless that is the socket's."""
@@ -222,26 +232,35 @@ class SocketCarrier(asyncio.Protocol):
 
     def _call_over(self, task: asyncio.Task[None]) -> None:
         """The thread has returned, or is not waited for any more: both sides end."""
-        if self.state is CARRYING:
-            self._finish()
-        elif self.state is UNDECIDED or self.state is ANSWERING:
-            self.close()
-        self._end_input()
+        self.close()
+        self._end_pair()
+        if self.state is CLOSED:
+            del self.cycle  # as in connection_lost
+
+    def _end_pair(self) -> None:
+        """Close the loop's end."""
+        self.eof, self.buffer = True, b""
         self._shut(socket.SHUT_RDWR)
         fd = self.ours.fileno()
-        if not self.buffer:
-            self.loop.remove_writer(fd)
         self.loop.remove_reader(fd)
         self.loop.remove_writer(fd)
         self.ours.close()
-        self.buffer = b""
         del self.client
 
     def _finish(self) -> None:
-        """The call is over: send what it has written until now, and close."""
+        """The thread has returned: take what it has written until now, and close where that is the response."""
         self._shut(socket.SHUT_RDWR)
-        while self.state is CARRYING and (data := self._received()):
+        while (self.state is UNDECIDED or self.state is CARRYING) and (data := self._received()):
             self._take(data)
+        if self.state is CARRYING:
+            self._complete()
+
+    def _complete(self) -> None:
+        """The response of the socket is complete."""
+        cycle = self.cycle
+        cycle.status = cycle.status or 500
+        cycle.state = ResponseState.COMPLETE
+        cycle._log()
         self.close()
 
     def close(self) -> None:
@@ -292,8 +311,8 @@ class SocketCarrier(asyncio.Protocol):
     def _take(self, data: bytes) -> None:
         cycle = self.cycle
         if self.state is UNDECIDED:
-            self.state = CARRYING
-            self.client.used = True
+            self.state, self.carried, self.client.used = CARRYING, True, True
+            self.context.slot[UPGRADED] += 1  # no request any more, for HYBRIDWORKER_REQUESTS_MAX
             cycle.state = ResponseState.BODY  # without an end that is known
             cycle.disconnected = True  # what the call raises by its end is no fault
             cycle.headers = []
@@ -314,15 +333,17 @@ class SocketCarrier(asyncio.Protocol):
             cycle.status = 500
         if cycle.status and cycle.application.counted:
             cycle.application.responses[cycle.status // 100] += 1
+            if self.context.durations is not None:
+                self.context.durations.answered(monotonic() - cycle.started_at)
 
     def _closed_by_application(self) -> None:
         """No more comes: by ``close()`` the connection ends, by ``shutdown(SHUT_WR)`` its own side of it."""
         self._pause()
         if self.state is not CARRYING:
             return
-        if kernel.hung_up(self.ours.fileno()) or self.eof:
-            self.close()
-        elif not self.flow.encrypted and not self.flow.lost:
+        if kernel.hung_up(self.ours.fileno()) or self.eof or self.flow.encrypted:  # TLS knows no half-close
+            self._complete()
+        elif not self.flow.lost:
             self.transport.write_eof()
 
     def _pause(self) -> None:

@@ -26,11 +26,15 @@ SOCKET, ENVIRON_KEY = "hybridworker.socket", "gunicorn.socket"
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN, errno.EBADF})
 
 
+#: Levels of options that a unix socket does not know.
+_OF_A_NETWORK = frozenset({socket.IPPROTO_TCP, socket.IPPROTO_IP, socket.IPPROTO_IPV6})
+
+
 class ClientSocket(socket.socket):
     """
     A blocking socket that stands for the client's.
 
-    It names the addresses of the connection, and takes options of TCP, which mean nothing to it.
+    It names the addresses of the connection, and takes options of TCP and IP, which mean nothing to it.
     ``used`` says that something was written: the response is no more :func:`start_response`'s then.
     """
 
@@ -48,8 +52,18 @@ class ClientSocket(socket.socket):
     def getsockname(self) -> Any:
         return super().getsockname() if self.own is None else self.own
 
+    def dup(self) -> ClientSocket:
+        copy = super().dup()
+        copy.peer, copy.own = self.peer, self.own
+        return copy
+
+    def getsockopt(self, level: int, option: int, size: int = 0, /) -> Any:
+        if level in _OF_A_NETWORK:
+            return bytes(size) if size else 0
+        return super().getsockopt(level, option, size) if size else super().getsockopt(level, option)
+
     def setsockopt(self, level: int, *option: Any) -> None:
-        if level != socket.IPPROTO_TCP:
+        if level not in _OF_A_NETWORK:
             super().setsockopt(level, *option)
 
     def send(self, data: Any, flags: int = 0, /) -> int:
@@ -85,5 +99,6 @@ def socket_pair(peer: Any, own: Any) -> tuple[socket.socket, ClientSocket]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     client = ClientSocket(theirs.family, theirs.type, theirs.proto, theirs.detach())
+    client.setblocking(True)  # an application may have called socket.setdefaulttimeout()
     client.peer, client.own = peer, own
     return ours, client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import io
 import os
 import socket
@@ -16,9 +17,14 @@ import uvloop
 
 from hybridworker.application.application import WSGIApplication
 from hybridworker.connection.context import WorkerContext
+from hybridworker.connection.ending import end_stream
+from hybridworker.group.durations import WEBSOCKETS, WIDTH
+from hybridworker.group.scoreboard import UPGRADED
 from hybridworker.http11.carrier import SocketCarrier
+from hybridworker.http11.cycle import HTTP11Cycle
 from hybridworker.http11.protocol import HTTPProtocol
-from hybridworker.states import CarrierState
+from hybridworker.identity import REQUEST_ID, current
+from hybridworker.states import CarrierState, ResponseState
 from hybridworker.wsgi.middleware import WSGIMiddleware
 from hybridworker.wsgi.threads import ThreadPool
 from tests.fakes import FakeLog, FakeTransport
@@ -569,6 +575,184 @@ def test_under_tls_the_end_of_input_is_the_end() -> None:
         w.lose()
         await w.over()
         assert w.lines == [(101, len(SWITCH))]
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["return", "StopIteration", "exception", "close", "answer", "client"])
+def test_no_descriptor_waits_for_a_collection(end: str) -> None:
+    """Where the application does not close its socket, that ends with the connection and the call, however they end."""
+    fds: list[int] = []
+
+    def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        sock = environ["gunicorn.socket"]
+        fds.append(sock.fileno())
+        if end == "answer":
+            start_response("200 OK", [])
+            return [b"hello"]
+        sock.sendall(SWITCH)
+        if end == "StopIteration":
+            raise StopIteration
+        if end == "exception":
+            raise ValueError("application")
+        if end == "client":
+            sock.recv(10)
+        if end == "close":
+            sock.shutdown(socket.SHUT_RDWR)
+        return []
+
+    async def main() -> None:
+        w = Carried(app)
+        if end == "client":
+            await until(lambda: w.sent == SWITCH)
+            w.lose()
+        await w.over()
+        if end != "client":
+            w.lose()
+        w.transport.protocol = None
+        del w.carrier, w.http
+        await settle()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fds[0])
+
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
+
+
+def test_the_access_line_counts_every_byte() -> None:
+    """Also those that the loop takes after the call has returned, because the client was slow."""
+
+    async def main() -> None:
+        w = Carried(upgraded(lambda sock: sock.sendall(b"y" * 100_000)))
+        w.carrier.pause_writing()
+        await w.over()
+        assert len(w.sent) == len(SWITCH) + 100_000
+        assert w.lines == [(101, len(w.sent))]
+
+    run(main())
+
+
+def test_a_slow_client_has_all_of_what_an_application_wrote_before_it_closed() -> None:
+    """The end of the call is no reason to cut what is being sent."""
+    gate = threading.Event()
+
+    def handle(sock: socket.socket) -> None:
+        sock.sendall(b"the end")
+        sock.close()
+        passes(gate)
+
+    async def main() -> None:
+        w = Carried(upgraded(handle))
+        await until(lambda: w.carrier.state is CarrierState.CLOSING)
+        w.transport.unsent = 7
+        gate.set()
+        await w.over()
+        assert w.sent == SWITCH + b"the end"
+        assert not w.transport.aborted
+        assert w.lines == [(101, len(w.sent))]
+
+    run(main())
+
+
+def test_under_tls_shutdown_of_the_application_is_the_end() -> None:
+    """TLS knows no half-close: otherwise the client would wait for an end, and the application for the client."""
+
+    def handle(sock: socket.socket) -> None:
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(10) == b""
+
+    async def main() -> None:
+        w = Carried(upgraded(handle), transport=Encrypted())
+        await until(lambda: w.transport.closing)
+        w.lose()
+        await w.over()
+        assert w.lines == [(101, len(SWITCH))]
+        assert not w.log.at("exception")
+
+    run(main())
+
+
+def test_a_websocket_is_none_of_the_requests_that_are_limited() -> None:
+    """A handshake is: it takes a thread, or waits for one. So one too many gets a 503."""
+    gate = threading.Event()
+
+    def handle(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        passes(gate)
+        return upgraded(echo)(environ, start_response)  # type: ignore[no-any-return]
+
+    async def main() -> None:
+        w = Carried(handle, requests_max=1)
+        await settle()
+        assert w.context.admission is not None
+        assert w.context.admission.full
+        protocol, transport = HTTPProtocol(w.context), FakeTransport()
+        protocol.connection_made(transport)
+        protocol.data_received(UPGRADE)
+        assert transport.sent.startswith(b"HTTP/1.1 503 ")
+        assert transport.eof
+        transport.protocol.connection_lost(None)
+        gate.set()
+        await until(lambda: w.sent == SWITCH)
+        assert not w.context.admission.full
+        w.carrier.eof_received()
+        await w.over()
+        assert w.context.slot[UPGRADED] == 0
+        assert [status for status, _ in w.lines] == [503, 101]
+
+    run(main())
+
+
+def test_a_stream_that_is_asked_to_end_sees_its_client_leave() -> None:
+    """HYBRIDWORKER_STREAM_DRAIN: the application still has a moment for its last bytes."""
+
+    def handle(sock: socket.socket) -> None:
+        assert sock.recv(10) == b""
+        sock.sendall(b"bye")
+
+    async def main() -> None:
+        w = Carried(upgraded(handle))
+        await until(lambda: w.sent == SWITCH)
+        [cycle] = w.context.cycles
+        assert isinstance(cycle, HTTP11Cycle)
+        assert end_stream(cycle)
+        w.carrier.tick(w.loop.time())
+        await w.over()
+        assert w.sent == SWITCH + b"bye"
+        assert cycle.state is ResponseState.COMPLETE
+
+    run(main())
+
+
+def test_the_metrics_know_it_as_a_websocket() -> None:
+    """Its handshake and its whole time."""
+
+    async def main() -> None:
+        w = Carried(upgraded(echo), metrics_path="/metrics")
+        await until(lambda: w.sent == SWITCH)
+        w.carrier.eof_received()
+        await w.over()
+        w.lose()
+        durations = w.context.durations
+        assert durations is not None
+        assert sum(durations.first_bytes[WEBSOCKETS : WEBSOCKETS + WIDTH - 1]) == 1
+        assert sum(durations.last_bytes[WEBSOCKETS : WEBSOCKETS + WIDTH - 1]) == 1
+        assert sum(durations.whole) == 0
+
+    run(main())
+
+
+def test_what_the_loop_logs_has_the_id_of_the_request() -> None:
+    """Also where no thread has begun with the call."""
+
+    async def main() -> None:
+        w = Carried(upgraded(echo), request_id=b"x-request-id")
+        cycle = w.carrier.cycle
+        assert cycle.variables.run(current.get) == cycle.scope[REQUEST_ID]
+        w.carrier.abort()
+        await w.over()
 
     run(main())
 

@@ -28,11 +28,35 @@ def test_it_blocks_and_names_the_addresses_of_the_connection() -> None:
         assert client.getsockname() == OWN
 
 
+def test_it_blocks_whatever_is_the_default() -> None:
+    """As what gunicorn accepts; an application may have set a time-out for its own connections."""
+    socket.setdefaulttimeout(0.01)
+    try:
+        ours, client = socket_pair(PEER, OWN)
+    finally:
+        socket.setdefaulttimeout(None)
+    with ours, client:
+        assert client.gettimeout() is None
+        assert os.get_blocking(client.fileno())
+
+
+def test_a_duplicate_names_the_same_addresses() -> None:
+    """Some libraries keep one."""
+    ours, client = socket_pair(PEER, OWN)
+    with ours, client, client.dup() as copy:
+        assert copy.getpeername() == PEER
+        assert copy.getsockname() == OWN
+
+
 def test_options_of_tcp_are_taken() -> None:
     """They would be an error of a unix socket; others act."""
     ours, client = socket_pair(None, None)
     with ours, client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 16)
+        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
+        assert client.getsockopt(socket.IPPROTO_IP, socket.IP_TOS, 4) == b"\0\0\0\0"
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, b"\0" * 16)
         assert client.getpeername() == client.getsockname() == ""
 
