@@ -115,6 +115,9 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         log.info("hybridworker %s: %s", sys.modules[__package__].__version__, versions(cfg.asgi_loop))
         for warning in warnings:
             log.warning("%s", warning)
+        if getattr(cls, "CONFIG_KWARGS", None):  # of a subclass that was written for uvicorn's worker
+            text = "%s.CONFIG_KWARGS has no effect: section Switching of the README says what replaces it"
+            log.warning(text, cls.__qualname__)
         if cfg.preload_app and (uri := Settings.from_gunicorn(cfg).websocket):
             # gunicorn has loaded the first application by now. In __init__ a failure would end the master of a HUP.
             try:
@@ -246,6 +249,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             self.log.info("Serving %s application %s (%s)%s", decision.interface, title, decision.reason, threads)
             if decision.doubt:
                 self.log.warning("%s: %s", title, decision.doubt)
+        if self._settings.threads == 1 and any(decision.interface is Interface.WSGI for *_, decision in self._served):
+            self.log.info("WSGI requests are served one after another, because --threads is 1")
 
     def _load(self, uri: str | None) -> None:
         """Have gunicorn load the application, and in the same place the one of HYBRIDWORKER_WEBSOCKET."""

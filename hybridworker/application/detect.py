@@ -292,8 +292,10 @@ def advice(uri: str | None, exc: Exception) -> str | None:
         return None
     module, _, variable = uri.partition(":")
     if isinstance(exc, ImportError):
-        if exc.name is None and str(exc).startswith("Failed to find application"):  # gunicorn's, for "file.py"
-            return f"{uri}: {exc}"
+        path = module.removesuffix(".py")
+        if (path != module or os.sep in path) and os.path.isfile(f"{path}.py"):
+            name = path.removeprefix("./").replace(os.sep, ".")
+            return f"{uri}: that is a file and no module; did you mean {name}:{variable or 'application'}?"
         if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
             return None
         return f"{uri}: there is no module {exc.name!r} in {os.getcwd()} or on Python's path; --chdir names its folder"

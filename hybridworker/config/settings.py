@@ -24,7 +24,7 @@ import gunicorn
 
 from ..errors import ConfigurationError
 from .reference import SETTINGS, Fate, is_changed, refuse_protocols
-from .variables import read_variables
+from .variables import near_misses, read_variables
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -237,8 +237,9 @@ def check(cfg: Any, environ: Mapping[str, str] = os.environ) -> list[str]:
     """
     Validate everything, as a worker will; for the master, once.
 
-    Returns the warnings to be logged: one for each setting that was changed and has no effect here, one for an
-    http2_cleartext that is not fully obeyed, and one for a keepalive that disturbs a proxy.
+    Returns the warnings to be logged: one for each setting that was changed and has no effect here and for each name
+    in ``environ`` that misses the prefix of our variables by a little, one for an http2_cleartext that is not fully
+    obeyed, and one for a keepalive that disturbs a proxy.
     Raises :class:`~.errors.ConfigurationError`.
     """
     settings = Settings.from_gunicorn(cfg, environ)
@@ -247,6 +248,7 @@ def check(cfg: Any, environ: Mapping[str, str] = os.environ) -> list[str]:
         for name, row in SETTINGS.items()
         if row.fate is Fate.REFUSED and is_changed(cfg, name)
     ]
+    warnings.extend(near_misses(environ))
     if line := cleartext_warning(cfg):
         warnings.append(line)
     if not is_changed(cfg, "keepalive") and settings.has_distant_proxy:

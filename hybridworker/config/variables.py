@@ -171,7 +171,10 @@ VARIABLES: Mapping[str, Variable] = {
         ATOMS, "off", "", "each line of the access log is a JSON object, whatever access_log_format says"
     ),
     PREFIX + "DRAIN_DELAY": Variable(
-        seconds(off=0.0), "0", "s", "go on accepting this long after SIGTERM, so that load balancers notice"
+        seconds(off=0.0),
+        "0",
+        "s",
+        "go on accepting this long after SIGTERM, so that load balancers notice; not if a younger worker accepts",
     ),
     PREFIX + "STREAM_DRAIN": Variable(
         DRAIN,
@@ -212,6 +215,20 @@ def read_variables(environ: Mapping[str, str]) -> dict[str, Any]:
         except (KeyError, ValueError):
             raise ConfigurationError(f"{name}={environ[name]!r} must be {variable.kind.allowed}") from None
     return values
+
+
+def near_misses(environ: Mapping[str, str]) -> list[str]:
+    """Warnings for the names in ``environ`` that look like variables of ours and have another prefix."""
+    known = {name.removeprefix(PREFIX) for name in VARIABLES}
+    found = []
+    for name in sorted(environ):
+        words = name.upper().split("_")
+        for at in range(1, len(words)):
+            prefix, rest = "".join(words[:at]), "_".join(words[at:])
+            near = difflib.SequenceMatcher(None, prefix, PREFIX.rstrip("_")).ratio() >= 0.85
+            if near and rest in known and not name.upper().startswith(PREFIX):
+                found.append(f"{name} is not a variable of hybridworker; did you mean {PREFIX}{rest}?")
+    return found
 
 
 def suggestion(name: str) -> str:

@@ -76,7 +76,7 @@ NOWHERE = "none"
 #: Cell -> the name of a gauge, what its value is divided by, and what it is.
 GAUGES = {
     CONNECTIONS: ("connections", 1, "Open connections."),
-    IN_FLIGHT: ("requests_in_flight", 1, "Calls of the application that are not over, and this answer."),
+    IN_FLIGHT: ("requests_in_flight", 1, "Calls of the application that are not over."),
     BUSY: ("threads_busy", 1, "Threads that run WSGI calls."),
     QUEUED: ("calls_queued", 1, "WSGI calls that wait for a thread."),
     MULTIPLEXED: ("http2_connections", 1, "Open connections that speak HTTP/2."),
@@ -213,7 +213,8 @@ class Status:
     # -- metrics
 
     async def metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The counts of all workers, each and in sum."""
+        """The counts of all workers, each and in sum. What asks for them is not in flight itself."""
+        self.slot[IN_FLIGHT] = sum(cycle.application.counted for cycle in self.context.cycles)
         slots = [self.slot] if self.group is None else self.group.rows()
         used = [(number, slot) for number, slot in enumerate(slots) if slot[STARTED]]
         living = [(number, slot) for number, slot in used if slot[STATE] != WorkerState.FREE and present(slot)]

@@ -96,7 +96,7 @@ class Lifespan:
         context = self.context
         self.state = STARTING
         self.task = context.loop.create_task(self._run(), context=self.variables)
-        waited = 0.0
+        begun, waited = context.loop.time(), 0.0
         while self.state is STARTING and not self.task.done():
             try:
                 async with asyncio.timeout(REMINDER):
@@ -111,6 +111,8 @@ class Lifespan:
         if self.state is STARTED:
             for application in (self.application, *self.others):
                 application.context = self.variables.copy()
+            seconds = context.loop.time() - begun
+            context.log.info("%sApplication startup is complete after %.1f s", self.which, seconds)
 
     async def shutdown(self, seconds: float) -> None:
         """Send ``lifespan.shutdown`` if startup was completed; wait ``seconds`` at most."""

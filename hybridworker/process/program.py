@@ -322,12 +322,12 @@ class Program:
 
     async def _hand_over(self) -> bool:
         """
-        Go on accepting until a younger worker does, if one is coming, and then for the drain delay.
+        Go on accepting until a younger worker does, if one is coming, and else for the drain delay.
 
         Returns whether to leave then: not where those that were to come could not boot.
         """
         settings, loop, succession = self.context.settings, self.context.loop, self.succession
-        begun = loop.time()
+        begun, replaced = loop.time(), False
         if succession is not None:
             succession.told_to_go()
             while (outlook := succession.outlook()) is Outlook.WAIT:  # noqa: ASYNC110 (a sibling is another process)
@@ -337,10 +337,11 @@ class Program:
                 self._stay(succession)
                 return False
             # The deadline is past only where the master has been silent on purpose: it waits for the old workers.
-            if succession.successor() is WorkerState.READY or self.grace.requests <= loop.time():
+            replaced = succession.successor() is WorkerState.READY
+            if replaced or self.grace.requests <= loop.time():
                 self._restart_grace()
         self._enter(DRAINING)
-        if self.server.is_tcp:
+        if self.server.is_tcp and not replaced:  # a group that goes on is nothing that balancers need to notice
             await asyncio.sleep(begun + settings.drain_delay - loop.time())
         return True
 

@@ -109,7 +109,7 @@ class Server:
         self.accepting = False
         self.paused_until = 0.0  #: loop time until which accepting rests
         #: connections accepted that are not among those of the context yet, or have just become one
-        self.arrivals: dict[Arrival, tuple[HTTPProtocol | Negotiation, socket.socket]] = {}
+        self.arrivals: dict[Arrival, tuple[HTTPProtocol | Negotiation, socket.socket, str]] = {}
         #: the first protocol of a connection
         self.protocol = first_protocol(context)
         self.size = 0  #: connections, with those that are being made
@@ -263,14 +263,18 @@ class Server:
     def _connect(self, sock: socket.socket) -> None:
         """Give an accepted socket its transport and protocol; under TLS, shake hands first."""
         protocol = self.protocol(self.context)
+        client = _address(sock) if self.tls else ""  # a handshake that fails leaves nobody to ask
         arrival = establish(self.loop.connect_accepted_socket(lambda: protocol, sock, **self.tls))
-        self.arrivals[arrival] = protocol, sock
+        self.arrivals[arrival] = protocol, sock, client
         arrival.add_done_callback(self._connected)
 
     def _connected(self, arrival: Arrival) -> None:
-        protocol, sock = self.arrivals.pop(arrival)
+        protocol, sock, client = self.arrivals.pop(arrival)
         exc = None if arrival.cancelled() else arrival.exception()
-        if isinstance(exc, Exception):
+        if isinstance(exc, ssl.SSLError) and exc.reason == "HTTP_REQUEST":
+            text = "Invalid request from ip=%s: http:// on a port that speaks TLS"
+            self.context.log.warning(text, client)
+        elif isinstance(exc, Exception):
             # ssl.SSLError is an OSError; a handshake that failed or took too long harms nobody else.
             level = self.context.log.debug if isinstance(exc, OSError) else self.context.log.error
             level("Connection failed before it was established: %s", exc)
@@ -378,7 +382,7 @@ class Server:
         there = self.context.connections
         shaking = {
             arrival: sock
-            for arrival, (protocol, sock) in self.arrivals.items()
+            for arrival, (protocol, sock, _) in self.arrivals.items()
             if protocol.state is NEW and protocol not in there and not arrival.done()
         }
         for arrival, sock in shaking.items():
@@ -409,3 +413,12 @@ class Server:
         else:
             await asyncio.sleep(0)  # let the transports say goodbye
         return cut
+
+
+def _address(sock: socket.socket) -> str:
+    """The address of a client, for the log."""
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return "unknown"
+    return str(name[0]) if isinstance(name, tuple) else "unix socket"

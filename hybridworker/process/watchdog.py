@@ -199,8 +199,13 @@ class Watchdog:
 
 
 def warn_of_slow_calls(context: WorkerContext, pool: ThreadPool | None) -> None:
-    """Say of each call that is in a thread for longer than gunicorn's timeout where it is."""
+    """Say of the calls that are in a thread for longer than gunicorn's timeout where they are, of equal ones once."""
     now, limit = time.monotonic(), context.settings.timeout
+    alike: dict[str, list[tuple[str, float]]] = {}
     for threads in (pool, context.lender):
         for label, age, frame in () if threads is None else threads.report_slow(now, limit):
-            context.log.warning("%s has been in its thread for %.0f s\n%s", label, age, format_stack(frame).rstrip())
+            alike.setdefault(format_stack(frame).rstrip(), []).append((label, age))
+    for stack, calls in alike.items():
+        label, age = max(calls, key=lambda call: call[1])
+        others = f", and {len(calls) - 1} more at the same place" if len(calls) > 1 else ""
+        context.log.warning("%s has been in its thread for %.0f s%s\n%s", label, age, others, stack)

@@ -7,6 +7,7 @@ import sys
 import time
 import wsgiref.validate
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -595,10 +596,26 @@ def test_advice_for_a_module_that_is_missing(uri: str | None, name: str | None, 
     assert given is None if line is None else given is not None and given.startswith(line)
 
 
-def test_advice_for_a_file_is_gunicorns() -> None:
-    """It says what was meant."""
-    said = "Failed to find application, did you mean 'shop:app'?"
-    assert advice("shop.py:app", ImportError(said)) == f"shop.py:app: {said}"
+@pytest.mark.parametrize(
+    ("uri", "meant"),
+    [
+        ("shop.py:app", "shop:app"),
+        ("site/wsgi.py", "site.wsgi:application"),
+        ("./site/wsgi.py:main", "site.wsgi:main"),
+        ("site/wsgi:main", "site.wsgi:main"),
+    ],
+)
+def test_advice_for_a_file_names_the_module(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str, meant: str
+) -> None:
+    """gunicorn's own would leave the slash in it."""
+    (tmp_path / "site").mkdir()
+    for name in ("shop.py", "site/wsgi.py"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    said = f"{uri}: that is a file and no module; did you mean {meant}?"
+    assert advice(uri, ImportError("Failed to find application, did you mean ...")) == said
+    assert advice(uri, ModuleNotFoundError("No module named ...", name="site/wsgi")) == said
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridworker.config.settings import Settings
-from hybridworker.config.variables import SERVICE_LINK, VARIABLES, read_variables
+from hybridworker.config.variables import SERVICE_LINK, VARIABLES, near_misses, read_variables
 from hybridworker.errors import ConfigurationError
 from tests.config.configured import read, refusal
 
@@ -97,6 +97,26 @@ def test_a_misspelt_name_gets_the_right_one(name: str, nearest: str) -> None:
     """An unknown variable stops the boot, and the nearest one is suggested, whatever its value is."""
     line = refusal({name: ""})
     assert line == f"{name} is not a variable of hybridworker; did you mean {nearest}?"
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("HYBRID_WORKER_MAX_RSS", "HYBRIDWORKER_MAX_RSS"),
+        ("HYBRIDWORKERS_SLOW_LOOP", "HYBRIDWORKER_SLOW_LOOP"),
+        ("HYBIRDWORKER_INTERFACE", "HYBRIDWORKER_INTERFACE"),
+        ("hybrid_worker_ws_compression", "HYBRIDWORKER_WS_COMPRESSION"),
+        ("HYBRIDWORKER_MAX_RSS", None),
+        ("HYBRIDWORKER_MAX_RSSS", None),
+        ("HYBRID_WORKER_COUNT", None),
+        ("UVICORN_WORKER_MAX_AGE", None),
+        ("MAX_RSS", None),
+    ],
+)
+def test_a_misspelt_prefix_is_warned_about(name: str, nearest: str | None) -> None:
+    """Where the rest is a variable of ours; it may be somebody else's, so it is no error."""
+    lines = near_misses({name: "1"})
+    assert lines == ([] if nearest is None else [f"{name} is not a variable of hybridworker; did you mean {nearest}?"])
 
 
 @pytest.mark.parametrize("name", ["HYBRIDWORKER_", "HYBRIDWORKER_QQQ"])

@@ -250,6 +250,23 @@ def test_what_a_subclass_overrides_is_called(
         server.wait_log("Served 1 request: ")
 
 
+def test_what_a_subclass_says_to_uvicorn_is_a_warning(gunicorn: Servers, tmp_path: Path) -> None:
+    """Once, and it names the place where the answer stands. One thread for WSGI is named as well."""
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "import hybridworker\n"
+        "class Tuned(hybridworker.Worker):\n"
+        "    CONFIG_KWARGS = {'loop': 'uvloop'}\n"
+        "worker_class = Tuned\n"
+    )
+    config = str(tmp_path / "gunicorn.conf.py")
+    argv = ["--config", config, "--bind", "127.0.0.1:0", "--no-control-socket", "forms:wsgi_function"]
+    server = gunicorn.command(argv, APPS)
+    assert server.request().status == 200
+    line = r"\[WARNING\] Tuned\.CONFIG_KWARGS has no effect: section Switching of the README says what replaces it$"
+    server.wait_log(line, 1)
+    server.wait_log(r"\[INFO\] WSGI requests are served one after another, because --threads is 1$", 1)
+
+
 def test_the_package_has_no_other_names() -> None:
     """Whoever asks for one gets an AttributeError, as from every module; only gunicorn's loader is told more."""
     program = (

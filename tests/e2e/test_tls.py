@@ -218,6 +218,15 @@ def test_what_is_no_handshake_does_no_harm(
         assert client.request().status == 200
 
 
+def test_http_on_a_port_of_tls_is_a_warning(gunicorn: Servers, certificates: Certificates) -> None:
+    """With the address of the client, as for any request that is wrong."""
+    server = gunicorn("asgi:app", *certificates.options)
+    with server.connect() as client, contextlib.suppress(ConnectionError):
+        client.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        client.rest()
+    server.wait_log(r"\[WARNING\] Invalid request from ip=127\.0\.0\.1: http:// on a port that speaks TLS$")
+
+
 def test_a_handshake_has_the_time_of_a_head(gunicorn: Servers, certificates: Certificates) -> None:
     """Whoever says nothing, or half of it, is dropped after HYBRIDWORKER_HEADER_TIMEOUT; nobody else has to wait."""
     server = gunicorn("asgi:app", *certificates.options, env={"HYBRIDWORKER_HEADER_TIMEOUT": "1"})

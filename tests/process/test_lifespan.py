@@ -23,6 +23,9 @@ class Unusual(BaseException):
     """No Exception."""
 
 
+COMPLETE = ("info", "Application startup is complete after 0.0 s")
+
+
 def live(app: ASGIApp, test: Callable[[Lifespan, WorkerContext, Any], Awaitable[None]], mode: str = "auto") -> FakeLog:
     """Run ``test`` with a lifespan of ``app``; returns the log."""
     log = FakeLog()
@@ -65,8 +68,9 @@ def test_l1_scope_and_events() -> None:
         await lifespan.shutdown(5)
         assert [*states, lifespan.state] == [LifespanState.STARTED, LifespanState.STOPPED]
 
-    live(obedient(scopes, events), test)
+    log = live(obedient(scopes, events), test)
     assert events == ["lifespan.startup", "lifespan.shutdown"]
+    assert log.at("info") == ["Application startup is complete after 0.0 s"]
     assert scopes[0]["type"] == "lifespan"
     assert scopes[0]["asgi"] == {"version": "3.0", "spec_version": "2.0"}
 
@@ -245,7 +249,7 @@ def test_l13_returning_after_startup_is_fine() -> None:
         await lifespan.startup()
         await lifespan.shutdown(5)
 
-    assert live(app, test).lines == []
+    assert live(app, test).lines == [COMPLETE]
 
 
 def test_an_exception_while_serving_is_logged() -> None:
@@ -387,7 +391,7 @@ def test_a_lifespan_that_cancels_its_own_task_has_failed_as_well() -> None:
     warning = "Application raised in lifespan startup; serving it all the same"
     assert live(app, test).lines == [("warning", warning)]
     complete = True
-    assert live(app, test).lines == [("error", "Application raised in its lifespan")]
+    assert live(app, test).lines == [COMPLETE, ("error", "Application raised in its lifespan")]
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -412,7 +416,7 @@ def test_what_the_worker_has_ended_is_no_error(fails: bool) -> None:
         await lifespan.shutdown(0)
 
     late = ("error", "Application shutdown was not complete after 0.0 s")
-    assert live(app, test).lines == [late, *[("error", "Application raised in its lifespan")] * fails]
+    assert live(app, test).lines == [COMPLETE, late, *[("error", "Application raised in its lifespan")] * fails]
 
 
 def test_the_exit_of_the_process_passes_through_startup() -> None:

@@ -432,7 +432,7 @@ def test_a_connection_that_was_lost_at_once_is_counted_once() -> None:
         protocol.state = ConnectionState.CLOSED
         site.server.size = 1  # another one
         with socket.socket() as sock:
-            site.server.arrivals[arrival] = protocol, sock
+            site.server.arrivals[arrival] = protocol, sock, ""
             site.server._connected(arrival)
             assert site.server.size == 1
 

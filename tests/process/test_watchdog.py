@@ -413,6 +413,26 @@ def test_a_call_that_takes_longer_than_the_timeout_is_a_warning() -> None:
     run(main, is_wsgi=True, timeout=1e-9)
 
 
+class SlowPool:
+    """Three slow calls, two of which are at the same place."""
+
+    def report_slow(self, now: float, limit: float) -> list[tuple[str, float, FrameType | None]]:
+        return [("GET /a", 31.0, sys._getframe()), ("GET /b", 35.0, None), ("GET /c", 33.0, sys._getframe())]
+
+
+def test_slow_calls_at_the_same_place_are_one_warning() -> None:
+    """That of the oldest, and how many there are."""
+
+    async def main(context: WorkerContext) -> None:
+        warn_of_slow_calls(context, SlowPool())  # type: ignore[arg-type]  # stands for a pool
+        assert isinstance(context.log, FakeLog)
+        one, other = context.log.at("warning")
+        assert one.startswith("GET /c has been in its thread for 33 s, and 1 more at the same place\n  File ")
+        assert other == "GET /b has been in its thread for 35 s\n"
+
+    run(main, is_wsgi=True)
+
+
 def test_synchronous_code_that_takes_longer_than_the_timeout_is_a_warning() -> None:
     """In a thread that is lent, as in one for WSGI calls."""
 
