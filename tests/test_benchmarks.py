@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.benchmarks import report
-from tests.benchmarks.measure import Sample, to_json
+from tests.benchmarks import h2load, http2, report
+from tests.benchmarks.__main__ import UsageError, with_load
+from tests.benchmarks.measure import Sample, launch_of, to_json
 from tests.benchmarks.profile import collapsed
 from tests.benchmarks.scenarios import GROUP, SCENARIOS, Measure, Scenario, chosen
 from tests.benchmarks.servers import SERVERS, Launch
@@ -191,7 +194,7 @@ def test_every_server_is_told_its_port_and_its_application(server: Any) -> None:
     """And never more than one worker, unless the scenario is about several."""
     launch = Launch(app="module:app", interface="wsgi", port=18123, threads=8)
     command = server.command(launch)
-    assert "module:app" in command
+    assert any(part.endswith("module:app") for part in command)
     assert any(part.endswith("18123") for part in command)
     if "--workers" in command:
         assert command[command.index("--workers") + 1] == "1"
@@ -228,3 +231,95 @@ def test_stored_results_can_be_rendered() -> None:
     short, whole = report.render(stored)
     assert stored["environment"]["machine"]["python"] in short
     assert all(f"``{name}``" in whole for name in stored["scenarios"])
+
+
+# -- HTTP/2
+
+PRINTED = """\
+starting benchmark...
+Main benchmark duration is started for thread #0.
+finished in 3.00s, 20123.67 req/s, 1.11MB/s
+requests: 60371 total, 60499 started, 60371 done, 60371 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 60380 2xx, 0 3xx, 0 4xx, 0 5xx
+traffic: 3.34MB (3500123) total, 884.34KB (905560) headers (space savings 88.28%), 766.43KB (784823) data
+                     min         max         mean         sd        +/- sd
+time for request:      105us      7.12ms      1.21ms       611us    71.67%
+"""
+
+
+def test_what_h2load_prints() -> None:
+    """Requests, bytes of content, and errors of any kind; it has no percentiles."""
+    found = h2load.read(PRINTED, 3)
+    assert (found["requests"], found["seconds"], found["bytes"], found["p99"]) == (60371, 3, 784823, None)
+    assert not any(found["errors"].values())
+    worse = PRINTED.replace("0 failed, 0 errored", "2 failed, 3 errored").replace("0 4xx, 0 5xx", "4 4xx, 5 5xx")
+    assert h2load.read(worse, 3)["errors"] == {"failed": 2, "errored": 3, "timeout": 0, "status": 9}
+    with pytest.raises(ValueError, match="no results"):
+        h2load.read("could not connect", 3)
+
+
+def test_without_h2load_its_scenarios_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a line that names them and says what to install; where nothing else was asked for it is an error."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [scenario.name for scenario in with_load(chosen(["http2-hello", "asgi-hello"]))] == ["asgi-hello"]
+    line = "http2-hello: the load comes from h2load, which is not installed (Debian and Ubuntu: apt install nghttp2"
+    assert f"left out are {line}" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=re.escape(line)):
+        with_load(chosen(["http2-hello"]))
+
+
+def test_http1_has_a_connection_for_each_stream() -> None:
+    """As many requests are under way."""
+    assert h2load.command("http://x/", 8, 16, 3)[3:7] == ["--clients", "8", "--max-concurrent-streams", "16"]
+    command = h2load.command("http://x/", 128, 0, 3, fields=("a: b",), targets=Path("targets"))
+    assert command[3:6] == ["--clients", "128", "--h1"]
+    assert command[-6:] == ["--header", "a: b", "--base-uri", "http://x/", "--input-file", "targets"]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("name", ["gunicorn-asgi", "gunicorn-gthread", "granian", "hypercorn", "hybridworker"])
+def test_every_peer_is_told_to_speak_http2(name: str, tls: bool) -> None:
+    """And speaks HTTP/1.1 else."""
+    launch = Launch(app="module:app", interface="asgi", port=18123, tls=tls, http2=True)
+    assert SERVERS[name].command(launch) != SERVERS[name].command(replace(launch, http2=False))
+
+
+@pytest.mark.parametrize("server", ["hybridworker", "hybridworker-http1"])
+def test_who_speaks_http2(server: str) -> None:
+    """All servers of a scenario of HTTP/2, but for the one that shows HTTP/1.1 beside."""
+    (scenario,) = chosen(["http2-hello"])
+    assert launch_of(scenario, server=server).http2 is (server == "hybridworker")
+    assert not launch_of(chosen(["asgi-hello"])[0]).http2
+
+
+def test_processor_time_has_a_table_of_its_own() -> None:
+    """A smaller time is better, and the ratio says how many times."""
+    measured = results({"hybridworker": rounds(10.4), "granian": rounds(13.8)}, "http2-hello")
+    short, whole = report.render(measured)
+    assert "HTTP/2, times better than" in short
+    assert "ASGI hello, 8 x 16, us of processor" in short
+    assert "1.33" in short and "1.1: met" in whole
+    assert "8 connections of 16 streams" in whole
+
+
+def test_targets_do_not_repeat(tmp_path: Path) -> None:
+    """Each has a query of its own, of 60 characters."""
+    h2load.write_targets(tmp_path)
+    lines = (tmp_path / h2load.TARGET_FILE).read_text().splitlines()
+    assert len(set(lines)) == len(lines) == h2load.TARGETS
+    assert {len(line.partition("?")[2]) for line in lines} == {h2load.QUERY}
+
+
+def test_a_client_of_http2() -> None:
+    """It answers SETTINGS and PING, joins the DATA of a stream, and knows its end."""
+    answers = http2.Answers()
+    data = http2.frame(4, 0, 0) + http2.frame(1, 4, 1, b"\x88") + http2.frame(0, 0, 1, b"a")
+    assert answers.feed(data[:20]) == http2.frame(4, 1, 0)
+    assert answers.feed(data[20:]) == b""
+    assert answers.ended == set()
+    assert answers.feed(http2.frame(6, 0, 0, bytes(8)) + http2.frame(0, 1, 1, b"b")) == http2.frame(6, 1, 0, bytes(8))
+    assert (answers.ended, answers.bodies) == ({1}, {1: b"ab"})
+    with pytest.raises(ConnectionError, match="GOAWAY"):
+        answers.feed(http2.frame(7, 0, 0, bytes(8)))

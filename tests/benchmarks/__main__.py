@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import report
+from tests.benchmarks import h2load, report
 from tests.benchmarks.measure import measure, prepare, to_json
 from tests.benchmarks.profile import profile
 from tests.benchmarks.scenarios import SCENARIOS, Scenario, chosen
@@ -35,12 +35,26 @@ class UsageError(Exception):
     """Something that the user has to change."""
 
 
+def with_load(scenarios: Sequence[Scenario]) -> list[Scenario]:
+    """Those scenarios whose load can be made here; a line on the others. :class:`UsageError` where none is left."""
+    if shutil.which("h2load"):
+        return list(scenarios)
+    left = [scenario for scenario in scenarios if scenario.client != "h2load"]
+    if len(left) < len(scenarios):
+        names = ", ".join(scenario.name for scenario in scenarios if scenario not in left)
+        line = f"{names}: the load comes from h2load, which is not installed ({h2load.PACKAGE})"
+        if not left:
+            raise UsageError(line)
+        print(f"left out are {line}", file=sys.stderr)
+    return left
+
+
 @contextmanager
 def workplace(scenarios: Sequence[Scenario]) -> Iterator[tuple[Path, int, int]]:
     """Check what is needed, take the load's core, and give a directory that is removed at the end."""
     if not hasattr(os, "sched_setaffinity") or not Path("/proc/self/smaps_rollup").exists():
         raise UsageError("the benchmark needs Linux: it pins processes to cores and reads /proc")
-    if not shutil.which("wrk"):
+    if any(scenario.client in ("wrk", "overload") for scenario in scenarios) and not shutil.which("wrk"):
         raise UsageError("the load comes from wrk, which is not installed (Debian and Ubuntu: apt install wrk)")
     tls = any(scenario.tls for scenario in scenarios)
     if tls and not shutil.which("openssl"):
@@ -48,7 +62,7 @@ def workplace(scenarios: Sequence[Scenario]) -> Iterator[tuple[Path, int, int]]:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise UsageError("the benchmark needs two cores, one for the server and one for the load")
-    needed = 2 * max(scenario.connections for scenario in scenarios) + 500
+    needed = 2 * max(scenario.connections * max(1, scenario.streams) for scenario in scenarios) + 500
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise UsageError(f"{needed} open files are needed and {hard} allowed (ulimit -Hn)")
@@ -71,7 +85,7 @@ def participants(scenario: Scenario, names: Sequence[str] | None) -> list[Server
 
 
 def run(patterns: Sequence[str], rounds: int, seconds: int, names: Sequence[str] | None) -> None:
-    scenarios = chosen(patterns)
+    scenarios = with_load(chosen(patterns))
     for missing in (server for server in SERVERS.values() if version(server.package) is None):
         print(f"{missing.name} is left out: {missing.package} is not installed", file=sys.stderr)
     with workplace(scenarios) as (directory, server_core, load_core):
@@ -132,7 +146,7 @@ def write_report(page: Path | None) -> None:
 
 
 def show_profile(name: str, server: str, seconds: int, native: bool) -> None:
-    scenarios = chosen([name])
+    scenarios = with_load(chosen([name]))
     with workplace(scenarios) as (directory, core, _):
         for scenario in scenarios:
             print(profile(scenario, SERVERS[server], seconds, directory, core, native))

@@ -1,5 +1,5 @@
 """
-Clients that wrk is not: WebSocket echo and broadcast, held connections, slow senders, a large download.
+Clients that wrk and h2load are not: WebSocket echo and broadcast, held connections, slow senders, a large download.
 
 ``python -m tests.benchmarks.clients ROLE PORT CONNECTIONS [SECONDS]``, run by ``load.py`` on the core of the load.
 The load roles (``echo``, ``echo-plain``, ``broadcast``) print one line of JSON as ``load.lua`` does. The others print
@@ -21,6 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 import uvloop
+
+from tests.benchmarks import http2
 
 MESSAGE = b"0123456789abcdef" * 4
 MASK = b"\x11\x22\x33\x44"
@@ -59,6 +61,25 @@ class Client(asyncio.Protocol):
         self.lost = True
         if not self.ready.done():
             self.ready.set_exception(ClientError("connection lost before the first answer"))
+
+
+class HTTP2Client(Client):
+    """A connection of HTTP/2 whose first request is answered."""
+
+    def __init__(self) -> None:
+        super().__init__(http2.OPENING + http2.get("/", 1))
+        self.answers = http2.Answers()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.transport.write(self.answers.feed(data))
+        except ConnectionError as exc:
+            self.transport.close()
+            if not self.ready.done():
+                self.ready.set_exception(ClientError(str(exc)))
+            return
+        if 1 in self.answers.ended and not self.ready.done():
+            self.ready.set_result(None)
 
 
 class WebSocketClient(Client):
@@ -208,10 +229,16 @@ async def until_dismissed() -> None:
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
 
 
-async def hold(port: int, count: int, websocket: bool) -> dict[str, Any]:
-    """Connections that asked once, or opened a WebSocket, and are then idle."""
-    request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    factory = (lambda: WebSocketClient(lambda _: None, True)) if websocket else (lambda: Client(request))
+#: Role -> what makes a connection that has asked once, or has opened a WebSocket, and is then idle.
+HELD: dict[str, Callable[[], Client]] = {
+    "hold": lambda: Client(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    "hold-http2": HTTP2Client,
+    "hold-websocket": lambda: WebSocketClient(lambda _: None, True),
+}
+
+
+async def hold(port: int, count: int, factory: Callable[[], Client]) -> dict[str, Any]:
+    """Connections that are idle."""
     clients = await connect(port, count, factory)
     await until_dismissed()
     return {"lost": sum(client.lost for client in clients)}
@@ -290,8 +317,8 @@ async def main(role: str, port: int, count: int, seconds: float) -> None:
             result = await echo(port, count, seconds, deflate=role == "echo")
         case "broadcast":
             result = await broadcast(port, count, seconds)
-        case "hold" | "hold-websocket":
-            result = await hold(port, count, websocket=role == "hold-websocket")
+        case _ if role in HELD:
+            result = await hold(port, count, HELD[role])
         case "trickle":
             result = await trickle(port, count)
         case "download":

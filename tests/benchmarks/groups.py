@@ -4,7 +4,7 @@ Clients of a group of workers: who gets which connection, and how long one waits
 ``python -m tests.benchmarks.groups ROLE PORT CONNECTIONS SECONDS WORKERS MASTER``, run by ``load.py`` as
 ``clients.py`` is. Every role prints one line of JSON.
 
-* ``burst`` opens all connections at once and asks on each of them who answers.
+* ``burst`` opens all connections at once and asks on each of them who answers; ``burst-http2`` asks by HTTP/2.
 * ``fresh`` opens a connection for each request.
 * ``held`` does so while one worker after the other is held by a call that blocks its loop for a second.
 * ``hup`` does so, with half of its clients on connections that they keep, and reloads the group after a second.
@@ -23,6 +23,8 @@ from contextlib import closing
 from typing import Any
 
 import uvloop
+
+from tests.benchmarks import http2
 
 #: Seconds between two requests of a client: it is waiting times that are measured, not how much fits in.
 PAUSE = 0.01
@@ -43,8 +45,9 @@ async def ask(streams: Streams, path: str) -> bytes:
 class Group:
     """What the clients of one group of workers saw."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, speaks_http2: bool = False) -> None:
         self.port = port
+        self.speaks_http2 = speaks_http2
         self.waits: list[float] = []
         self.lost = 0
         self.over = False
@@ -55,7 +58,10 @@ class Group:
     async def shares(self, count: int) -> collections.Counter[bytes]:
         """Worker -> how many of ``count`` connections that were opened at once it got."""
         connections = await asyncio.gather(*(self.connect() for _ in range(count)))
-        pids = await asyncio.gather(*(ask(connection, "/pid") for connection in connections))
+        if self.speaks_http2:
+            pids = await asyncio.gather(*(http2.ask_once(*connection, "/pid") for connection in connections))
+        else:
+            pids = await asyncio.gather(*(ask(connection, "/pid") for connection in connections))
         for _, writer in connections:
             writer.close()
         return collections.Counter(pids)
@@ -135,8 +141,8 @@ async def waits(group: Group, role: str, count: int, seconds: float, master: int
 
 
 async def main(role: str, port: int, count: int, seconds: float, workers: int, master: int) -> None:
-    group = Group(port)
-    result = burst(group, count, workers) if role == "burst" else waits(group, role, count, seconds, master)
+    group = Group(port, speaks_http2=role == "burst-http2")
+    result = burst(group, count, workers) if role.startswith("burst") else waits(group, role, count, seconds, master)
     print(json.dumps(await result))
 
 

@@ -1,5 +1,5 @@
 """
-The load: one checked request, then wrk or a client of ``clients.py``, on the core of the harness.
+The load: one checked request, then wrk, h2load or a client of ``clients.py``, on the core of the harness.
 
 A number counts only if the answers were right: :func:`check` compares one answer with what the scenario expects, and
 after the load any error, any status above 399 and any missing byte turns the result into a :class:`ServerError`.
@@ -16,12 +16,15 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from tests.benchmarks import h2load
 from tests.benchmarks.scenarios import Scenario
 from tests.benchmarks.servers import ROOT, Running, ServerError, end
 
@@ -38,7 +41,8 @@ class Load:
     """
     What the load saw: times in seconds, latencies in milliseconds; ``busy`` is the share of its core it used.
 
-    A pipeline has no latencies: wrk takes the time of a whole batch, and spoils the percentiles by its correction.
+    A pipeline has no latencies: wrk takes the time of a whole batch, and spoils the percentiles by its correction. Nor
+    has HTTP/2: h2load gives no percentiles.
     """
 
     requests: int
@@ -59,7 +63,7 @@ def check(scenario: Scenario, running: Running) -> float:
     deadline = time.perf_counter() + START_DEADLINE
     while True:
         try:
-            status, body = _ask(scenario, running.port)
+            status, body = (_ask_http2 if running.launch.http2 else _ask)(scenario, running.port)
             break
         except ConnectionError:
             if running.process.poll() is not None:
@@ -94,13 +98,29 @@ def _ask(scenario: Scenario, port: int) -> tuple[int, bytes]:
         connection.close()
 
 
+def _ask_http2(scenario: Scenario, port: int) -> tuple[int, bytes]:
+    """By prior knowledge, or what TLS has agreed on."""
+    url = f"{'https' if scenario.tls else 'http'}://127.0.0.1:{port}{scenario.path}"
+    try:
+        with httpx.Client(http1=False, http2=True, verify=False, timeout=START_DEADLINE) as client:
+            response = client.request(scenario.method, url, content=b"x" * scenario.body or None)
+            return response.status_code, response.content
+    except httpx.ConnectError as exc:
+        raise ConnectionRefusedError(str(exc)) from exc
+    except httpx.HTTPError as exc:
+        raise OSError(repr(exc)) from exc
+
+
 # -- load that runs for a time
 
 
 def put_load(scenario: Scenario, running: Running, seconds: int) -> Load:
     """Keep the server busy for some seconds."""
     port = running.port
-    if scenario.client == "wrk":
+    read: Callable[[str], dict[str, Any]] = _last_line
+    if scenario.client == "h2load":
+        command, read = _h2load(scenario, running, seconds), lambda output: h2load.read(output, seconds)
+    elif scenario.client == "wrk":
         command = _wrk(scenario, port, seconds)
     elif scenario.client == "overload":
         capacity = scenario.threads / CALL
@@ -109,13 +129,13 @@ def put_load(scenario: Scenario, running: Running, seconds: int) -> Load:
         command = _group(scenario.client, scenario, running, seconds)
     else:
         command = _client(scenario.client, port, scenario.connections, str(seconds))
-    result, used = _run(command, seconds)
+    result, used = _run(command, seconds, read)
     problems = ", ".join(f"{count} {kind}" for kind, count in result["errors"].items() if count)
     if problems:
         raise ServerError(f"errors under load: {problems}")
     if not result["requests"]:
         raise ServerError("not one answer under load")
-    if result["bytes"] < result["requests"] * scenario.length and scenario.client == "wrk":
+    if result["bytes"] < result["requests"] * scenario.length and scenario.client in ("wrk", "h2load"):
         raise ServerError("answers under load were shorter than the one that was checked")
     p50, p99, most = (result[name] if scenario.pipeline == 1 else None for name in ("p50", "p99", "max"))
     return Load(result["requests"], result["seconds"], p50, p99, most, used / result["seconds"])
@@ -123,12 +143,18 @@ def put_load(scenario: Scenario, running: Running, seconds: int) -> Load:
 
 def shares(scenario: Scenario, running: Running) -> tuple[int, int]:
     """How many connections of a burst the workers got, at least and at most."""
-    result, _ = _run(_group("burst", scenario, running, 0), 30)
+    result, _ = _run(_group(scenario.client, scenario, running, 0), 30, _last_line)
     return result["least"], result["most"]
 
 
-def _run(command: list[str], seconds: int) -> tuple[dict[str, Any], float]:
-    """What a client reports, and the processor time that it used."""
+def _last_line(output: str) -> dict[str, Any]:
+    """What all clients report but h2load."""
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def _run(command: list[str], seconds: int, read: Callable[[str], dict[str, Any]]) -> tuple[dict[str, Any], float]:
+    """What a client reports, as ``read`` understands it, and the processor time that it used."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -144,7 +170,24 @@ def _run(command: list[str], seconds: int) -> tuple[dict[str, Any], float]:
         reason = (errors or output).decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         raise ServerError(f"load failed: {reason[0]}")
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return json.loads(output.splitlines()[-1]), used
+    try:
+        return read(output.decode(errors="replace")), used
+    except (ValueError, IndexError):
+        raise ServerError("the load has reported nothing") from None
+
+
+def _h2load(scenario: Scenario, running: Running, seconds: int) -> list[str]:
+    """HTTP/1.1 gets a connection for each stream."""
+    url = f"{'https' if scenario.tls else 'http'}://127.0.0.1:{running.port}{scenario.path}"
+    http2 = running.launch.http2
+    return h2load.command(
+        url,
+        scenario.connections if http2 else scenario.connections * scenario.streams,
+        scenario.streams if http2 else 0,
+        seconds,
+        fields=tuple(scenario.headers),
+        targets=running.directory / h2load.TARGET_FILE if scenario.varied else None,
+    )
 
 
 def _wrk(scenario: Scenario, port: int, seconds: int) -> list[str]:

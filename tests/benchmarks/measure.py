@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import load
+from tests.benchmarks import h2load, load
 from tests.benchmarks.scenarios import Measure, Scenario
-from tests.benchmarks.servers import BASELINE, Launch, Running, Server, ServerError, free_port, resident, serving
+from tests.benchmarks.servers import BASELINE, HTTP1, Launch, Running, Server, ServerError, free_port, resident, serving
 
 WARM_UP = 1  # seconds; wrk counts in whole ones
 HUP_SECONDS = 8
@@ -45,6 +45,8 @@ def prepare(directory: Path, tls: bool) -> None:
     (directory / "50k.bin").write_bytes(b"x" * 51_200)
     with open(directory / "100m.bin", "wb") as file:
         file.truncate(100 * 1_048_576)
+    h2load.write_targets(directory)
+    (directory / "hypercorn.toml").write_text("keep_alive_max_requests = 1000000000\n")
     if tls:
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         command += ["-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost"]
@@ -60,6 +62,7 @@ def launch_of(scenario: Scenario, *extra: str, server: str = BASELINE) -> Launch
         workers=scenario.workers,
         threads=1 if scenario.interface == "asgi" else scenario.threads,
         tls=scenario.tls,
+        http2=scenario.http2 and server != HTTP1,
         access_log=scenario.access_log,
         bounded=scenario.bounded,
         extra=extra,
@@ -129,8 +132,13 @@ def _load(scenario: Scenario, server: Server, running: Running, seconds: int) ->
     if scenario.access_log:
         _check_access_log(running.directory / server.access_log, seen.requests)
     rate = seen.requests / seen.seconds
-    value = {Measure.P99: seen.p99, Measure.MAX: seen.max, Measure.RECOVERY: seen.max}.get(scenario.measure, rate)
-    assert value is not None  # no scenario asks for the latency of a pipeline
+    value = {
+        Measure.P99: seen.p99,
+        Measure.MAX: seen.max,
+        Measure.RECOVERY: seen.max,
+        Measure.CPU: used / seen.requests * 1e6,
+    }.get(scenario.measure, rate)
+    assert value is not None  # no scenario asks for the latency of a pipeline, or of HTTP/2
     return Sample(
         value=value,
         rate=rate,

@@ -26,6 +26,7 @@ from tests.benchmarks.servers import BASELINE, SERVERS, version
 Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 PACKAGES = ("hybridworker", "gunicorn", "uvloop", "httptools", "asgiref", "websockets", "uvicorn", "uvicorn-worker",
             "granian", "hypercorn", "starlette", "fastapi", "django", "flask")  # fmt: skip
+TABLES = ("asgi", "wsgi", "http/2", "hybrid")
 BEGIN, END = ".. benchmarks: begin", ".. benchmarks: end"
 
 
@@ -154,11 +155,11 @@ def share(value: float | None) -> str:
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """One table per interface: a row per scenario, this worker's median, and its ratio to each peer."""
+    """A table per interface, and one of HTTP/2: a row per scenario, our median, and its ratio to each peer."""
     parts = []
-    for interface in ("asgi", "wsgi", "hybrid"):
-        shown = [s for s in SCENARIOS if s.interface == interface and s.name in results["scenarios"]]
-        peers = [name for name in SERVERS if name != BASELINE and any(name in s.servers for s in shown)]
+    for name in TABLES:
+        shown = [s for s in SCENARIOS if s.table == name and s.name in results["scenarios"]]
+        peers = [peer for peer in SERVERS if peer != BASELINE and any(peer in s.servers for s in shown)]
         rows = []
         for scenario in shown:
             samples = results["scenarios"][scenario.name]["samples"]
@@ -169,7 +170,7 @@ def summary(results: Mapping[str, Any]) -> str:
                 cells.append(f"{found.median:.2f}" if found else _absence(samples.get(peer, ())))
             rows.append(cells)
         if rows:
-            parts.append(table([f"{interface.upper()}, times better than", BASELINE, *peers], rows))
+            parts.append(table([f"{name.upper()}, times better than", BASELINE, *peers], rows))
     return "\n\n".join(parts)
 
 
@@ -202,8 +203,10 @@ def details(scenario: Scenario, result: Mapping[str, Any]) -> str:
         errors = [sample["error"] for sample in theirs if "error" in sample]
         if errors:
             failures.append(f"* {server} failed in {len(errors)} of {len(theirs)} rounds: {_escaped(errors[0])}")
-    how = f"{scenario.connections} connections, {result['rounds']} rounds of {result['seconds']} s, {result['date']}"
-    title = f"{scenario.title} ({scenario.interface.upper()})"
+    streams = f" of {scenario.streams} streams" if scenario.streams > 1 else ""
+    how = f"{scenario.connections} connections{streams}"
+    how += f", {result['rounds']} rounds of {result['seconds']} s, {result['date']}"
+    title = f"{scenario.title} ({scenario.table.upper()})"
     parts = [title, "-" * len(title), "", f"``{scenario.name}``: {how}.", "", table(header, rows)]
     if shares := [
         f"{server} {_shares_of(samples[server])}" for server in SERVERS if values(samples.get(server, ()), "most")
@@ -267,10 +270,7 @@ def chart(results: Mapping[str, Any], path: Path) -> bool:
     matplotlib.rcParams["svg.hashsalt"] = BASELINE  # the same results give the same file
     from matplotlib import pyplot
 
-    panels = [
-        (f"{interface.upper()}: throughput, {BASELINE} = 1", _shares(results, interface))
-        for interface in ("asgi", "wsgi", "hybrid")
-    ]
+    panels = [(f"{name.upper()}: throughput{_per(name)}, {BASELINE} = 1", _shares(results, name)) for name in TABLES]
     panels.append(("Connections of the worker that got most, times its fair share", _bursts(results)))
     panels = [(label, shares) for label, shares in panels if shares]
     if not panels:
@@ -297,14 +297,21 @@ def chart(results: Mapping[str, Any], path: Path) -> bool:
     return True
 
 
-def _shares(results: Mapping[str, Any], interface: str) -> list[tuple[str, dict[str, float]]]:
+def _per(name: str) -> str:
+    """How the throughput of a table is meant."""
+    return " per second of processor time" if name == "http/2" else ""
+
+
+def _shares(results: Mapping[str, Any], name: str) -> list[tuple[str, dict[str, float]]]:
     shares = []
     for scenario in SCENARIOS:
-        if scenario.interface != interface or scenario.measure not in (Measure.RATE, Measure.MESSAGES):
+        if scenario.table != name or scenario.measure not in (Measure.RATE, Measure.MESSAGES, Measure.CPU):
             continue
         samples = results["scenarios"].get(scenario.name, {}).get("samples", {})
         ratios = {
-            peer: ratio(samples.get(BASELINE, ()), theirs) for peer, theirs in samples.items() if peer != BASELINE
+            peer: ratio(samples.get(BASELINE, ()), theirs, scenario.measure.more_is_better)
+            for peer, theirs in samples.items()
+            if peer != BASELINE
         }
         by_peer = {peer: 1 / found.median for peer, found in ratios.items() if found}
         if by_peer:

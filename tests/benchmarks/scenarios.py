@@ -36,6 +36,7 @@ class Measure(Enum):
     REST = "MiB"
     CONNECTION = "KiB"
     STARTUP = "ms"
+    CPU = "us of processor"
 
     @property
     def more_is_better(self) -> bool:
@@ -51,6 +52,8 @@ class Scenario:
     ``length`` is the length of a right answer's body, checked by one request before the load. ``client`` names the
     role of ``clients.py``, or with several ``workers`` of ``groups.py``, that makes the load where wrk does not,
     ``beside`` the one that disturbs it meanwhile.
+    ``streams`` is how many requests h2load has under way on each connection of HTTP/2; zero means HTTP/1.1. ``varied``
+    gives each of them a query of its own.
     ``bars`` maps a server to the least ratio to it that this worker has to show, ``limit`` bounds this worker's own
     value.
     """
@@ -74,6 +77,8 @@ class Scenario:
     length: int = 13
     headers: Sequence[str] = ()
     pipeline: int = 1
+    streams: int = 0
+    varied: bool = False
 
     workers: int = 1
     threads: int = 8
@@ -81,6 +86,16 @@ class Scenario:
     access_log: bool = False
     #: a queue of a second, where the server can bound it: the queue timeout, and the backpressure of granian
     bounded: bool = False
+
+    @property
+    def http2(self) -> bool:
+        """Whether the servers are to speak HTTP/2."""
+        return self.streams > 0
+
+    @property
+    def table(self) -> str:
+        """In which table it stands."""
+        return "http/2" if self.http2 and self.workers == 1 else self.interface
 
 
 def _asgi(name: str, title: str, app: str, **options: object) -> Scenario:
@@ -98,6 +113,28 @@ def _framework(name: str, title: str, app: str, **options: object) -> Scenario:
     return Scenario(name=name, title=title, app=app, **options)  # type: ignore[arg-type]
 
 
+def _http2(name: str, title: str, app: str, shape: str, bars: Sequence[float | None], **options: object) -> Scenario:
+    """
+    Processor time of HTTP/2, in the ``shape`` of so many connections "x" so many streams on each.
+
+    ``bars`` are those to the asgi or gthread worker of gunicorn, hypercorn, granian and HTTP/1.1.
+    """
+    wsgi = app.startswith("apps_wsgi")
+    peers = ("gunicorn-gthread" if wsgi else "gunicorn-asgi", "hypercorn", "granian", "hybridworker-http1")
+    connections, streams = map(int, shape.split("x"))
+    options = {"connections": connections, "streams": streams, "interface": "wsgi" if wsgi else "asgi", **options}
+    return Scenario(
+        name=name,
+        title=f"{title}, {shape.replace('x', ' x ')}",
+        app=f"tests.benchmarks.{app}",
+        servers=("hybridworker", *peers),
+        measure=Measure.CPU,
+        client="h2load",
+        bars={peer: bar for peer, bar in zip(peers, bars, strict=True) if bar is not None},
+        **options,  # type: ignore[arg-type]
+    )
+
+
 def _connections(count: int) -> Scenario:
     servers = ("hybridworker", "bare", "uvicorn-worker", "granian")
     name, title = f"connections-{count}", f"Hello, {count:,} connections"
@@ -105,8 +142,8 @@ def _connections(count: int) -> Scenario:
 
 
 def _group(name: str, title: str, **options: object) -> Scenario:
-    options = {"workers": 2, **options}
-    return Scenario(name=name, title=title, app="tests.benchmarks.apps_group:app", servers=GROUP, **options)  # type: ignore[arg-type]
+    options = {"workers": 2, "servers": GROUP, **options}
+    return Scenario(name=name, title=title, app="tests.benchmarks.apps_group:app", **options)  # type: ignore[arg-type]
 
 
 def _burst(count: int, workers: int) -> Scenario:
@@ -114,6 +151,12 @@ def _burst(count: int, workers: int) -> Scenario:
     # Under two more than the fair share; the least share stands under the table.
     return _group(f"burst-{count}-{workers}", f"Burst of {count:,} connections, {workers} workers", client="burst",
                   measure=Measure.SHARE, connections=count, workers=workers, limit=(fair + 2) / fair)  # fmt: skip
+
+
+def _balance(workers: int) -> Scenario:
+    servers = ("hybridworker", "gunicorn-asgi")
+    return _group(f"http2-balance-{workers}", f"8 connections of HTTP/2, {workers} workers", client="burst-http2",
+                  measure=Measure.SHARE, connections=8, streams=1, workers=workers, servers=servers)  # fmt: skip
 
 
 def _hybrid(name: str, title: str, app: str, peer_app: str, **options: object) -> Scenario:
@@ -129,6 +172,28 @@ _WS = {"client": "echo", "measure": Measure.MESSAGES, "bars": _WS_BARS}
 _BROADCAST = {"client": "broadcast", "measure": Measure.MESSAGES, "bars": _WS_BARS, "connections": 100}
 _IDLE = {"client": "hold", "measure": Measure.CONNECTION, "connections": 5_000, "bars": {}}
 _IDLE_WS = {"client": "hold-websocket", "measure": Measure.CONNECTION, "connections": 1_000, "bars": {}}
+_IDLE_HTTP2 = {
+    "client": "hold-http2",
+    "measure": Measure.CONNECTION,
+    "connections": 2_000,
+    "streams": 1,
+    "servers": ("hybridworker", "gunicorn-asgi", "granian", "hypercorn"),
+    "bars": {},
+}
+#: What a browser behind a proxy sends to an application beside method, path, scheme and authority.
+_APP_FIELDS = {
+    "headers": (
+        "accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        "accept-encoding: gzip, deflate, br",
+        "accept-language: en-GB,en;q=0.9,de;q=0.8",
+        "user-agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+        "cookie: sessionid=0123456789abcdef0123456789abcdef; csrftoken=fedcba9876543210fedcba9876543210",
+        "referer: https://www.example.com/somewhere",
+        "x-forwarded-for: 203.0.113.7",
+        "x-forwarded-proto: http",
+    ),
+    "varied": True,
+}
 _P99 = {"measure": Measure.P99, "connections": 4, "bars": {}}
 _SLOW = {**_P99, "beside": "trickle"}
 #: Four times what 8 threads can do of calls that take 50 ms.
@@ -179,6 +244,20 @@ SCENARIOS: tuple[Scenario, ...] = (
     _asgi("memory-rest", "Memory of a worker at rest", "hello", measure=Measure.REST, bars={"uvicorn-worker": 1.0}),
     _asgi("memory-idle", "Memory per idle connection of 5,000", "hello", limit=5.0, **_IDLE),
     _asgi("memory-websocket", "Memory per idle WebSocket of 1,000", "websocket_echo", **_IDLE_WS),
+    _http2("http2-hello", "ASGI hello", "apps:hello", "8x16", (10, 12, 1.1, 1.3)),
+    _http2("http2-hello-1", "ASGI hello", "apps:hello", "1x100", (10, None, 1.2, 1.3)),
+    _http2("http2-hello-serial", "ASGI hello", "apps:hello", "8x1", (7, 9, 1.8, 0.9)),
+    _http2("http2-app", "ASGI, 12 fields, new queries", "apps:hello", "8x16", (8, 8, 0.7, 1.1), **_APP_FIELDS),
+    _http2("http2-get-10k", "ASGI 10 KB", "apps:get_10k", "8x16", (9, 11, 1.1, 1.3), length=10_240),
+    _http2("http2-get-1m", "ASGI 1 MB", "apps:download_1m", "4x4", (9, 5, 1.3, 0.5), length=1_048_576),
+    _http2("http2-tls", "ASGI hello over TLS", "apps:hello", "8x16", (10, None, 1.0, 2.5), tls=True),
+    _http2("http2-tls-1m", "ASGI 1 MB over TLS", "apps:download_1m", "4x4", (5, None, 0.65, 0.75), length=1_048_576,
+           tls=True),
+    _http2("http2-wsgi-hello", "WSGI hello", "apps_wsgi:hello", "8x16", (9, 18, 0.75, 1.2)),
+    _http2("http2-wsgi-1m", "WSGI 1 MB", "apps_wsgi:download_1m", "4x4", (6, 5, 1.2, 0.5), length=1_048_576),
+    _asgi("http2-memory", "Memory per idle connection of 2,000", "hello", limit=8.0, **_IDLE_HTTP2),
+    _balance(2),
+    _balance(4),
     _wsgi("wsgi-hello", "Hello", "hello", bars={"gunicorn-gthread": 5.0, "granian": 0.5}),
     _wsgi("wsgi-get-10k", "10 KB answer", "get_10k", length=10_240),
     _wsgi("wsgi-echo-10k", "10 KB echo", "echo", **_ECHO),

@@ -42,6 +42,7 @@ class Launch:
     workers: int = 1
     threads: int = 1
     tls: bool = False
+    http2: bool = False
     access_log: bool = False
     bounded: bool = False
     extra: Sequence[str] = ()
@@ -70,6 +71,9 @@ def _gunicorn(worker_class: str, threads: int | None = None) -> Callable[[Launch
         options += ["--no-control-socket"]
         if launch.tls:
             options += ["--certfile", "cert.pem", "--keyfile", "key.pem"]
+        if launch.http2:
+            options += ["--http-protocols", "h2,h1"]
+            options += [] if launch.tls else ["--http2-cleartext", "prior-knowledge"]
         if launch.access_log:
             options += ["--access-logfile", "access.log"]
         if launch.bounded:
@@ -81,7 +85,8 @@ def _gunicorn(worker_class: str, threads: int | None = None) -> Callable[[Launch
 
 def _granian(launch: Launch) -> list[str]:
     options = [sys.executable, "-m", "granian", "--interface", launch.interface, "--workers", "1"]
-    options += ["--host", "127.0.0.1", "--port", str(launch.port), "--http", "1", "--log-level", "warning"]
+    options += ["--host", "127.0.0.1", "--port", str(launch.port), "--log-level", "warning"]
+    options += ["--http", "2" if launch.http2 else "1"]
     # Everything shares one core: a second runtime thread could only take turns with the first.
     options += ["--runtime-threads", "1", "--backpressure", str(BACKPRESSURE if launch.bounded else 10_000)]
     options += ["--backlog", "2048"]
@@ -97,11 +102,13 @@ def _granian(launch: Launch) -> list[str]:
 def _hypercorn(launch: Launch) -> list[str]:
     options = [sys.executable, "-m", "hypercorn", "--worker-class", "uvloop", "--workers", "1", "--bind", launch.bind]
     options += ["--keep-alive", "75", "--backlog", "2048", "--log-level", "warning"]
+    if launch.http2:  # it speaks it wherever it is spoken to; by default it ends a connection after 1,000 requests
+        options += ["--config", "hypercorn.toml"]
     if launch.tls:
         options += ["--certfile", "cert.pem", "--keyfile", "key.pem"]
     if launch.access_log:
         options += ["--access-logfile", "access.log", "--log-level", "info"]
-    return [*options, launch.app]
+    return [*options, f"{launch.interface}:{launch.app}" if launch.interface == "wsgi" else launch.app]
 
 
 def _bare(launch: Launch) -> list[str]:
@@ -109,11 +116,16 @@ def _bare(launch: Launch) -> list[str]:
 
 
 BASELINE = "hybridworker"
+
+#: This worker where a scenario is about HTTP/2 and it speaks HTTP/1.1.
+HTTP1 = f"{BASELINE}-http1"
+
 SERVERS = {
     server.name: server
     for server in (
         Server(name=BASELINE, package="hybridworker", command=_gunicorn("hybridworker.Worker")),
         Server(name=f"{BASELINE}-alone", package="hybridworker", command=_gunicorn("hybridworker.Worker")),
+        Server(name=HTTP1, package="hybridworker", command=_gunicorn("hybridworker.Worker")),
         Server(name="bare", package="httptools", command=_bare),
         Server(name="uvicorn-worker", package="uvicorn-worker", command=_gunicorn("uvicorn_worker.UvicornWorker")),
         Server(name="gunicorn-asgi", package="gunicorn", command=_gunicorn("asgi")),
@@ -145,9 +157,13 @@ class Running:
     """A started server: its first process, and what ``/proc`` says about the tree under it."""
 
     process: subprocess.Popen[bytes]
-    port: int
+    launch: Launch
     directory: Path
     started_at: float
+
+    @property
+    def port(self) -> int:
+        return self.launch.port
 
     def pids(self) -> list[int]:
         """The first process and all its descendants, parents first."""
@@ -221,7 +237,7 @@ def serving(server: Server, launch: Launch, directory: Path, core: int) -> Itera
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # safe: the harness has one thread
         )
     try:
-        yield Running(process, launch.port, directory, started_at)
+        yield Running(process, launch, directory, started_at)
     finally:
         end(process)
 
