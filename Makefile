@@ -9,6 +9,7 @@ SERVER ?= hybridworker
 JOBS   ?= 4
 TESTS  ?= tests
 CASES  ?= *
+HTTP   ?= 1.1
 
 PYTHON2 ?= python2.7
 
@@ -66,10 +67,10 @@ docs-check: $(VENV)/.test  ## Render README.rst and CHANGELOG.rst; a warning is 
 checklist: $(BENCH)/.bench  ## Run the ASGI and PEP 3333 statements against a server (SERVER=hybridworker, uvicorn, ...)
 	@exec $(BENCH)/bin/python -m tests.checklist $(SERVER)
 
-autobahn: $(VENV)/.test $(SUITE)/.suite  ## Run the Autobahn WebSocket suite, half an hour (CASES='1.* 9.*' for some); needs PYTHON2=python2.7
-	@set -f; $(BIN)/python -m tests.autobahn "$(PYTHON2)" $(SUITE) $(SUITE)/report $(CASES)
+autobahn: $(VENV)/.test $(SUITE)/.suite  ## Run the Autobahn WebSocket suite, half an hour (CASES='1.* 9.*' for some, HTTP=2); needs PYTHON2=python2.7
+	@set -f; $(BIN)/python -m tests.autobahn "$(PYTHON2)" $(SUITE) $(SUITE)/report $(HTTP) $(CASES)
 
-bench: $(BENCH)/.bench  ## Measure this worker beside others (SCENARIO=... for some); needs wrk
+bench: $(BENCH)/.bench  ## Measure this worker beside others (SCENARIO=... for some); needs wrk and h2load
 	@$(BENCH)/bin/python -m tests.benchmarks run $(SCENARIO)
 
 profile: $(BENCH)/.bench  ## Profile the worker alone under load (SCENARIO=...)

@@ -1,12 +1,13 @@
 """
 The Autobahn test suite against an echo application behind a real gunicorn.
 
-``make autobahn`` calls it: ``python -m tests.autobahn PYTHON2 LIBRARY REPORT CASES``. The
+``make autobahn`` calls it: ``python -m tests.autobahn PYTHON2 LIBRARY REPORT VERSION CASES``. The
 suite runs on Python 2.7 only, so it has an interpreter of its own, and LIBRARY is the folder
-that it was installed into. REPORT is the folder for its pages, CASES are patterns such as
-``9.*``. Ends with 1 when a case failed, or when the server logged an error. The rule one
-could break by accident: the suite itself ends with 0 whatever it found, so only its report
-counts, and a report of an earlier run is removed first.
+that it was installed into. REPORT is the folder for its pages, VERSION that of HTTP, CASES are patterns
+such as ``9.*``. The suite speaks HTTP/1.1 only: for version 2 the tests' bridge makes each handshake an extended
+CONNECT (RFC 8441) and carries the bytes as they are, all cases on one connection. Ends with 1 when a case failed, or
+when the server logged an error. The rule one could break by accident: the suite itself ends with 0
+whatever it found, so only its report counts, and a report of an earlier run is removed first.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.harness import servers
 
 AGENT = "hybridworker"
+
+VERSIONS = ("1.1", "2")
 
 #: How a case may end. "Non-strict": legal, but later than it could be; "informational": there is no right or wrong.
 GOOD = ("OK", "NON-STRICT", "INFORMATIONAL")
@@ -31,11 +36,23 @@ GOOD = ("OK", "NON-STRICT", "INFORMATIONAL")
 PATIENCE = 7200
 
 
-def fuzz(python: str, library: Path, report: Path, cases: list[str]) -> None:
+@contextmanager
+def echo(folder: str, version: str) -> Iterator[str]:
+    """A server that speaks this version of HTTP; its echo as a URL for clients that speak HTTP/1.1."""
+    with servers(lambda: Path(folder)) as start:
+        if version == "2":
+            from tests.e2e.bridge import Bridge  # needs the package h2
+
+            options = ("--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge")
+            with Bridge(start("sockets:app", *options)) as bridge:
+                yield f"ws://127.0.0.1:{bridge.port}/echo"
+        else:
+            yield start("sockets:app").url.replace("http", "ws", 1) + "/echo"
+
+
+def fuzz(python: str, library: Path, report: Path, version: str, cases: list[str]) -> None:
     """Run the suite against a server that lives as long."""
-    with tempfile.TemporaryDirectory(prefix="hw-") as folder, servers(lambda: Path(folder)) as start:
-        server = start("sockets:app")
-        url = server.url.replace("http", "ws", 1) + "/echo"
+    with tempfile.TemporaryDirectory(prefix="hw-") as folder, echo(folder, version) as url:
         specification = Path(folder, "fuzzingclient.json")
         specification.write_text(
             json.dumps(
@@ -76,11 +93,14 @@ def summary(report: Path) -> bool:
     return bool(results) and not bad
 
 
-def main(python: str, library: str, report: str, *cases: str) -> int:
+def main(python: str, library: str, report: str, version: str, *cases: str) -> int:
     """Run the ``cases``; returns the exit code."""
+    if version not in VERSIONS:
+        sys.stderr.write(f"{version} is no version of HTTP that has WebSockets: {' or '.join(VERSIONS)}\n")
+        return 2
     target = Path(report).resolve()
     shutil.rmtree(target, ignore_errors=True)
-    fuzz(python, Path(library).resolve(), target, list(cases) or ["*"])
+    fuzz(python, Path(library).resolve(), target, version, list(cases) or ["*"])
     return 0 if summary(target) else 1
 
 

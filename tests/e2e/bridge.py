@@ -90,6 +90,8 @@ class Bridge:
                 if isinstance(event, h2.events.RemoteSettingsChanged):
                     assert self.h2.remote_settings.enable_connect_protocol, "WebSocket is not announced"
                     self.enabled.set()
+                if isinstance(event, h2.events.DataReceived) and event.flow_controlled_length:
+                    self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 stream = self.streams.get(getattr(event, "stream_id", 0) or 0)
                 if stream is not None:
                     stream.take(event)
@@ -119,6 +121,7 @@ class Stream:
         pseudo = {":method": "CONNECT", ":protocol": "websocket", ":scheme": "http", ":path": lines[0].split(" ")[1]}
         pseudo[":authority"] = dict(self.fields)["host"]
         self.room = asyncio.Event()
+        self.ends = 0  #: how many sides have ended
         task = asyncio.current_task()
         assert task is not None
         self.task = task
@@ -143,9 +146,17 @@ class Stream:
                 else:
                     self.room.clear()
                     await self.room.wait()
+        # Either the client has ended, or the server, whose end was passed on to the client: now both have.
         if self.id in self.bridge.streams:
             connection.end_stream(self.id)
             self.bridge.flush()
+            self._end()
+
+    def _end(self) -> None:
+        """One side has ended."""
+        self.ends += 1
+        if self.ends == 2:
+            del self.bridge.streams[self.id]
 
     def take(self, event: Any) -> None:
         """Something has come on the stream."""
@@ -154,7 +165,10 @@ class Stream:
             self._answer(pairs(event))
         elif isinstance(event, h2.events.DataReceived):
             client.write(event.data)
-        elif isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+        elif isinstance(event, h2.events.StreamEnded):
+            self._end()
+            client.close()
+        elif isinstance(event, h2.events.StreamReset):
             self.bridge.streams.pop(self.id, None)
             self.room.set()
             client.close()
