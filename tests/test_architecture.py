@@ -96,6 +96,18 @@ RANKS = {
 #: The doors to gunicorn. Behind them nobody knows it, and nobody reads its ``cfg``.
 DOORS = {"worker", "log", "config"}
 
+#: Who writes to a transport: what speaks a protocol, and files. All else gives its bytes to one of these.
+WRITERS = {
+    "connection.sendfile",
+    "http11.carrier",
+    "http11.cycle",
+    "http11.protocol",
+    "http2.outbox",
+    "http2.protocol",
+    "websocket.handshake",
+    "websocket.protocol",
+}
+
 MODULE_LINES = 500
 FUNCTION_LINES = 60
 ATTRIBUTES = 20
@@ -217,6 +229,19 @@ def test_only_the_doors_read_the_configuration(path: Path) -> None:
         for node in ast.walk(tree(path))
     )
     assert not reads or is_a_door(path)
+
+
+def test_few_modules_write_to_a_transport() -> None:
+    """What was given to ``send()`` leaves at once, so nobody may write beside those who know what is due."""
+    writes = {"write", "writelines", "write_eof"}
+    found = {
+        name_of(path)
+        for path in modules()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in writes
+        if "transport" in {getattr(node.value, "id", ""), getattr(node.value, "attr", "")}
+    }
+    assert found == WRITERS
 
 
 @each_module
