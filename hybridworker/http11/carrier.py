@@ -95,6 +95,7 @@ class SocketCarrier(asyncio.Protocol):
             self._end_pair()
             return
         cycle.call_state = CallState.RUNNING
+        self.context.enter(cycle)
         cycle.variables = cycle.variables.copy()
         cycle.task = self.loop.create_task(cycle.run(self._serve), context=cycle.variables)
         cycle.task.add_done_callback(self._call_over)
