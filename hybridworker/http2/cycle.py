@@ -15,7 +15,7 @@ import math
 from typing import Any, Protocol
 
 from ..application.application import Application
-from ..asgi import Message, Scope
+from ..asgi import Message, Scope, logged_target
 from ..connection.context import WorkerContext
 from ..connection.cycle import RequestResponseCycle
 from ..connection.files import became_shorter
@@ -259,3 +259,8 @@ class HTTP2Cycle(RequestResponseCycle):
         stream = self.stream
         if stream.lingers or stream.lost or self.connection.begun:
             self.connection.call_over(stream)
+
+
+def label(cycle: RequestResponseCycle) -> str:
+    """Method and target, for a reason in words."""
+    return f"{cycle.method} {logged_target(cycle.scope)}"

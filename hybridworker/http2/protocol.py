@@ -21,10 +21,10 @@ import asyncio
 import math
 import time
 
-from ..asgi import Headers, logged_target
+from ..asgi import Headers
 from ..connection import kernel
 from ..connection.context import WorkerContext
-from ..connection.cycle import DRAIN_MAX, WHOLE_BODY_MAX, RequestResponseCycle
+from ..connection.cycle import DRAIN_MAX, WHOLE_BODY_MAX
 from ..connection.flow import DEAF, LINGER, FlowControl
 from ..connection.pace import STEP_MAX
 from ..connection.peer import Peer
@@ -35,7 +35,7 @@ from ..errors import HTTP2Error, ProtocolError
 from ..group.scoreboard import RESET, RESETS
 from ..states import CallState, HTTP2State, RequestState, ResponseState, StreamState
 from . import tunnel, wire
-from .cycle import HTTP2Cycle
+from .cycle import HTTP2Cycle, label
 from .frames import FrameReader
 from .head import RequestHead
 from .outbox import Outbox
@@ -172,6 +172,8 @@ class HTTP2Protocol(asyncio.Protocol):
             stream.progress = now
             if stream.tunnel is not None:
                 stream.tunnel.drain(deadline)
+            elif stream.state is HALF_CLOSED_LOCAL:
+                stream.deadline = min(stream.deadline, now + DEAF)
         if self.state is not OPEN:
             return
         if self.idle_until is not None and deadline <= now:
@@ -339,8 +341,8 @@ class HTTP2Protocol(asyncio.Protocol):
 
     def _running(self) -> int:
         """How many calls there are for streams that are open."""
-        calls = [stream.cycle for stream in self.reader.streams.values() if stream.cycle is not None]
-        return sum(call.call_state is RUNNING for call in calls)
+        cycles = (stream.cycle for stream in self.reader.streams.values())
+        return sum(cycle is not None and cycle.call_state is RUNNING for cycle in cycles)
 
     def _refuse(self, stream: Stream, ended: bool, error: ProtocolError) -> None:
         """Answer a request that cannot be served, or reset its stream, and log why."""
@@ -389,7 +391,9 @@ class HTTP2Protocol(asyncio.Protocol):
         """One side of the stream has ended, or both: see whether it is over."""
         if stream.state is not StreamState.CLOSED:
             if stream.state is HALF_CLOSED_LOCAL:
-                stream.deadline = self.loop.time() + self.context.settings.body_timeout
+                context = self.context
+                wait = DEAF if context.persistence.draining else context.settings.body_timeout
+                stream.deadline = self.loop.time() + wait
                 if stream.dropped > DRAIN_MAX:
                     self.cut(stream, NO_ERROR)
             return
@@ -491,8 +495,3 @@ def local_settings(context: WorkerContext) -> LocalSettings:
         max_list=settings.http2_max_header_list_size,
         websockets=tunnel.available() and any(app.takes_websockets for app in context.router.applications),
     )
-
-
-def label(cycle: RequestResponseCycle) -> str:
-    """Method and target, for a reason in words."""
-    return f"{cycle.method} {logged_target(cycle.scope)}"

@@ -321,6 +321,22 @@ def test_a_deaf_client_does_not_hold_up_a_worker_that_leaves(is_wsgi: bool, comp
         assert there.resets == ([(1, wire.CANCEL)] if gone else [])
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_the_rest_of_an_upload_does_not_hold_up_a_worker_that_leaves(before: bool) -> None:
+    """Its response is complete, ``before`` the worker was told to go or behind it: NO_ERROR (RFC 9113 8.1)."""
+    with multiplexed(Site()) as there:
+        feeds = page(1, b"/hello", False)
+        there.feed(feeds if before else b"")
+        there.context.persistence.end()
+        there.protocol.drain(there.loop.time() + 30)
+        there.feed(b"" if before else feeds)
+        assert there.answers[1].ended
+        there.protocol.tick(there.loop.time() + DEAF + 1)  # the second GOAWAY
+        there.protocol.tick(there.loop.time() + DEAF + 1)
+        assert there.resets == [(1, wire.NO_ERROR)]
+        assert not there.open
+
+
 def test_as_many_requests_as_allowed_begin_in_a_read() -> None:
     """HYBRIDWORKER_REQUESTS_MAX, also where tasks begin in the next turn of the loop (Python 3.11)."""
     site = Site()
