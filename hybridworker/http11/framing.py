@@ -91,14 +91,19 @@ class LineScanner:
         self.settings = settings
         self.data = bytearray()
         self.line = 0
-        self.lines = 0  #: complete lines
+        self.lines = 0  #: complete lines, of which one that is folded counts as one
         self.error: ProtocolError | None = None
+
+    @property
+    def folds(self) -> bool:
+        """Whether the line at hand continues the field before it."""
+        return False
 
     def _field(self, size: int) -> None:
         """Check the size of one field line, with its CRLF, and how many there are by now."""
         if size > self.settings.limit_request_field_size:
             self.error = ProtocolError("a field line exceeds limit_request_field_size", 431)
-        elif self.lines > self.settings.limit_request_fields:
+        elif self.lines - self.folds > self.settings.limit_request_fields:
             self.error = ProtocolError("there are more fields than limit_request_fields", 431)
         elif self.line + size > self.settings.max_head_size:
             self.error = ProtocolError("the field section exceeds its limit", 431)
@@ -118,6 +123,11 @@ class HeadScanner(LineScanner):
     def blank(self) -> bool:
         """Whether nothing has come but the one empty line that is ignored, or the beginning of it."""
         return not self.lines and bytes(self.data) == (b"" if self.skipped else b"\r")
+
+    @property
+    def folds(self) -> bool:
+        """As gunicorn, this counts fields, not the lines of one that is folded: a certificate has a hundred."""
+        return self.settings.permit_obsolete_folding and self.lines > 1 and self.data[self.line] in b" \t"
 
     def feed(self, segment: bytes) -> tuple[bytes, bytes]:
         """Take ``segment``; returns its complete lines, with what was held back, and the bytes behind the head."""
@@ -143,13 +153,13 @@ class HeadScanner(LineScanner):
             self._check(size, finished=True)
             if self.error is not None:
                 return bytes(data[before : self.line]), b""
-            self.line = end + 1
+            folds, self.line = self.folds, end + 1
             if size == 2 and data[end - 1] == 13:
                 rest = bytes(data[self.line :])
                 del data[self.line :]
                 self.complete = True
                 return bytes(data[before:]), rest
-            self.lines += 1
+            self.lines += not folds
 
     def _empty_line(self) -> None:
         """RFC 9112 2.2: one empty line before the request line is ignored, and not counted. A second is an error."""

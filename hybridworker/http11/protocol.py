@@ -1,17 +1,16 @@
 """
 HTTP/1.1 on one connection: where one request ends and the next begins, and their order.
 
-:class:`HTTPProtocol` cuts the bytes of the peer into messages, has them parsed by
-httptools, and hands a scope to a :class:`~.cycle.HTTP11Cycle` when the head of
-a request is complete. It never sees an ASGI message; the cycle never sees the parser.
+:class:`HTTPProtocol` cuts the bytes of the peer into messages, has them parsed by httptools, and hands a scope to a
+:class:`~.cycle.HTTP11Cycle` when the head of a request is complete. It never sees an ASGI message; the cycle never
+sees the parser.
 
     data_received -> _head -> parser -> on_header, on_headers_complete -> cycle
                   -> _body -> parser -> on_body, on_message_complete --> cycle
 
-One request is parsed at a time. What the client pipelines behind it waits, unparsed, in
-``pending`` until the response is complete. So responses keep their order, an error behind
-a good request is answered in its turn, and a flood of small requests costs no more than
-its bytes. Event loop side only. States: ``states.CONNECTION``.
+One request is parsed at a time. What the client pipelines behind it waits, unparsed, in ``pending`` until the response
+is complete. So responses keep their order, an error behind a good request is answered in its turn, and a flood of small
+requests costs no more than its bytes. Event loop side only. States: ``states.CONNECTION``.
 
 Invariant: the parser gets exactly one head, or bytes of one body, at a time.
 """
@@ -40,7 +39,7 @@ from .cycle import HTTP11Cycle
 from .framing import HeadScanner, body_parser, misdirected
 from .head import MORE, RequestHead
 from .refusal import refuse
-from .rewriting import pose
+from .rewriting import pose, unknown_method
 
 NEW, ACTIVE, IDLE = ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
 UPGRADED, CLOSING, CLOSED = ConnectionState.UPGRADED, ConnectionState.CLOSING, ConnectionState.CLOSED
@@ -161,10 +160,9 @@ class HTTPProtocol(asyncio.Protocol):
 
     def _look_behind(self, now: float, cycle: HTTP11Cycle) -> None:
         """
-        See whether the client has closed its side behind bytes that nobody reads.
+        See whether the client has closed its side behind bytes that nobody reads, which the transport does not see.
 
-        The transport does not see it while reading is paused. The same grace period begins, and
-        begins anew when the application takes some of them.
+        The same grace period begins, and begins anew when the application takes some of them.
         """
         flow = self.flow
         if not kernel.ended(flow.fileno()):
@@ -247,9 +245,8 @@ class HTTPProtocol(asyncio.Protocol):
         """
         Close after everything written has been sent.
 
-        With ``linger`` our side is closed first and the peer's bytes are read and dropped
-        for a while: closing a socket with unread bytes resets it, and the reset could
-        overtake the last answer (RFC 9112 9.6).
+        With ``linger`` our side is closed first and the peer's bytes are read and dropped for a while: closing a
+        socket with unread bytes resets it, and the reset could overtake the last answer (RFC 9112 9.6).
         """
         if self.state is CLOSED or self.state is CLOSING:
             return
@@ -262,8 +259,7 @@ class HTTPProtocol(asyncio.Protocol):
 
     def _closing(self) -> None:
         """The transport is being closed. A peer that does not close as well is left when everything has been sent."""
-        self.state = CLOSING
-        self.pending = b""
+        self.state, self.pending = CLOSING, b""
         self.deadline = self.loop.time() + LINGER
         self.flow.ending()
 
@@ -322,8 +318,10 @@ class HTTPProtocol(asyncio.Protocol):
                             data = rest
                         except httptools.HttpParserUpgrade:
                             data = self._upgrade(rest)
-                        except httptools.HttpParserInvalidMethodError:  # again, by way of the scanner
-                            self.parser = httptools.HttpRequestParser(self)
+                        except httptools.HttpParserError as exc:
+                            if not unknown_method(exc):
+                                raise
+                            self.parser = httptools.HttpRequestParser(self)  # again, by way of the scanner
                             self.scanner = HeadScanner(self.context.settings)
                             self.head.begin(b"")
                     else:
@@ -389,9 +387,11 @@ class HTTPProtocol(asyncio.Protocol):
                 return rest
             except httptools.HttpParserUpgrade:
                 return self._upgrade(rest)
-            except httptools.HttpParserInvalidMethodError:
-                self.parser, lines = pose(self, lines, self.context.settings)
-                self.foreign = True  # and again, outside of this clause: an error of ours has it as its context, else
+            except httptools.HttpParserError as exc:
+                if not unknown_method(exc):
+                    raise
+            self.parser, lines = pose(self, lines, self.context.settings)
+            self.foreign = True
 
     def _body(self, data: bytes) -> bytes:
         """Parse bytes of the body; returns those behind it."""

@@ -26,6 +26,10 @@ POSED = b"POST"
 _VERSION = re.compile(rb" HTTP/([0-9])\.([0-9])\Z")
 
 
+#: What llhttp says of a method of RTSP with a version of HTTP. It has seen no more than the request line then.
+_RTSP_ONLY = "Invalid method for HTTP/x.x request"
+
+
 class PosingParser:
     """An httptools parser of one request, which it takes for another method."""
 
@@ -40,6 +44,11 @@ class PosingParser:
     def get_method(self) -> bytes:
         """The true method."""
         return self._method
+
+
+def unknown_method(error: httptools.HttpParserError) -> bool:
+    """Whether the parser has stopped at a method that it does not know, or knows of RTSP alone."""
+    return isinstance(error, httptools.HttpParserInvalidMethodError) or str(error) == _RTSP_ONLY
 
 
 def true_method(lines: bytes, settings: Settings) -> tuple[bytes, bytes]:
@@ -67,29 +76,29 @@ def rewrite(head: bytes, settings: Settings) -> tuple[bytes, str]:
     ``head`` as the parser takes it, where settings permit that, and the version that it really has.
 
     Of a version only whether it is before HTTP/1.1 matters to framing. Raises :class:`~.errors.ProtocolError`
-    for a field that is too long when it is unfolded.
+    for a field that is too long when it is unfolded, and for a Content-Length that is folded.
     """
     request, *lines = head.split(b"\r\n")
     version = ""
     if settings.permit_unconventional_http_version and (match := _VERSION.search(request)) is not None:
         version = f"{int(match[1])}.{int(match[2])}"
         request = request[: match.start()] + (b" HTTP/1.1" if match.groups() >= (b"1", b"1") else b" HTTP/1.0")
-    fields: list[bytes] = []
-    size = 0  #: of the field, with all its lines as they came
-    folded = False  #: the field has more than one
+    fields: list[list[bytes]] = []  #: the lines of each
+    size = 0  #: of the last one, as it came
     for line in lines:
         if settings.permit_obsolete_folding and fields and line[:1] in (b" ", b"\t"):
+            first = fields[-1][0].rstrip(b" \t")
+            if first.partition(b":")[0].lower() == b"content-length":  # others on the way may take the first line alone
+                raise ProtocolError("folded Content-Length (RFC 9112 5.2)")
             size += len(line) + 2
             if size > settings.limit_request_field_size:
                 raise ProtocolError("a field line exceeds limit_request_field_size", 431)
-            first = fields[-1] if folded else fields[-1].rstrip(b" \t")
-            fields[-1] = first + b" " + line.strip(b" \t")
-            folded = True
+            fields[-1][0] = first
+            fields[-1].append(line.strip(b" \t"))
             continue
-        folded = False
         size = len(line) + 2
         if settings.strip_header_spaces:
             name, colon, value = line.partition(b":")
             line = name.rstrip(b" \t") + colon + value if colon else line
-        fields.append(line)
-    return b"\r\n".join([request, *fields]), version
+        fields.append([line])
+    return b"\r\n".join([request, *map(b" ".join, fields)]), version

@@ -9,6 +9,7 @@ import pytest
 from hybridworker.errors import ProtocolError
 from hybridworker.http11.rewriting import rewrite, true_method
 from tests.harness import Recorder, make_settings, wire
+from tests.processor import at_most
 
 HOST = b"Host: x\r\n"
 
@@ -35,7 +36,22 @@ def ask(request: bytes, **settings: Any) -> tuple[bytes, list[Any], list[Any]]:
     return first
 
 
-@pytest.mark.parametrize("method", [b"FOO", b"FOOBAR", b"-BLARGH", b"A.B", b"X-1!$%&'*+^_`|~", b"1GET", b"A" * 20])
+@pytest.mark.parametrize(
+    "method",
+    [
+        b"DESCRIBE",
+        b"PLAY",
+        b"GET_PARAMETER",
+        b"FLUSH",
+        b"FOO",
+        b"FOOBAR",
+        b"-BLARGH",
+        b"A.B",
+        b"X-1!$%&'*+^_`|~",
+        b"1GET",
+        b"A" * 20,
+    ],
+)
 def test_a_method_that_llhttp_does_not_know(method: bytes) -> None:
     """A token of 3 to 20 capitals, digits and symbols; the connection goes on, bodies too."""
     request = method + b" /p?q HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nabc"
@@ -136,6 +152,26 @@ def test_folded_lines() -> None:
     assert ask(request)[0].startswith(b"HTTP/1.1 400 ")
 
 
+def test_the_lines_of_a_folded_field_are_no_fields() -> None:
+    """A certificate that a proxy passes on has a hundred of them."""
+    certificate = b"Cert: begin" + b"\r\n line" * 150 + b"\r\n"
+    fields = b"".join(b"A: %d\r\n" % number for number in range(98))
+    request = b"GET / HTTP/1.1\r\n" + HOST + fields + certificate + b"\r\n"
+    _, scopes, _ = ask(request, permit_obsolete_folding=True)
+    assert scopes[0]["headers"][-1] == (b"cert", b"begin" + b" line" * 150)
+    one_more = request.replace(certificate, certificate + b"B: c\r\n")
+    assert ask(one_more, permit_obsolete_folding=True)[0].startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_field_of_many_lines_takes_no_time() -> None:
+    """Its lines are joined once: each by itself would copy all before it."""
+    head = b"GET / HTTP/1.1\r\nA: b" + b"\r\n c" * 200_000 + b"\r\n"
+    settings = make_settings(permit_obsolete_folding=True, limit_request_field_size=1 << 20)
+    with at_most(2.0):
+        copied, _ = rewrite(head, settings)
+    assert copied == head.replace(b"\r\n c", b" c")
+
+
 @pytest.mark.parametrize(
     ("head", "status"),
     [
@@ -145,6 +181,8 @@ def test_folded_lines() -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\n c\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\x00\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n 0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n 1\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length : 1\r\n \r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding : chunked\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip,\r\n chunked\r\n\r\n", 501),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length : 1\r\n\r\n", 400),
