@@ -73,7 +73,7 @@ def access_writer(log: Any, cfg: Any, settings: Settings | None = None) -> Write
     calling = _calling(log)
     write: Writer = calling
     if settings is not None and settings.access_json is not None:
-        if _plain(log) and (_genuine(log.access, glogging) or _genuine(log.access, statsd)):
+        if _logs_plainly(log) and (_genuine(log.access, glogging) or _genuine(log.access, statsd)):
             line = JSONLine(settings.access_json, log._get_user, identified=settings.request_id != b"")
             write = AccessLog(log, cfg, line)
             if counts:
@@ -91,10 +91,15 @@ def access_writer(log: Any, cfg: Any, settings: Settings | None = None) -> Write
 def _plain(log: Any) -> bool:
     """Whether whatever ``log.access()`` of gunicorn asks is gunicorn's as well."""
     return (
-        all(_genuine(getattr(log, name, None), glogging) for name in ("atoms", "now", "_get_user"))
+        _logs_plainly(log)
+        and all(_genuine(getattr(log, name, None), glogging) for name in ("now", "_get_user"))
         and log.atoms_wrapper_class is glogging.SafeAtoms
-        and type(log.access_log) is logging.Logger
     )
+
+
+def _logs_plainly(log: Any) -> bool:
+    """Whether the atoms are gunicorn's, and no logger of another kind is asked to write: all that JSON needs."""
+    return _genuine(getattr(log, "atoms", None), glogging) and type(log.access_log) is logging.Logger
 
 
 def _muffled(write: Writer, log: Any) -> Writer:

@@ -21,10 +21,10 @@ from ..config.atoms import OWN, USUAL, name_of, named
 from ..identity import REQUEST_ID
 from .views import ENVIRON, environ_of, text
 
-_encode = json.JSONEncoder(check_circular=False, default=str).encode
+_encode = json.JSONEncoder(check_circular=False, default=str, allow_nan=False).encode
 
-#: The fields that have atoms. Names with an underscore are in a scope if the configuration lets them in.
-_FIELDS = {b"referer": "f", b"user-agent": "a", b"user_agent": "a", b"authorization": "u"}
+#: Characters of digits: those of microseconds are looked up, which takes half as long as to format them.
+_THREE_DIGITS = [f"{number:03}" for number in range(1000)]
 
 
 class Exchange(Protocol):
@@ -42,7 +42,19 @@ class Exchange(Protocol):
 
 def shown(value: object) -> str:
     """The JSON of a value. Of an object that has none, what ``str`` says of it."""
-    return quoted(value) if type(value) is str else _encode(value)
+    if type(value) is str:
+        return quoted(value)
+    try:
+        return _encode(value)
+    except Exception:  # an infinite number, keys that are no text, or whatever the ``str`` of an object raises
+        return quoted(_described(value))
+
+
+def _described(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # it is the application's, and the line must not be lost
+        return f"<{type(value).__qualname__}>"
 
 
 def _decoded(path: Any) -> Any:
@@ -52,8 +64,9 @@ def _decoded(path: Any) -> Any:
     return path
 
 
-#: Atom -> the Python of its JSON, for the one expression that makes a line: with a call for each value a line takes a
-#: third longer. In it ``request`` is a scope or, where a WSGI application had one, the environ.
+#: Atom -> the Python of its JSON, for the function that makes a line: with a call for each value a line takes a
+#: third longer. In it ``request`` is a scope or, where a WSGI application had one, the environ; ``fields`` are those of
+#: the request, ``sent`` those of the response.
 _OF_RESPONSE = {
     "t": "stamp",
     "s": "'null' if exchange.status is None else exchange.status",
@@ -67,12 +80,15 @@ _OF_RESPONSE = {
 
 _OF_SCOPE = _OF_RESPONSE | {
     "h": "quoted('' if request['client'] is None else request['client'][0])",
-    "u": "shown(user({'HTTP_AUTHORIZATION': found['u']})) if 'u' in found else 'null'",
+    "u": "shown(user({'HTTP_AUTHORIZATION': fields[b'authorization'].decode('latin-1')}))"
+    " if b'authorization' in fields else 'null'",
     "m": "quoted(request['method'] if 'method' in request else 'GET')",  # a WebSocket has none
     "U": "quoted(request['path'])",
     "q": "quoted(request['query_string'].decode('latin-1'))",
     "H": """'"HTTP/1.1"' if request['http_version'] == '1.1' else '"HTTP/' + request['http_version'] + '"'""",
     "r": "quoted(request_line(request))",
+    "f": "quoted(fields[b'referer'].decode('latin-1')) if b'referer' in fields else 'null'",
+    "a": "quoted(fields[b'user-agent'].decode('latin-1')) if b'user-agent' in fields else 'null'",
 }
 
 _OF_ENVIRON = _OF_RESPONSE | {
@@ -95,6 +111,13 @@ _OF_ENVIRON |= {
     for atom, key in _FROM_ENVIRON.items()
 }
 
+#: Kind of a named atom -> the same, with the ``repr`` of its name.
+_NAMED = {
+    "i": "quoted(fields[{0!r}].decode('latin-1')) if {0!r} in fields else 'null'",
+    "o": "quoted(sent[{0!r}].decode('latin-1')) if {0!r} in sent else 'null'",
+    "e": "shown(environ[{0!r}]) if {0!r} in environ else 'null'",
+}
+
 
 def _request_line(scope: Scope) -> str:
     return f"{scope.get('method', 'GET')} {text(scope['hybridworker.target'])} HTTP/{scope['http_version']}"
@@ -113,77 +136,91 @@ class JSONLine:
     ) -> None:
         self.usual = not atoms
         atoms = atoms or (*USUAL, *((f"{{{REQUEST_ID}}}e",) if identified else ()))
-        kinds = {atom: found for atom in atoms if (found := named(atom)) is not None}
-        self.requested = {name.encode(): atom for atom, (name, kind) in kinds.items() if kind == "i"}
-        self.fields = {field: atom for field, atom in _FIELDS.items() if atom in atoms}
-        self.fields |= self.requested
-        self.responded = {name.encode(): atom for atom, (name, kind) in kinds.items() if kind == "o"}
-        self.environ = {name: atom for atom, (name, kind) in kinds.items() if kind == "e"}
+        names = {kind: [found[0] for atom in atoms if (found := named(atom)) and found[1] == kind] for kind in "ioe"}
+        #: whether fields of the request are shown: where there is an environ, only those that were asked for by name
+        self.needs_named, self.needs_sent = bool(names["i"]), bool(names["o"])
+        self.needs_fields = self.needs_named or not {"u", "f", "a"}.isdisjoint(atoms)
+        self.environ = frozenset(names["e"])
         self.needs_environ = any(not name.startswith(OWN) for name in self.environ)
-        fixed = {"l": "null", "p": f"{os.getpid()}"}
-        names = {atom: quoted(name_of(atom)).replace("%", "%%") for atom in atoms}
-        known: dict[str, Any] = {
-            "template": "{" + ",".join(f"{name}:{fixed.get(atom, '%s')}" for atom, name in names.items()) + "}",
-            "quoted": quoted,
-            "shown": shown,
-            "decoded": _decoded,
-            "request_line": _request_line,
-            "user": user,
-        }
-        values = [atom for atom in atoms if atom not in fixed]
-        self.of_scope = _compiled(values, _OF_SCOPE, known)
-        self.of_environ = _compiled(values, _OF_ENVIRON, known)
+        known = {"quoted": quoted, "shown": shown, "decoded": _decoded, "request_line": _request_line, "user": user}
+        self.of_scope = _compiled(atoms, _OF_SCOPE, known)
+        self.of_environ = _compiled(atoms, _OF_ENVIRON, known)
         self.second, self.stamp = 0, ""
 
     def line(self, exchange: Exchange, took: int, now: float) -> str:
         """The line; ``took`` in microseconds, ``now`` since the epoch."""
         scope = exchange.scope
-        environ = scope.get(ENVIRON)
-        found: dict[str, Any] = {}
+        own = scope.get(ENVIRON)
         second = int(now)
         if second != self.second:
-            self.second, self.stamp = second, time.strftime('"%Y-%m-%dT%H:%M:%S', time.gmtime(second))
-        stamp = f'{self.stamp}.{int((now - second) * 1e6):06}Z"'
-        requested = self.fields if environ is None else self.requested
-        if requested:
-            for name, value in scope["headers"]:
-                if name in requested:
-                    atom = requested[name]
-                    # The values of a repeated field are a list (RFC 9110 5.3).
-                    found[atom] = f"{found[atom]},{text(value)}" if atom in found else value.decode("latin-1")
-        if self.responded:
-            for name, value in exchange.headers:
-                if (key := name.lower()) in self.responded:
-                    atom = self.responded[key]
-                    found[atom] = f"{found[atom]},{text(value)}" if atom in found else text(value)
-        if self.environ:
-            self._find(found, scope, environ)
-        if environ is None:
-            line = self.of_scope(scope, exchange, took, found, stamp)
+            self.second, self.stamp = second, time.strftime('"%Y-%m-%dT%H:%M:%S.', time.gmtime(second))
+        micros = int((now - second) * 1e6)
+        stamp = self.stamp + _THREE_DIGITS[micros // 1000] + _THREE_DIGITS[micros % 1000] + 'Z"'
+        fields = _by_name(scope["headers"]) if self.needs_named or (own is None and self.needs_fields) else _NONE
+        sent = _by_name([(name.lower(), value) for name, value in exchange.headers]) if self.needs_sent else _NONE
+        environ = self._find(scope, own) if self.environ else _NONE
+        if own is None:
+            line = self.of_scope(scope, exchange, took, stamp, fields, sent, environ)
         else:
-            line = self.of_environ(environ, exchange, took, found, stamp)
+            line = self.of_environ(own, exchange, took, stamp, fields, sent, environ)
         if self.usual and PART in scope:
             return f'{line[:-1]},"part":{shown(scope[PART])}}}'
         return line
 
-    def _find(self, found: dict[str, Any], scope: Scope, environ: dict[str, Any] | None) -> None:
-        """The values of an environ that were asked for, by atom. Those of this package are in the scope."""
+    def _find(self, scope: Scope, own: dict[str, Any] | None) -> dict[str, Any]:
+        """The values of an environ that were asked for, by name. Those of this package are in the scope."""
+        found: dict[str, Any] = {}
         if self.needs_environ:
-            for key, value in (environ_of(scope) if environ is None else environ).items():
+            for key, value in (environ_of(scope) if own is None else own).items():
                 if key.lower() in self.environ:
-                    found[self.environ[key.lower()]] = value
-        for name, atom in self.environ.items():
+                    found[key.lower()] = value
+        for name in self.environ:
             if name.startswith(OWN) and name in scope:
-                found[atom] = scope[name]
+                found[name] = scope[name]
+        return found
+
+
+#: Of what a line does not show.
+_NONE: dict[Any, Any] = {}
+
+
+def _by_name(fields: Headers) -> dict[bytes, bytes]:
+    """The fields by their lower-case names; the values of a repeated one are a list (RFC 9110 5.3)."""
+    found = dict(fields)
+    if len(found) == len(fields) and b"user_agent" not in found:
+        return found
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        values.setdefault(name, []).append(value)
+        if name == b"user_agent":  # in a scope if the configuration lets it in, and the same to CGI
+            values.setdefault(b"user-agent", []).append(value)
+    return {name: b",".join(several) for name, several in values.items()}
 
 
 def _compiled(atoms: Iterable[str], known: Mapping[str, str], names: dict[str, Any]) -> Callable[..., str]:
     """
-    The function that makes a line of a request, a response, microseconds, what was found by name, and the time.
+    The function that makes a line of a request, a response and what is known of both.
 
-    Invariant: of what the user has written only the ``repr`` gets into the expression.
+    Invariant: of what the user has written only the ``repr`` gets into the source.
     """
-    values = [known.get(atom) or f"shown(found[{atom!r}]) if {atom!r} in found else 'null'" for atom in atoms]
-    source = f"lambda request, exchange, took, found, stamp: template % ({''.join(f'{value}, ' for value in values)})"
-    function: Callable[..., str] = eval(source, dict(names))
+    body, parts, text = "", "", "{"
+    fixed = {"l": "null", "p": f"{os.getpid()}"}
+    for number, atom in enumerate(atoms):
+        text += f"{quoted(name_of(atom))}:"
+        if atom in fixed:
+            text += f"{fixed[atom]},"
+            continue
+        source = known[atom] if (kind := named(atom)) is None else _of_named(*kind)
+        body += f" v{number} = {source}\n"
+        parts += f"{text!r} f'{{v{number}}}' "
+        text = ","
+    parts += repr(text.rstrip(",") + "}")
+    exec(
+        f"def line(request, exchange, took, stamp, fields, sent, environ):\n{body} return {parts}\n", names := {**names}
+    )
+    function: Callable[..., str] = names["line"]
     return function
+
+
+def _of_named(name: str, kind: str) -> str:
+    return _NAMED[kind].format(name if kind == "e" else name.encode())

@@ -141,6 +141,43 @@ def test_what_an_application_wrote_into_its_environ_shows() -> None:
     }
 
 
+@each_interface
+def test_a_field_may_be_shown_twice(wsgi: bool) -> None:
+    """As the atom that it has, and by its name; a repeated one is a list."""
+    found = line(served("basic", wsgi), "u,{authorization}i")
+    assert found == {"user": 'al"addin', "request.authorization": "bASIC YWwiYWRkaW46c2VzYW1l"}
+    found = line(served("repeated", wsgi), "a,{user-agent}i,{x-a}i")
+    assert found == {"user_agent": "-,b", "request.user-agent": "-,b", "request.x-a": "1,2"}
+    found = line(served("underscores", wsgi), "a,{user_agent}i")
+    assert found == {"user_agent": "a,c", "request.user_agent": "a"}
+
+
+class Shy:
+    """An object that does not say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("not you")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        ([1.5, float("inf")], "[1.5, inf]"),
+        ({("a", 1): 2}, "{('a', 1): 2}"),
+        (b"\xff", "b'\\xff'"),
+        (Shy(), "<Shy>"),
+    ],
+    ids=repr,
+)
+def test_a_value_that_json_has_not_is_text(value: Any, shown: str) -> None:
+    """No line is lost, and none is JSON only to Python."""
+    exchange = served("plain", True)
+    exchange.scope[ENVIRON]["app"] = value
+    assert line(exchange, "{app}e") == {"environ.app": shown}
+
+
 def test_a_websocket_and_a_client_that_left() -> None:
     """A method without one in the scope, no count of bytes, and no address of a unix socket."""
     scope = scope_of(REQUESTS["plain"], CLIENTS["unix"])
@@ -255,6 +292,23 @@ def test_a_logger_class_of_the_users_is_called_as_today(kind: type[Any], expecte
     name = kind.__qualname__
     line = f"HYBRIDWORKER_ACCESS_JSON has no effect: logger_class {name} makes the lines itself"
     assert line in bench.errors.read_text()
+
+
+class Clock(glogging.Logger):  # type: ignore[misc]
+    """One that has another time, and knows users otherwise."""
+
+    def now(self) -> str:
+        return "now"
+
+    def _get_user(self, environ: Any) -> str:
+        return "somebody"
+
+
+def test_a_logger_class_that_changes_neither_is_written_for(bench: Bench) -> None:
+    """The user is the one that it names."""
+    write(bench, served("basic", False), log=bench.logger(Clock), access_json=("u", "s"))
+    assert bench.lines() == ['{"user":"somebody","status":200}']
+    assert not bench.errors.exists() or "no effect" not in bench.errors.read_text()
 
 
 def test_the_line_is_made_by_our_own_writer(bench: Bench) -> None:
