@@ -30,7 +30,7 @@ from concurrent.futures import Executor, Future
 from types import FrameType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from ..asgi import Scope, logged_target
+from ..asgi import PART, Scope, request_label
 from ..wsgi.threads import RunningCall
 from ..wsgi.waits import Waits
 from .djangodb import Connections
@@ -137,8 +137,8 @@ class Loan(Executor):
 
     @property
     def label(self) -> str:
-        """Method and target of the call, for reports."""
-        return f"{self.scope['method']} {logged_target(self.scope)}"
+        """Method, target and part of the call, for reports."""
+        return request_label(self.scope["method"], self.scope, self.scope.get(PART, ""))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run ``fn`` in the thread of the call. Raises RuntimeError where no thread can be started."""

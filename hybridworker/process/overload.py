@@ -20,7 +20,7 @@ from ..connection.context import Cycle, WorkerContext
 from ..connection.deadlines import Deadlines, Late, Latecomer
 from ..group.scoreboard import SHED, SHEDS
 from ..wsgi.threads import LostCall, ThreadPool
-from .report import format_stack, format_task, label
+from .report import format_stack, format_task, label, running_calls
 
 #: Seconds between two reports that are alike, and how many kinds of reports are remembered.
 INTERVAL, REMEMBERED = 60.0, 256
@@ -135,7 +135,7 @@ class Overload:
 
     def _frame(self, name: str) -> FrameType | None:
         """The frame of the oldest call with this label."""
-        calls = [] if self.pool is None else [call for call in self.pool.snapshot() if call.label == name]
+        calls = [call for call in running_calls(self.context, self.pool) if call.label == name]
         if not calls:
             return None
         return sys._current_frames().get(min(calls, key=lambda call: call.started).thread)

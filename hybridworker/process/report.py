@@ -67,7 +67,7 @@ def in_flight(context: WorkerContext, pool: ThreadPool | None, now: float) -> li
     """
     names = _thread_names()
     calls: dict[str, list[RunningCall]] = {}
-    for call in sorted(_calls(context, pool), key=lambda call: call.started):
+    for call in sorted(running_calls(context, pool), key=lambda call: call.started):
         calls.setdefault(call.label, []).append(call)
     lines = []
     running = asyncio.current_task(context.loop)
@@ -87,7 +87,7 @@ def in_flight(context: WorkerContext, pool: ThreadPool | None, now: float) -> li
     return lines
 
 
-def _calls(context: WorkerContext | None, pool: ThreadPool | None) -> list[RunningCall]:
+def running_calls(context: WorkerContext | None, pool: ThreadPool | None) -> list[RunningCall]:
     """What runs in the threads for WSGI calls, and in those that are lent."""
     lender = None if context is None else context.lender
     return [call for threads in (pool, lender) if threads is not None for call in threads.snapshot()]
@@ -161,7 +161,7 @@ def _thread_names() -> dict[int | None, str]:
 def _thread_stacks(context: WorkerContext | None, pool: ThreadPool | None) -> Iterator[str]:
     """The other threads, without the main one, this one, and those of the worker that serve nothing."""
     names = _thread_names()
-    labels = {call.thread: call.label for call in _calls(context, pool)}
+    labels = {call.thread: call.label for call in running_calls(context, pool)}
     skipped = (threading.main_thread().ident, threading.get_ident())
     for ident, frame in sys._current_frames().items():
         name, label = names.get(ident, str(ident)), labels.get(ident, "")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
+from hybridworker.application.lentthreads import Lender, Loan
 from hybridworker.asgi import Receive, Scope, Send
 from hybridworker.process.overload import INTERVAL, REMEMBERED, Overload, Sparing
 from hybridworker.wsgi.threads import ThreadPool
 from tests.harness import GET, HELLO, Wire, wire
-from tests.waiting import until
+from tests.waiting import passes, until
 from tests.wsgi.test_threads import Gate
 
 
@@ -56,6 +58,39 @@ def test_a_slow_request_is_named_with_its_stack() -> None:
         (line,) = w.log.at("warning")
         assert line.startswith("GET /a\\x0a has not begun to answer after 6.0 s\n  File ")
         assert ", in view\n" in line
+
+
+def test_a_slow_request_in_a_lent_thread_is_shown_there() -> None:
+    """What its task waits for says nothing."""
+
+    async def view(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async def main(w: Wire) -> None:
+        w.context.lender = lender = Lender(0, w.loop, print)
+        opened = threading.Event()
+
+        def held_here() -> None:
+            passes(opened)
+
+        (cycle,) = w.context.cycles
+        loan = Loan(lender, cycle.scope)
+        loan.submit(held_here)
+        await until(lender.snapshot)
+        cycle.since -= 6
+        Overload(w.context, None, lambda reason: None).tick()
+        (line,) = w.log.at("warning")
+        assert line.startswith("GET / has not begun to answer after 6.")
+        assert ", in held_here\n" in line
+        opened.set()
+        await until(lambda: not lender.snapshot())
+        loan.end()
+        lender.close()
+        await until(lambda: lender.threads == set())
+
+    with wire(view, slow_request=5) as w:
+        w.feed(GET)
+        w.loop.run_until_complete(main(w))
 
 
 def test_as_many_lost_threads_as_there_are_replace_the_worker() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hybridworker.application.lentthreads import Lender, LentThread, Loan
+from hybridworker.asgi import PART
 from hybridworker.connection.context import WorkerContext
 from hybridworker.process import report as module
 from hybridworker.process.lifespan import Lifespan
@@ -181,15 +182,19 @@ def test_the_report_of_lent_threads() -> None:
 
     async def main(context: WorkerContext) -> None:
         context.lender = lender = Lender(0, context.loop, print)
+        # The first one is of a Hybrid.
         loans = [Loan(lender, Running(path).scope) for path in ("/slow", "/idle")]
+        loans[0].scope[PART] = "api"
         held = Held("GET /slow")
         loans[0].submit(held.run, contextvars.Context())
         loans[1].submit(abs, -1)
         await until(lambda: held.began.is_set() and len(lender.snapshot()) == 1)
-        context.cycles = requests(Running("/slow", task=asyncio.current_task()))
+        request = Running("/slow", task=asyncio.current_task())
+        request.scope[PART] = "api"
+        context.cycles = requests(request)
         text = await asyncio.to_thread(report, sys._getframe(), context, None, tasks=True)
-        assert re.match(r"Requests in flight: 1\n  GET /slow, .* s, in thread lent-0\nMain thread", text)
-        assert "\nThread lent-0: GET /slow\n" in text and "lent-1" not in text
+        assert re.match(r"Requests in flight: 1\n  GET /slow, part api, .* s, in thread lent-0\nMain thread", text)
+        assert "\nThread lent-0: GET /slow, part api\n" in text and "lent-1" not in text
         assert "assert self.release.wait(DEADLINE)" in text and "in _work" not in text
         held.release.set()
         await until(lambda: not lender.snapshot())
