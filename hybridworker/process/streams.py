@@ -20,7 +20,7 @@ from ..connection.cycle import RequestResponseCycle
 from ..connection.ending import close_stream, end_stream, streams_events
 from ..states import ResponseState
 
-ABORTED = ResponseState.ABORTED
+ABORTED, COMPLETE = ResponseState.ABORTED, ResponseState.COMPLETE
 
 #: Seconds for the last part of a stream that was asked to end; and with ``--reload``, where somebody waits.
 LAST, RELOAD_LAST = 1.0, 0.2
@@ -62,7 +62,11 @@ class Streams:
             self.context.log.info("Streams asked to end: %d, of which %d were cut", len(self.asked), cut)
 
     def _ask(self, now: float) -> None:
-        """Ask streams to end, also those that have just begun, and end those that have had their moment."""
+        """
+        Ask streams to end, also those that have just begun, and end those that have had their moment.
+
+        What an application does behind the end of its response has the time of any other request.
+        """
         for cycle in list(self.context.cycles):
             if not isinstance(cycle, RequestResponseCycle):
                 continue  # a WebSocket has a close frame
@@ -70,7 +74,7 @@ class Streams:
             if since is None:
                 if end_stream(cycle):
                     self.asked[cycle] = now
-            elif now >= since + self.last:
+            elif now >= since + self.last and cycle.state is not COMPLETE:
                 close_stream(cycle)
                 cycle.cancel()
 

@@ -65,6 +65,34 @@ def test_events_are_not_cut() -> None:
         assert w.log.at("info") == ["Streams asked to end: 1, of which 0 were cut"]
 
 
+def test_what_is_done_behind_the_end_of_a_stream_is_not_cut() -> None:
+    """A background task of Starlette's, say, after a response that the application has ended in its moment."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        await send(body(b"x", more=True))
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send(body(b"bye"))
+        await done
+        after.append("done")
+
+    after: list[str] = []
+    with wire(app, stream_drain=0.0) as w:
+        done = w.loop.create_future()
+        w.feed(GET)
+        w.run()
+        streams = Streams(w.context, 100.0, math.inf)
+        streams.tick(100.0)
+        w.run()
+        assert w.sent.endswith(b"bye\r\n0\r\n\r\n")
+        streams.tick(102.0)
+        w.run()
+        done.set_result(None)
+        w.run()
+        assert after == ["done"]
+
+
 def test_a_stream_that_begins_late_has_its_moment_too() -> None:
     """It is asked at once, and closed a moment later."""
     with wire(deaf, stream_drain=0.0) as w:
