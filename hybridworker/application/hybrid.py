@@ -14,6 +14,7 @@ import functools
 from collections.abc import Callable, Mapping
 from types import FunctionType, MethodType
 from typing import Any, cast
+from urllib.parse import unquote
 
 from ..asgi import Receive, Scope, Send
 from ..errors import HybridError
@@ -107,6 +108,9 @@ def _check_prefix(key: str, prefix: object) -> None:
         raise HybridError(f"Hybrid: {key}: a prefix does not end with a slash{meant}")
     if not prefix.isprintable() or "\ufffd" in prefix:
         raise HybridError(f"Hybrid: {key}: a prefix is printable")
+    if "?" in prefix or unquote(prefix) != prefix:
+        meant = unquote(prefix.partition("?")[0])
+        raise HybridError(f"Hybrid: {key}: a prefix is compared with the decoded path, without its query: {meant!r}")
 
 
 def _checked(key: str, app: object) -> object:
