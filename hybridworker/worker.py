@@ -191,7 +191,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
             starting = self.program is None or self.program.state is ProgramState.STARTING
             booting = starting and self.alive and self._exit_code is None
             code, logged = exit_code(exc, self.log, booted=self.booted, booting=booting, told=self._exit_code)
-            code = LOAD_ERROR if missing else code
+            code = LOAD_ERROR if missing and booting else code  # one that was told to go ends nobody else
             if booting and code in (BOOT_ERROR, LOAD_ERROR) and self._others_serve():
                 code, logged = self._retry(exc, logged), True
             if not logged:

@@ -6,16 +6,19 @@ The old workers go on, under load, and the next reload with good code replaces t
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Gunicorn, Servers
+from tests.e2e.harness import APPS, ROOT, Gunicorn, Servers, wait_gone
+from tests.e2e.programs import Programs, free_port
 from tests.e2e.test_recycling import Load
 
 pytestmark = pytest.mark.e2e
@@ -244,6 +247,30 @@ def test_a_crash_amid_the_import(gunicorn: Servers, tmp_path: Path) -> None:
         site.wait_only(old)
         site.mend(old)
     assert load.lost == []
+
+
+def test_a_worker_that_finds_no_application_ends_nobody_when_it_was_told_to_go(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Amid its import, of a gunicorn without ``module:application``: the others go on."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(APPS)]))
+    monkeypatch.setenv("GATES", str(tmp_path))
+    program = programs([sys.executable, str(APPS / "embedded.py"), str(port := free_port()), str(tmp_path)], port)
+    program.wait_for(lambda: program.log().count("Serving ") == 2, "both to have loaded it")
+    with program.connect() as client:
+        assert client.request(headers="Connection: close\r\n").text == "ok"
+    (tmp_path / "bad").touch()
+    program.process.send_signal(signal.SIGHUP)
+    gates = r"gate load(\d+) reached"
+    program.wait_for(lambda: len(re.findall(gates, program.log())) == 2, "two workers to import")
+    pid, other = re.findall(gates, program.log())
+    os.kill(int(pid), signal.SIGTERM)
+    (tmp_path / f"load{pid}").touch()
+    wait_gone(int(pid))
+    program.wait_log(rf"Worker \(pid:{pid}\) exited with code 255")
+    with program.connect() as client:
+        assert client.request(headers="Connection: close\r\n").text == "ok"
+    (tmp_path / f"load{other}").touch()
 
 
 def test_a_bad_deploy_with_sockets_of_each_worker(gunicorn: Servers, tmp_path: Path) -> None:
