@@ -244,7 +244,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self._tls_files = identify(self._settings)  # before they are read
         self._tls = self._ssl_context() if self._settings.is_ssl else None
         for part, _, decision in self._served:
-            title = name if part is None else f"{name}, {part.key}"
+            paired = part is not None and part.name == "websocket" and self._settings.websocket
+            title = name if part is None else f"{paired or name}, {part.key}"
             threads = f", threads={self._settings.threads}" if decision.interface is Interface.WSGI else ""
             self.log.info("Serving %s application %s (%s)%s", decision.interface, title, decision.reason, threads)
             if decision.doubt:

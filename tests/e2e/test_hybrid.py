@@ -236,6 +236,8 @@ def test_the_variable_pairs_two_applications(gunicorn: Servers, args: list[str])
     server = gunicorn("hybrids:show", *args, "--env", "HYBRIDWORKER_WEBSOCKET=hybrids:make_sockets()")
     assert said(server, "/x")[0] == "wsgi"
     assert websocket(server, "/x")[0] == "made"
+    server.wait_log(r"Serving WSGI application hybrids:show, default \(")
+    server.wait_log(r"Serving ASGI 3 application hybrids:make_sockets\(\), websocket \(")
     server.signal(signal.SIGHUP)
     server.wait_log(r"^made starts$", 2)
     server.wait_log(r"Worker exiting")
@@ -250,7 +252,7 @@ def test_a_syntax_error_in_the_second_is_shown_under_reload(gunicorn: Servers, t
     server = gunicorn("hybrids:show", "--reload", "--pythonpath", str(tmp_path), env=env, dirty=True)
     assert server.request("/").status == 500
     module.write_text("from hybrids import room as app\n")
-    server.wait_log(r"Serving ASGI 3 application hybrids:show, websocket")
+    server.wait_log(r"Serving ASGI 3 application sockets_draft:app, websocket")
     server.wait_log(r"^room starts$")
     assert said(server, "/x")[0] == "wsgi"
 
