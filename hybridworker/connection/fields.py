@@ -136,9 +136,12 @@ class RequestFields:
         :class:`~.errors.ProtocolError`.
         """
         peer = self.peer
-        application = context.router.single
+        router = context.router
+        application = router.single
         if application is None:
-            application = context.router.find(scope, websocket, self.special)
+            application = None if scope["path"] in router.endpoints else router.sole
+            if application is None:
+                application = router.find(scope, websocket, self.special)
         scope["state"] = application.state.copy()
         if self.special is not None:
             policy = peer.judge()

@@ -20,13 +20,14 @@ class Router:
     of them claims.
     """
 
-    __slots__ = ("default", "endpoints", "find", "parts", "responses", "single")
+    __slots__ = ("default", "endpoints", "find", "parts", "responses", "single", "sole")
 
     def __init__(self, default: Application, parts: Parts | None = None) -> None:
         self.default = default
         self.parts = parts
-        #: what answers every request; None where :attr:`find` has to look
-        self.single: Application | None = default if parts is None else None
+        #: what answers every request that no endpoint does; None where :attr:`find` has to look
+        self.sole: Application | None = default if parts is None else None
+        self.single = self.sole  #: the same of every request at all
         #: (scope, is it a WebSocket handshake, fields that only a forwarder may send) -> what answers. Bound for speed
         self.find: Callable[[Scope, bool, Headers | None], Application] = self._find if parts is None else parts.find
         #: the responses that are of no part, by status class: all of them, or what no part claims and refusals

@@ -9,7 +9,8 @@ Event loop side only.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import itertools
+from bisect import bisect_right
 
 #: Seconds: the upper bounds of the buckets; there is one more without a bound.
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -25,51 +26,52 @@ WEBSOCKETS = WIDTH * len(CLASSES)
 LAST = WEBSOCKETS + WIDTH
 SIZE = 2 * LAST
 
-#: Where the class of a status begins, by its first digit. One beyond 599, which an application may send, is a 5xx.
-_AT = [WIDTH * (min(max(digit, 2), 5) - 2) for digit in range(10)]
+#: The first digits that each class has. A status beyond 599, which an application may send, is a 5xx.
+_DIGITS = ((0, 1, 2), (3,), (4,), (5, 6, 7, 8, 9))
+
+#: Seconds, as they were noted, under each digit.
+Noted = list[list[float]]
 
 
 class Durations:
     """
-    Requests by status class and duration, since they were last taken.
+    The durations of requests, since they were last taken: seconds, noted under the first digit of their status.
 
-    Nearly every response is ``whole``: its first byte leaves with its last. It is counted once, for both.
+    Whoever ends a response appends to these lists, and the counting is left to :meth:`take`: that costs a
+    request less than anything else. Nearly every response is ``whole``: its first byte leaves with its last. It is
+    noted once, for both. ``answered`` and ``closed`` are the WebSockets, to the answer and to the end.
     """
 
-    __slots__ = ("first_bytes", "last_bytes", "whole")
+    __slots__ = ("answered", "closed", "first_bytes", "last_bytes", "whole")
 
     def __init__(self) -> None:
-        self.first_bytes, self.last_bytes, self.whole = ([0] * LAST for _ in range(3))
-
-    def first(self, status: int, seconds: float) -> None:
-        """The first byte of a response has left, and more is to come."""
-        _count(self.first_bytes, _AT[status // 100], seconds)
-
-    def complete(self, status: int, seconds: float, whole: bool) -> None:
-        """The last byte has left; ``whole``: with the first."""
-        counts, at = self.whole if whole else self.last_bytes, _AT[status // 100]
-        counts[at + bisect_left(BOUNDS, seconds)] += 1
-        counts[at + WIDTH - 1] += int(seconds * 1e6)
-
-    def answered(self, seconds: float) -> None:
-        """A WebSocket handshake has its answer."""
-        _count(self.first_bytes, WEBSOCKETS, seconds)
-
-    def closed(self, seconds: float) -> None:
-        """A WebSocket connection is over."""
-        _count(self.last_bytes, WEBSOCKETS, seconds)
+        self.first_bytes: Noted = [[] for _ in range(10)]
+        self.last_bytes: Noted = [[] for _ in range(10)]
+        self.whole: Noted = [[] for _ in range(10)]
+        self.answered: list[float] = []
+        self.closed: list[float] = []
 
     def take(self) -> list[int]:
         """The counts to the first byte, class by class, then those to the last. They begin anew."""
-        counts = [
-            part + whole
-            for parts in (self.first_bytes, self.last_bytes)
-            for part, whole in zip(parts, self.whole, strict=True)
-        ]
-        self.first_bytes, self.last_bytes, self.whole = ([0] * LAST for _ in range(3))
+        whole, counts = _by_class(self.whole), []
+        for part, sockets in ((self.first_bytes, self.answered), (self.last_bytes, self.closed)):
+            counts += [count + both for count, both in zip(_by_class(part), whole, strict=True)]
+            counts += _counted(sockets)
+        for noted in (*self.first_bytes, *self.last_bytes, *self.whole, self.answered, self.closed):
+            noted.clear()
         return counts
 
 
-def _count(counts: list[int], at: int, seconds: float) -> None:
-    counts[at + bisect_left(BOUNDS, seconds)] += 1
-    counts[at + WIDTH - 1] += int(seconds * 1e6)
+def _by_class(noted: Noted) -> list[int]:
+    """The counts of each class."""
+    classes = ([seconds for digit in digits for seconds in noted[digit]] for digits in _DIGITS)
+    return [count for each in classes for count in _counted(each)]
+
+
+def _counted(noted: list[float]) -> list[int]:
+    """How many are in which bucket, and microseconds in all."""
+    if not noted:
+        return [0] * WIDTH
+    durations = sorted(noted)
+    ends = [*(bisect_right(durations, bound) for bound in BOUNDS), len(durations)]
+    return [ends[0], *(end - begin for begin, end in itertools.pairwise(ends)), round(sum(durations) * 1e6)]

@@ -173,7 +173,8 @@ class Status:
             slot[LENT_BEYOND] += beyond
         if self.context.durations is not None:
             for cell, count in enumerate(self.context.durations.take(), TIMED):
-                slot[cell] += count
+                if count:
+                    slot[cell] += count
         if self.group is not None:
             self.group.look()
 

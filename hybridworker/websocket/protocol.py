@@ -158,7 +158,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.status = self.status or CLIENT_LEFT
         self.application.responses[self.status // 100] += 1
         if self.context.durations is not None:
-            self.context.durations.closed(time.monotonic() - self.started_at)
+            self.context.durations.closed.append(time.monotonic() - self.started_at)
         if self.context.access is not None:
             self.variables.copy().run(self.context.access, self)
         if self in self.context.connections:  # on a stream it is a part of one
@@ -356,7 +356,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def _has_answered(self, status: int) -> None:
         """The handshake has its answer, with ``status``."""
         if self.context.durations is not None and not self.status:
-            self.context.durations.answered(time.monotonic() - self.started_at)
+            self.context.durations.answered.append(time.monotonic() - self.started_at)
         self.status = status
 
     def _application_ended(self, code: int) -> None:

@@ -8,9 +8,9 @@ from hybridworker.group.durations import BOUNDS, CLASSES, LAST, SIZE, WEBSOCKETS
 def test_a_request_is_counted_once_in_its_class_and_bucket() -> None:
     """On a bound it belongs to the bucket below, as Prometheus has it."""
     durations = Durations()
-    durations.first(200, 0.001)
-    durations.first(299, 0.0011)
-    durations.first(404, 100.0)
+    durations.first_bytes[2].append(0.001)
+    durations.first_bytes[2].append(0.0011)
+    durations.first_bytes[4].append(100.0)
     counts = durations.take()
     assert len(counts) == SIZE
     assert counts[:3] == [1, 1, 0]
@@ -24,14 +24,14 @@ def test_a_request_is_counted_once_in_its_class_and_bucket() -> None:
 def test_a_status_beyond_the_classes_is_the_last_one() -> None:
     """An application may send up to 999."""
     durations = Durations()
-    durations.first(999, 0.0)
+    durations.first_bytes[9].append(0.0)
     assert durations.take()[WIDTH * (len(CLASSES) - 1)] == 1
 
 
 def test_taking_begins_anew() -> None:
     """What was taken is not counted again."""
     durations = Durations()
-    durations.first(200, 1.0)
+    durations.first_bytes[2].append(1.0)
     durations.take()
     assert durations.take() == [0] * SIZE
 
@@ -39,11 +39,11 @@ def test_taking_begins_anew() -> None:
 def test_a_whole_response_is_counted_for_both_of_its_bytes() -> None:
     """One that is not is counted for the last when that leaves; WebSockets are apart."""
     durations = Durations()
-    durations.complete(200, 1.0, True)
-    durations.first(200, 0.5)
-    durations.complete(200, 2.0, False)
-    durations.answered(0.25)
-    durations.closed(7200.0)
+    durations.whole[2].append(1.0)
+    durations.first_bytes[2].append(0.5)
+    durations.last_bytes[2].append(2.0)
+    durations.answered.append(0.25)
+    durations.closed.append(7200.0)
     counts = durations.take()
     sums = [(sum(counts[at : at + WIDTH - 1]), counts[at + WIDTH - 1]) for at in range(0, SIZE, WIDTH)]
     assert sums[0] == (2, 1_500_000)

@@ -595,8 +595,8 @@ def test_durations_are_a_histogram_for_each_status_class() -> None:
         durations = worker.context.durations
         assert isinstance(durations, Durations)
         worker.slot[STARTED] = 1
-        durations.first(200, 0.004)
-        durations.first(503, 99.0)
+        durations.first_bytes[2].append(0.004)
+        durations.first_bytes[5].append(99.0)
         worker.other[STARTED], worker.other[TIMED + 2], worker.other[TIMED + WIDTH - 1] = 1, 5, 20_000
         for _ in range(2):
             worker.status.publish(0.0, 0)
