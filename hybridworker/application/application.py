@@ -88,6 +88,10 @@ class Application:
         """The time of the request with this ``scope`` is up. Returns the call that goes on in a thread all the same."""
         return None
 
+    def works(self, scope: Scope) -> bool:
+        """Whether the call for the request with this ``scope`` is not over; one without a thread ends its response."""
+        return True
+
 
 class WSGIApplication(Application):
     """
@@ -106,6 +110,7 @@ class WSGIApplication(Application):
         self.context = contextvars.Context()
         self.running = middleware.calls  # type: ignore[method-assign]  # also calls of clients that have gone
         self.expire = middleware.expire  # type: ignore[method-assign]
+        self.works = middleware.works  # type: ignore[method-assign]
         self.begin = middleware.begin
 
     def mount(self, scope: Scope, outer: str, taken: bool) -> None:

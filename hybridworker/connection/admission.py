@@ -24,6 +24,7 @@ from ..errors import ProtocolError
 from ..group.scoreboard import SHED, SHEDS, UPGRADED, Slot
 from ..states import CallState, ResponseState
 from .forwarded import FieldPolicy
+from .requestids import RequestIds
 from .response import error_page
 
 #: What Retry-After says to a client that was turned away: seconds.
@@ -78,15 +79,24 @@ class Admission:
     ``cycles`` are its requests in flight, WebSockets included, and ``slot`` is its row of the scoreboard.
     """
 
-    __slots__ = ("body_max", "cycles", "elsewhere", "log", "looked", "loop", "queue_timeout", "requests_max", "slot")
+    __slots__ = (
+        "body_max", "cycles", "elsewhere", "ids", "log", "looked", "loop", "queue_timeout", "requests_max", "slot",
+    )  # fmt: skip
 
     def __init__(
-        self, settings: Settings, loop: asyncio.AbstractEventLoop, log: Log, cycles: Sized, slot: Slot
+        self,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        log: Log,
+        cycles: Sized,
+        slot: Slot,
+        ids: RequestIds | None,
     ) -> None:
         self.loop = loop
         self.log = log
         self.cycles = cycles
         self.slot = slot
+        self.ids = ids
         self.body_max = settings.limit_request_body
         self.queue_timeout = settings.queue_timeout
         self.requests_max = settings.requests_max
@@ -147,6 +157,8 @@ class Admission:
             (b"content-length", b"%d" % len(page)),
             (b"retry-after", RETRY_AFTER),
         ]
+        if self.ids is not None:
+            headers += self.ids.fields(request.scope)
         if reason == "requests" and self.elsewhere():
             headers.append((b"connection", b"close"))  # the next connection comes to a sibling
         request.start_response({"type": "http.response.start", "status": 503, "headers": headers})

@@ -182,7 +182,9 @@ class WorkerContext:
         #: how long requests took to the first byte of their responses; None where nobody asks for metrics
         self.durations = Durations() if settings.metrics_path else None
         #: whether a request may begin; None where nothing is limited
-        self.admission = Admission(settings, loop, self.log, self.cycles, self.slot) if limited(settings) else None
+        self.admission = (
+            Admission(settings, loop, self.log, self.cycles, self.slot, self.ids) if limited(settings) else None
+        )
         exact = (access, self.durations, self.admission) != (None, None, None)
         self.clock = Clock(settings.server, loop.time(), exact)
 

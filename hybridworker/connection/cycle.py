@@ -17,6 +17,7 @@ and after the client leaves, and none of these calls may hang.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from time import monotonic
 from typing import Any
@@ -188,6 +189,8 @@ class RequestResponseCycle:
     def disconnect(self) -> None:
         """The connection is gone: whatever is sent from now on raises, and a WSGI call that is queued never runs."""
         if self.state is not COMPLETE:
+            if self.progress is not NOTHING and self.state is not ABORTED:
+                self.since = math.inf  # nothing is due any more: its first byte was in time
             self.state = ABORTED
         self.end_of_input()
         if self.call is not None:
@@ -248,9 +251,8 @@ class RequestResponseCycle:
         """
         End the call: nobody waits for its response, or the worker's time is up.
 
-        Invariant: the task is cancelled once. A second cancellation would interrupt the
-        application while it cleans up after the first. ``Task.cancelling()`` cannot tell: it
-        also counts cancellations of the application's own, and forgets what was taken back.
+        Invariant: the task is cancelled once. A second cancellation would interrupt the application's cleaning up.
+        ``Task.cancelling()`` cannot tell: it counts the application's own, and forgets what was taken back.
         """
         if self.task is not None:
             if not self.cancelled:
@@ -329,13 +331,9 @@ class RequestResponseCycle:
             elif self.cancelled:  # and the application swallowed it, to end early
                 context.log.debug("Request cancelled: %s %s", self.method, logged_target(self.scope))
             else:
-                context.log.error(
-                    "Application returned without completing its response: %s %s (state %s, expected %s)",
-                    self.method,
-                    logged_target(self.scope),
-                    self.state.name,
-                    expected(RESPONSE, self.state),
-                )
+                text = "Application returned without completing its response: %s %s (state %s, expected %s)"
+                target, state = logged_target(self.scope), self.state
+                context.log.error(text, self.method, target, state.name, expected(RESPONSE, state))
         except BaseException as exc:  # of any kind: nobody else would log it with its request
             if not passes_through(exc):
                 self._failed(exc)
@@ -402,10 +400,8 @@ class RequestResponseCycle:
         """
         Take one message of the response (ASGI HTTP 2.5, "Response").
 
-        Raises :class:`~.errors.UnexpectedMessage`, :class:`~.errors.InvalidMessage` or
-        :class:`~.errors.ResponseError` for a message that is wrong, and
-        :class:`~.errors.ClientDisconnected` when nobody is there to read it. Waits while
-        the client does not read.
+        Raises :class:`~.errors.UnexpectedMessage`, :class:`~.errors.InvalidMessage` or :class:`~.errors.ResponseError`
+        for what is wrong, and :class:`~.errors.ClientDisconnected` when nobody reads. Waits while the client does not.
         """
         kind = message["type"]
         state = self.state

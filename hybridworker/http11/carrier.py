@@ -138,7 +138,7 @@ class SocketCarrier(asyncio.Protocol):
             self.loop.call_later(self.context.settings.asgi_disconnect_grace_period, self.cycle.give_up)
         self.state = CLOSED
         if self.carried and self.context.durations is not None:
-            self.context.durations.closed(monotonic() - self.cycle.started_at)
+            self.context.durations.closed.append(monotonic() - self.cycle.started_at)
         if self.ours.fileno() < 0:  # the call is over
             del self.cycle  # it refers to this object, and has a descriptor, which would wait for a collection
         self.context.connections.lost(self)
@@ -335,7 +335,7 @@ class SocketCarrier(asyncio.Protocol):
         if cycle.status and cycle.application.counted:
             cycle.application.responses[cycle.status // 100] += 1
             if self.context.durations is not None:
-                self.context.durations.answered(monotonic() - cycle.started_at)
+                self.context.durations.answered.append(monotonic() - cycle.started_at)
 
     def _closed_by_application(self) -> None:
         """No more comes: by ``close()`` the connection ends, by ``shutdown(SHUT_WR)`` its own side of it."""

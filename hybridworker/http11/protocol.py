@@ -146,7 +146,7 @@ class HTTPProtocol(asyncio.Protocol):
     def tick(self, now: float) -> None:
         cycle, context = self.cycle, self.context
         timeout = context.settings.write_timeout
-        if context.persistence.draining and (cycle is None or self.state is CLOSING or cycle.application.threaded):
+        if context.persistence.draining and (cycle is None or self.state is CLOSING or cycle.made):
             timeout = min(timeout, DEAF)  # its response is complete, or waits on disk, and it holds up the worker
         if self.flow.stalled(now, timeout, 0 if cycle is None else cycle.sent):
             context.log.debug("Peer %s takes no bytes, connection dropped", self.peer.address)

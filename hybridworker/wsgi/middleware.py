@@ -143,6 +143,10 @@ class WSGIMiddleware(WsgiToAsgi):
         """
         return self.pool.expire(lambda call: isinstance(call, WSGIResponder) and call.scope is scope)
 
+    def works(self, scope: Scope) -> bool:
+        """Whether the call for the request with this ``scope`` is not over."""
+        return self.pool.runs(lambda call: isinstance(call, WSGIResponder) and call.scope is scope)
+
 
 class WSGIResponder(Handoff, WsgiToAsgiInstance):
     """

@@ -283,6 +283,11 @@ class ThreadPool:
                 break
         return None
 
+    def runs(self, matches: Callable[[Call], bool]) -> bool:
+        """Whether a call that ``matches`` waits for a thread, or has not come back from one."""
+        running = [worker.call for worker in self._workers if worker.call is not worker.lost]
+        return any(call is not None and matches(call) for call in [*running, *self._queue.copy()])
+
     def expire_abandoned(self, now: float, limit: float) -> list[LostCall]:
         """Count the threads as lost that run an abandoned call for more than ``limit`` seconds; returns these calls."""
         old = [(worker, worker.call) for worker in self._workers if now - worker.started > limit]
@@ -299,12 +304,12 @@ class ThreadPool:
         if worker.lost is call:
             return None
         call.expire()
+        self._lost.add(worker)  # before the thread can see that it is lost: whatever becomes of it, _prune knows
         worker.lost = call
         frame = sys._current_frames().get(worker.ident or 0)
         if worker.call is not call:
             worker.lost = None
             return None  # it has come back in this very moment
-        self._lost.add(worker)
         self._blocked.add(worker)
         self._wake_if_blocked()
         return LostCall(worker.name, call.label, time.monotonic() - worker.started, frame)

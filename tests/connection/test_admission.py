@@ -11,7 +11,9 @@ from hybridworker.application.application import Endpoint
 from hybridworker.asgi import Receive, Scope, Send
 from hybridworker.connection.admission import limited
 from hybridworker.group.scoreboard import SHED, SHEDS, UPGRADED
-from tests.harness import GET, HELLO, Wire, body, echo, make_settings, start, wire
+from hybridworker.http11.protocol import HTTPProtocol
+from tests.fakes import FakeTransport
+from tests.harness import GET, HELLO, Wire, body, echo, make_settings, settle, start, wire
 
 
 def shed(w: Wire) -> dict[str, int]:
@@ -139,3 +141,31 @@ def test_a_chunked_body_behind_its_response() -> None:
         w.feed(b"6\r\nhello!\r\n")
         assert w.transport.aborted
         assert seen[-1]["type"] == "http.disconnect"
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "traceparent"])
+def test_an_answer_of_a_full_worker_has_the_id_of_its_request(name: str) -> None:
+    """As every error page has; a trace is only read."""
+    with wire(HELLO, requests_max=0, request_id=name.encode(), forwarded_networks=None) as w:
+        sent = w.feed(GET.replace(b"\r\n\r\n", b"\r\nX-Request-Id: abc\r\n\r\n"))
+        assert sent.startswith(b"HTTP/1.1 503 ")
+        assert sent.lower().count(b"x-request-id: abc\r\n") == (name == "x-request-id")
+
+
+def test_requests_that_come_in_one_turn_count_at_once() -> None:
+    """Where a task begins only with the next turn, the ones before it are in flight all the same."""
+    with wire(hang, requests_max=2) as w:
+        others = [FakeTransport() for _ in range(4)]
+
+        async def burst() -> None:
+            for transport in others:
+                protocol = HTTPProtocol(w.context)
+                protocol.connection_made(transport)
+                protocol.data_received(HANG + GET)  # with more behind it, no task begins at once
+            await settle()
+
+        w.loop.run_until_complete(burst())
+        assert [transport.sent[:12] for transport in others] == [b"", b"", b"HTTP/1.1 503", b"HTTP/1.1 503"]
+        for transport in others:
+            transport.abort()
+        assert len(w.context.cycles) == 2

@@ -160,3 +160,21 @@ def test_a_slow_request_is_told_once(timeout: float) -> None:
         assert tick(w, deadlines) == []
         age(w, 6)
         assert [late for late, _ in tick(w, deadlines)] == ([Late.EXPIRED] if timeout == 10 else [])
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["begun", "held back"])
+def test_a_client_that_leaves_a_response_that_has_begun_makes_nothing_late(held: bool) -> None:
+    """However old the stream: the application has the grace period, as ever. A head that is held back has not begun."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        if not held:
+            await send(body(b"a", True))
+        await asyncio.Event().wait()
+
+    with wire(app, request_timeout=30, slow_request=5) as w:
+        w.feed(GET)
+        w.lose()
+        age(w, 1000)
+        assert [late for late, _ in tick(w, Deadlines(w.context))] == ([Late.EXPIRED] if held else [])
+        assert len(w.context.cycles) == (not held)

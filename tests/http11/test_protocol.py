@@ -729,6 +729,30 @@ def test_draining_gives_up_a_client_that_takes_nothing_of_a_complete_response() 
         assert not w.transport.aborted
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_draining_gives_up_a_client_for_a_response_that_a_thread_has_made(works: bool) -> None:
+    """What is left of it waits on disk. While the thread is at it, the worker would have to wait for that anyway."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        await send(body(b"x" * 10, True))
+        await asyncio.Event().wait()
+
+    with wire(app, is_wsgi=True, write_timeout=60) as w:
+        w.context.router.default.works = lambda scope: works  # type: ignore[method-assign]
+        w.feed(GET)
+        w.transport.unsent = 10
+        w.context.persistence.end()
+        w.protocol.drain(w.loop.time() + 2)
+        for seconds in (0, 1, 3):
+            w.tick(seconds)
+        assert w.transport.aborted is not works
+        if works:
+            for seconds in (20, 61):
+                w.tick(seconds)
+            assert w.transport.aborted
+
+
 def test_draining_does_not_wait_for_the_rest_of_a_body_that_is_dropped() -> None:
     """The response is out, and kept for its client."""
     with wire(HELLO) as w:

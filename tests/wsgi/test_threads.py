@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import sys
 import threading
 import time
 import traceback
@@ -19,7 +20,7 @@ from hybridworker.wsgi import threads
 from hybridworker.wsgi.threads import ThreadPool
 from hybridworker.wsgi.waits import WAIT_BOUNDS, WAITS
 from tests.fakes import FakeCall
-from tests.waiting import DEADLINE, passes, run, until
+from tests.waiting import DEADLINE, passes, run, until, until_seen
 
 
 class Job(FakeCall):
@@ -797,5 +798,49 @@ def test_an_abandoned_call_is_lost_by_its_time_in_the_thread() -> None:
             for gate in (gone, served):
                 gate.open.set()
             await ended(gone, served)
+
+    run(main())
+
+
+def test_a_thread_that_comes_back_in_the_moment_in_which_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends, as one that was lost; another one takes its place, and the next call is not left lying."""
+
+    async def main() -> None:
+        async with pool_of(2) as pool:
+            gate, job = Gate(), Job()
+            pool.submit(gate)
+            await started(gate)
+
+            def frames() -> dict[int, Any]:
+                gate.open.set()
+                until_seen(lambda: pool._workers[0].call is None)
+                return {}
+
+            monkeypatch.setattr(sys, "_current_frames", frames)
+            assert pool.expire(lambda call: call is gate) is None
+            await ended(gate)
+            assert pool.lost == 0
+            assert all(worker.is_alive() for worker in pool._workers)
+            pool.submit(job)
+            await ended(job)
+
+    run(main())
+
+
+def test_whether_a_call_is_not_over() -> None:
+    """It waits, or runs; one that is lost counts no more."""
+
+    async def main() -> None:
+        async with pool_of(1) as pool:
+            gate, queued = Gate(), Job()
+            pool.submit(gate)
+            pool.submit(queued)
+            await started(gate)
+            assert pool.runs(lambda call: call is gate)
+            assert pool.runs(lambda call: call is queued)
+            gate.open.set()
+            await ended(gate, queued)
+            await until(lambda: not pool.runs(lambda call: call is queued))
+            assert not pool.runs(lambda call: call is gate)
 
     run(main())
