@@ -37,7 +37,7 @@ from ..errors import ClientDisconnected
 from ..states import RequestState, ResponseState
 from ..wsgi.middleware import TRAILERS
 from .frames import FrameReader
-from .outbox import Outbox
+from .outbox import Outbox, next_turn
 from .response import default_block, defaults, encode_fields, error_block, status_field, statuses
 from .stream import Stream
 from .wire import INTERNAL_ERROR
@@ -142,8 +142,11 @@ class HTTP2Cycle(RequestResponseCycle):
             return
         final = not more and (not self.trailers or self.bodiless)
         outbox = self.connection.outbox
-        outbox.send(self.stream, head, body, final, final and outbox.holding and self._joins(outbox))
-        self.body_sent(more)
+        outbox.send(self.stream, head, body, final, final and outbox.joining and self._joins())
+        if more or self.trailers:
+            self.body_sent(more)
+        else:
+            self.complete()  # what `body_sent` does, without the call
 
     def _end_with_trailers(self, head: bytes, body: bytes) -> None:
         """Send the last part of a body, and the trailers that a WSGI application has left."""
@@ -154,15 +157,15 @@ class HTTP2Cycle(RequestResponseCycle):
         self.head = block
         self.send_trailers({})
 
-    def _joins(self, outbox: Outbox) -> bool:
-        """Whether the last message may wait for others: no code of this request runs until the outbox is written."""
-        if self.task is None and self.call is None and self.application.begin is not None:
-            return True  # the result of a WSGI call that is over
-        if not outbox.joining:
-            return False
-        # Not for a task of the application's own: the one that has made it may run on.
+    def _joins(self) -> bool:
+        """
+        Whether no code of this request runs until the outbox is written.
+
+        There is none where a WSGI call is over, and :meth:`settle` suspends the task of the request. But a task of
+        the application's own may leave the one that has made it running.
+        """
         task = asyncio.current_task()
-        return task is not None and getattr(task.get_coro(), "cr_code", None) is _RUN
+        return task is None or getattr(task.get_coro(), "cr_code", None) is _RUN
 
     def informational(self, kind: str, message: Message) -> None:
         """A 103 from the standard extension, or gunicorn's own informational message (RFC 8297)."""
@@ -233,10 +236,10 @@ class HTTP2Cycle(RequestResponseCycle):
         self.connection.body_wanted(self.stream)
 
     async def settle(self) -> None:
-        if self.stream.joined:
-            await self.connection.outbox.written()
-        else:
-            await super().settle()
+        if self.state is not COMPLETE:
+            await self.stream.drain()
+        elif not self.stream.size:  # its last message waits in the outbox
+            await next_turn()
 
     def error(self, status: int) -> None:
         page = error_page(status)
@@ -251,8 +254,11 @@ class HTTP2Cycle(RequestResponseCycle):
         self.connection.cut(self.stream, INTERNAL_ERROR)
 
     def _answered(self) -> None:
-        self.connection.outbox.defer()
+        outbox = self.connection.outbox
+        outbox.defer()
+        outbox.joining = True
         super()._answered()
+        outbox.joining = False
 
     def _over(self) -> None:
         super()._over()

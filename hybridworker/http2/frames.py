@@ -61,7 +61,7 @@ class FrameReader:
         "owner", "local", "budget", "over",  # the connection
         "decoder", "partial",  # what comes
         "streams", "history",  # streams
-        "window", "initial", "send_window", "peer_initial", "peer_frame", "prefix",  # what was agreed on
+        "window", "low_water", "initial", "send_window", "peer_initial", "peer_frame", "prefix",  # what was agreed on
     )  # fmt: skip
 
     def __init__(self, owner: FrameOwner, local: wire.LocalSettings, clock: Callable[[], float]) -> None:
@@ -74,6 +74,7 @@ class FrameReader:
         self.streams: dict[int, Any] = {}
         self.history = History(local.max_streams)
         self.window = local.connection_window  #: bytes of DATA that may come
+        self.low_water = self.window // 2  #: of ``window``: the client is given credit again
         self.initial = max(wire.DEFAULT_WINDOW, local.window)  #: of a stream: ours holds from the ACK on
         self.send_window = self.peer_initial = wire.DEFAULT_WINDOW
         self.peer_frame = wire.DEFAULT_FRAME
@@ -154,7 +155,7 @@ class FrameReader:
         except HTTP2Error:
             self.over = True
             raise
-        if self.window * 2 <= self.local.connection_window and not self.over:
+        if self.window <= self.low_water and not self.over:
             owed = self.local.connection_window - self.window
             self.window += owed
             self.owner.write(wire.window_update(0, owed))
@@ -172,8 +173,8 @@ class FrameReader:
             at = len(PREFACE)
         unpack, largest = HEAD.unpack_from, self.local.max_frame
         while end - at > 8 and not self.over:
-            high, low, kind, flags, stream_id = unpack(data, at)
-            size = high << 8 | low
+            length, flags, stream_id = unpack(data, at)
+            size, kind = length >> 8, length & 255
             start = at + 9
             stop = start + size
             stream_id &= LARGEST
@@ -246,15 +247,16 @@ class FrameReader:
             if stream_id > history.final:
                 self._spend()
                 return
-            oversized = self.decoder.oversized
+            decoder = self.decoder
+            oversized = decoder.size > decoder.limit
             if oversized:
-                self.budget.blame(self.decoder.size // self.decoder.limit)
+                self.budget.blame(decoder.size // decoder.limit)
             if len(self.streams) >= self.local.max_streams:
                 self._violated(stream_id, wire.REFUSED_STREAM, "more streams than SETTINGS allows (RFC 9113 5.1.2)")
             elif itself:
                 self._violated(stream_id, wire.PROTOCOL_ERROR, "a stream that depends on itself (RFC 7540 5.3.1)")
             else:
-                self.owner.on_request(stream_id, fields, bool(ended), oversized)
+                self.owner.on_request(stream_id, fields, ended > 0, oversized)
         else:
             self._on_trailers(stream_id, fields, ended)
 

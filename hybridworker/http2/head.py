@@ -32,7 +32,7 @@ from ..connection.fields import (
 from ..connection.method import is_permitted, seen_as
 from ..connection.peer import Peer
 from ..connection.response import CONTROLS, TOKEN
-from ..connection.scope import http_scope
+from ..connection.scope import http_scope, same_scope
 from ..errors import ProtocolError
 
 #: What a field means here only, beside the meanings of :mod:`..connection.fields`.
@@ -78,8 +78,8 @@ class RequestHead:
     """
 
     __slots__ = (
-        "application", "context", "ended", "fields", "kept", "length", "method", "path", "peer", "scheme", "section",
-        "websocket",
+        "application", "context", "ended", "expects_continue", "fields", "known", "length", "method", "path", "peer",
+        "section", "websocket",
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext, peer: Peer) -> None:
@@ -91,9 +91,9 @@ class RequestHead:
         self.length: int | None = None  #: of the body, where Content-Length gives it: ``expected`` of the stream
         self.websocket = False  #: it is an extended CONNECT to one (RFC 8441 4), and its scope still one of HTTP
         self.method = self.path = b""
-        self.scheme = b""
-        self.section: Headers | None = None  #: the last one, if nothing in it depends on the request
-        self.kept: Headers = []  #: its fields as a scope has them
+        self.expects_continue = False  #: the client waits for a 100
+        self.section: Headers | None = None  #: the last one: a client that repeats its request repeats the object
+        self.known: Scope | None = None  #: what the scopes say that were made of it, if it has come twice
 
     def read(self, section: Headers, ended: bool, oversized: bool = False) -> Scope:
         """
@@ -102,21 +102,21 @@ class RequestHead:
         ``oversized``: more of the section was dropped. Raises :class:`~.errors.ProtocolError`.
         """
         self.ended = ended
-        self.fields.begin()
-        if section is self.section:  # a client that repeats its request: :class:`~.hpack.Decoder` knows
-            self.fields.headers = self.kept.copy()
-            return self._scope(self.scheme)
-        self.section, self.method, self.path = None, b"", b""  # of the last request nothing is left
-        pseudo = _pseudo_fields(section)
-        self.method, self.path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
-        self._take(section[len(pseudo) :], pseudo.get(b":authority"))
-        if oversized:
-            raise ProtocolError("the fields exceed http2_max_header_list_size", 431)
-        self._check_target(pseudo)
-        if not self.fields.seen and not self.websocket:
-            self.section, self.kept = section, self.fields.headers.copy()
-        self.scheme = pseudo[b":scheme"]
-        return self._scope(self.scheme)
+        if section is self.section and self.known is not None:
+            scope = same_scope(self.known)
+            self.fields.headers = scope["headers"]
+        else:
+            repeated, self.section, self.known = section is self.section, None, None
+            scope = self._read(section, oversized)
+            if repeated and not self.fields.seen and not self.websocket:
+                self.known = same_scope(scope)
+            self.section = section
+        self.application = self.fields.complete(scope, self.context, self.websocket)
+        if self.websocket and not self.application.takes_websockets:
+            if isinstance(self.application, Unclaimed):
+                raise ProtocolError("no part claims the path", 404, logged=True)
+            raise ProtocolError(_NOT_SERVED, 501)
+        return scope
 
     def refused(self) -> Scope | None:
         """What is known of a request that :meth:`read` refused, for the access log; None without method or path."""
@@ -131,11 +131,28 @@ class RequestHead:
             self.fields.identify(scope, ids)
         return scope
 
-    def expects_continue(self) -> bool:
-        """Whether the client waits for a 100. Raises :class:`~.errors.ProtocolError` (417) for anything else."""
-        return self.fields.expects_continue() and not self.ended
-
     # -- the pieces of it
+
+    def _read(self, section: Headers, oversized: bool) -> Scope:
+        """The scope of what was not seen before, but for what the application and the peer say."""
+        self.method = self.path = b""  # of the last request nothing is left
+        self.fields.begin()
+        pseudo = _pseudo_fields(section)
+        self.method, self.path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+        self._take(section[len(pseudo) :], pseudo.get(b":authority"))
+        if oversized:
+            raise ProtocolError("the fields exceed http2_max_header_list_size", 431)
+        self._check_target(pseudo)
+        self.expects_continue = self.fields.expects_continue() and not self.ended
+        scope = self._raw_scope()
+        scheme = pseudo[b":scheme"]
+        said = _SCHEMES.get(scheme)
+        if said != scope["scheme"]:  # RFC 9113 8.3.1: it may be the work of a proxy
+            said = _SCHEMES.get(scheme.lower())
+            if said is not None and self.peer.judge().trusted:
+                scope["scheme"] = said
+        scope["extensions"]["http.response.trailers"] = {}
+        return scope
 
     def _take(self, section: Headers, authority: bytes | None) -> None:
         """The fields that are no pseudo fields, and ``:authority`` as the Host that it is (RFC 9113 8.3.1)."""
@@ -266,21 +283,6 @@ class RequestHead:
             raise ProtocolError("neither :authority nor Host (RFC 9113 8.3.1)")
         if headers[0][1] not in hosts:
             check_host(headers[0][1])
-
-    def _scope(self, scheme: bytes) -> Scope:
-        scope = self._raw_scope()
-        said = _SCHEMES.get(scheme)
-        if said != scope["scheme"]:  # RFC 9113 8.3.1: it may be the work of a proxy
-            said = _SCHEMES.get(scheme.lower())
-            if said is not None and self.peer.judge().trusted:
-                scope["scheme"] = said
-        self.application = self.fields.complete(scope, self.context, self.websocket)
-        if self.websocket and not self.application.takes_websockets:
-            if isinstance(self.application, Unclaimed):
-                raise ProtocolError("no part claims the path", 404, logged=True)
-            raise ProtocolError(_NOT_SERVED, 501)
-        scope["extensions"]["http.response.trailers"] = {}
-        return scope
 
     def _raw_scope(self) -> Scope:
         target = path = self.path

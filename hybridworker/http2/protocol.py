@@ -101,8 +101,6 @@ class HTTP2Protocol(asyncio.Protocol):
             self._fail(HTTP2Error(PROTOCOL_ERROR, str(exc)))
         finally:
             outbox.flush()
-            if outbox.waiting:
-                outbox.resume()
         if self.flow.write_paused:
             self.flow.pause_reading()  # a client that asks for answers and takes none
 
@@ -120,9 +118,13 @@ class HTTP2Protocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
+        for stream in self.reader.streams.values():
+            stream.write_paused = True
 
     def resume_writing(self) -> None:
         self.flow.resume_writing()
+        for stream in self.reader.streams.values():
+            stream.write_paused = stream.size > 0
         self.outbox.pump()
         if not self.flow.write_paused:
             self.flow.resume_reading()
@@ -237,10 +239,9 @@ class HTTP2Protocol(asyncio.Protocol):
         self.outbox.write(data)
 
     def on_request(self, stream_id: int, fields: Headers, ended: bool, oversized: bool) -> None:
-        context, head, stream = self.context, self.head, Stream(stream_id, self.flow)
+        head, stream = self.head, Stream(stream_id, self.flow)
         try:
             scope = head.read(fields, ended, oversized)
-            expect_continue = head.expects_continue()
         except ProtocolError as exc:
             self._refuse(stream, ended, exc)
             return
@@ -251,13 +252,14 @@ class HTTP2Protocol(asyncio.Protocol):
             return
         application = head.application
         stream.cycle = cycle = HTTP2Cycle(self, application, stream, scope, DONE if ended else BODY)
-        cycle.expect_continue = expect_continue
+        if head.expects_continue:
+            cycle.expect_continue = True
         if application.counted:
-            quota = context.quota
+            quota = self.context.quota
             quota.served += 1  # `count()`, without the call
             if quota.served == quota.limit:
                 quota.used_up()
-        if application.threaded and not ended and not expect_continue and head.length is not None:
+        if application.threaded and not ended and not head.expects_continue and head.length is not None:
             if head.length <= min(WHOLE_BODY_MAX, self.reader.local.window):  # more does not come before some is read
                 cycle.call_state = HELD
                 self.body_wanted(stream)
@@ -321,8 +323,9 @@ class HTTP2Protocol(asyncio.Protocol):
             room = max(0, self.reader.local.max_streams - self.lingering - self._running())
             begun, self.begun = begun[:room], begun[room:]
         outbox, pace, clock = self.outbox, self.context.pace, time.perf_counter
-        last, before = len(begun) - 1, clock()
+        last = len(begun) - 1
         joining = last > 0 and pace.brisk(self.loop.time())
+        before = clock() if joining else 0.0
         for number, stream in enumerate(begun):
             cycle = stream.cycle
             if cycle is None or stream.lost or cycle.call_state is not READY:
@@ -389,17 +392,16 @@ class HTTP2Protocol(asyncio.Protocol):
 
     def _sent(self, stream: Stream) -> None:
         """One side of the stream has ended, or both: see whether it is over."""
-        if stream.state is not StreamState.CLOSED:
-            if stream.state is HALF_CLOSED_LOCAL:
-                context = self.context
-                wait = DEAF if context.persistence.draining else context.settings.body_timeout
-                stream.deadline = self.loop.time() + wait
-                if stream.dropped > DRAIN_MAX:
-                    self.cut(stream, NO_ERROR)
-            return
-        self._leave_call(stream)
-        if not self.reader.streams:
-            self._idle()
+        if stream.state is StreamState.CLOSED:
+            self._leave_call(stream)
+            if not self.reader.streams:
+                self._idle()
+        elif stream.state is HALF_CLOSED_LOCAL:
+            context = self.context
+            wait = DEAF if context.persistence.draining else context.settings.body_timeout
+            stream.deadline = self.loop.time() + wait
+            if stream.dropped > DRAIN_MAX:
+                self.cut(stream, NO_ERROR)
 
     def _leave_call(self, stream: Stream) -> None:
         """The stream is closed. Its call counts until it is over (CVE-2023-44487), and never begins if it has not."""

@@ -45,16 +45,16 @@ class Tunnel(Protocol):
 
 class Stream:
     """
-    One stream. The attributes up to ``send_window`` are the reader's (:class:`~.frames.FramedStream`).
+    One stream. The attributes up to ``send_window`` are the reader's (:class:`~.owner.FramedStream`).
 
     ``parts`` is what waits to be sent, ``size`` the bytes of it; ``final`` says that the response ends with it,
-    ``trailing`` are the trailers that do.
+    ``trailing`` are the trailers that do. All but ``size`` are made when something has to wait, which is seldom.
     """
 
     __slots__ = (
         "id", "state", "expected", "window", "owed", "send_window",  # the reader's
         "cycle", "flow", "tunnel",
-        "final", "joined", "parts", "progress", "size", "trailing", "waiter",  # what is sent
+        "final", "parts", "progress", "size", "trailing", "waiter", "write_paused",  # what is sent
         "deadline", "dropped", "lingers", "lost",
     )  # fmt: skip
 
@@ -62,6 +62,10 @@ class Stream:
     window: int
     owed: int
     send_window: int
+    final: bool
+    parts: deque[memoryview]
+    progress: float  #: loop time when the client was last seen to take some of ``parts``
+    trailing: bytes
 
     read_paused = False  #: the window holds the client back, and credit is given as the application reads
 
@@ -71,12 +75,8 @@ class Stream:
         self.flow = flow  #: of the connection
         self.cycle: RequestResponseCycle | None = None
         self.tunnel: Tunnel | None = None
-        self.final = False
-        self.joined = False  #: its last message waits in the outbox for the rest of this read
-        self.parts: deque[memoryview] | None = None
-        self.progress = 0.0  #: loop time when the client was last seen to take some of ``parts``
         self.size = 0
-        self.trailing = b""
+        self.write_paused = flow.write_paused  #: who sends has to wait, for the windows, the transport or the outbox
         self.waiter: asyncio.Future[None] | None = None
         self.deadline = math.inf  #: loop time until which the client has to go on with its body
         self.dropped = 0  #: bytes of body that nobody read
@@ -84,11 +84,6 @@ class Stream:
         self.lost = False  #: reset, or the connection is gone
 
     # -- what the cycle asks of a flow
-
-    @property
-    def write_paused(self) -> bool:
-        """Whether who sends has to wait."""
-        return self.joined or self.size > 0 or self.flow.write_paused
 
     def pause_reading(self) -> None:
         """Nothing to do: the client may send no more than the window."""
@@ -125,8 +120,18 @@ class Stream:
             timeout = min(timeout, DEAF)
         return self.size > 0 and now - self.progress >= timeout
 
+    def wait(self, part: bytes, now: float) -> None:
+        """Keep ``part`` of the response until it can be sent. ``now`` is loop time."""
+        if not self.size:
+            self.parts = deque()
+            self.final, self.trailing, self.progress = False, b"", now
+        self.parts.append(memoryview(part))
+        self.size += len(part)
+        self.write_paused = True
+
     def wake(self) -> None:
         """Everything was sent, or never will be."""
+        self.write_paused = self.flow.write_paused
         waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -136,6 +141,7 @@ class Stream:
     def lose(self) -> None:
         """The stream is gone: nothing of it is sent any more, and whoever waits is told."""
         self.lost = True
-        self.size = 0
-        self.parts = None
+        if self.size:
+            self.size = 0
+            self.parts.clear()
         self.wake()

@@ -31,8 +31,8 @@ DEFAULT_FRAME = 16384  #: RFC 9113 6.5.2, and the least
 LARGEST_FRAME = 2**24 - 1
 LARGEST = 2**31 - 1  #: of stream identifiers and of windows
 
-#: The head of a frame (RFC 9113 4.1): the length in two pieces, type, flags, stream.
-HEAD = Struct(">HBBBL")
+#: The head of a frame (RFC 9113 4.1): the length and, in the last eight bits, the type; flags; stream.
+HEAD = Struct(">LBL")
 NUMBER = Struct(">L")
 SETTING = Struct(">HL")
 _GOAWAY = Struct(">LL")
@@ -40,8 +40,7 @@ _GOAWAY = Struct(">LL")
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     """One frame (RFC 9113 4.1)."""
-    size = len(payload)
-    return HEAD.pack(size >> 8, size & 255, kind, flags, stream_id) + payload
+    return HEAD.pack(len(payload) << 8 | kind, flags, stream_id) + payload
 
 
 def goaway(last: int, code: int, reason: str = "") -> bytes:

@@ -59,8 +59,8 @@ def priority(stream_id: int, depends_on: int = 0) -> bytes:
 def parse(sent: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """The frames of a server: type, flags, stream and payload."""
     while sent:
-        high, low, kind, flags, stream_id = wire.HEAD.unpack_from(sent)
-        size = high << 8 | low
+        length, flags, stream_id = wire.HEAD.unpack_from(sent)
+        size, kind = length >> 8, length & 255
         assert len(sent) >= 9 + size, "a frame that is not whole"
         yield kind, flags, stream_id, sent[9 : 9 + size]
         sent = sent[9 + size :]

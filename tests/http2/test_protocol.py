@@ -356,6 +356,39 @@ def test_a_full_transport_pauses_reading() -> None:
         assert there.transport.reading
 
 
+def test_a_full_transport_holds_up_who_sends() -> None:
+    """Each stream of its connection, those that come then as well, until it takes bytes again."""
+    past: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(start(200))
+        await send(body(b"one", more=True))
+        past.append(scope["path"])
+        await send(body(b"two"))
+
+    with multiplexed(app) as there:
+        there.feed(page(1, b"/before", False))
+        there.protocol.pause_writing()
+        there.feed(data(1, b"", True) + page(3, b"/behind"))
+        assert past == []
+        there.protocol.resume_writing()
+        there.run()
+        assert sorted(past) == ["/before", "/behind"]
+        assert there.answers[1].body == there.answers[3].body == b"onetwo"
+
+
+@eager
+def test_requests_that_are_answered_count_no_more_in_the_next_read() -> None:
+    """Although their tasks go on in the next turn of the loop only."""
+    with multiplexed(Site(), http2_max_concurrent_streams=4) as there:
+        for number in range(8):
+            there.feed(b"".join(hello(8 * number + place) for place in (1, 3, 5, 7)))
+        assert not there.resets
+        assert all(answer.body == b"hello" for answer in there.answers.values())
+        assert len(there.answers) == 32
+
+
 def test_a_lost_connection_is_the_disconnect_of_its_streams() -> None:
     """All of them are told."""
     site = Site()
