@@ -89,7 +89,7 @@ class DeclaredASGI(Declared):
     says = "as_asgi()"
 
     def interface(self) -> Interface:
-        found = _found(self.app)
+        found = _found(plain(self.app) or self.app)
         return Interface.ASGI3 if found is None or found.interface is not Interface.ASGI2 else Interface.ASGI2
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,7 +141,7 @@ def detect(app: Any, override: str = "auto", uri: str | None = None, hint: str =
     app = plain(app) or app
     if _is_fail_app(app):
         return Decision(Interface.WSGI, "gunicorn's error page")
-    inner = undeclared(app)
+    inner = plain(undeclared(app)) or undeclared(app)
     found = _found(inner)
     if override != "auto":
         says = f"HYBRIDWORKER_INTERFACE={override}"
@@ -173,12 +173,15 @@ def _found(app: Any) -> Decision | None:
         if getattr(layer, "_asgi_double_callable", False):
             return Decision(Interface.ASGI2, "it is marked as a double callable")
     required, most = _positional(app)
-    if required <= 3 and (most is None or most >= 3):
-        for layer in layers:
-            if iscoroutinefunction(layer):
-                return Decision(Interface.ASGI3, "it is a coroutine function")
-            if _is_coroutine(layer):
-                return Decision(Interface.ASGI3, "its __call__ is a coroutine function")
+    # What functools.wraps says that it wraps need not be one. Behind a partial is what that calls.
+    outermost = next((at for at, layer in enumerate(layers) if not isinstance(layer, functools.partial)), 0) + 1
+    for asked, called in (_positional(app, follow_wrapped=False), layers[:outermost]), ((required, most), layers):
+        if _takes_three(*asked):
+            for layer in called:
+                if iscoroutinefunction(layer):
+                    return Decision(Interface.ASGI3, "it is a coroutine function")
+                if _is_coroutine(layer):
+                    return Decision(Interface.ASGI3, "its __call__ is a coroutine function")
     if required == 3 and not any(inspect.isasyncgenfunction(layer) for layer in layers):
         return Decision(Interface.ASGI3, "it takes three parameters")
     if any(_is_coroutine(layer) for layer in layers):
@@ -315,17 +318,33 @@ def single_callable(app: Any, interface: Interface) -> ASGIApp:
 
 
 def _layers(app: Any) -> Iterator[Any]:
-    """``app`` and what ``functools`` has wrapped it around, outermost first."""
+    """``app`` and what ``functools`` has wrapped it around, outermost first, down to what names its parameters."""
     seen: set[int] = set()
     while app is not None and id(app) not in seen and len(seen) < LAYERS_MAX:
         seen.add(id(app))
         yield app
-        app = app.func if isinstance(app, functools.partial) else getattr(app, "__wrapped__", None)
+        if isinstance(app, functools.partial):
+            app = app.func
+        else:
+            forwards = _positional(app, follow_wrapped=False)[1] is None
+            app = getattr(app, "__wrapped__", None) if forwards else None
+
+
+def _takes_three(required: int, most: int | None) -> bool:
+    return required <= 3 and (most is None or most >= 3)
 
 
 def _positional(app: Any, *, follow_wrapped: bool = True) -> tuple[int, int | None]:
-    """How many positional arguments must, and how many can be given; ``(-1, None)`` where nobody knows."""
+    """
+    How many positional arguments must, and how many can be given; ``(-1, None)`` where nobody knows.
+
+    What ``functools.wraps`` names is asked, with ``follow_wrapped``, where ``app`` itself takes ``*args``.
+    """
     try:
+        if type(app) is types.FunctionType and follow_wrapped:
+            app = inspect.unwrap(app, stop=lambda layer: _positional(layer, follow_wrapped=False)[1] is not None)
+        if follow_wrapped and (own := _positional(app, follow_wrapped=False))[1] is not None:
+            return own
         parameters = inspect.signature(app, follow_wrapped=follow_wrapped).parameters.values()
     except (TypeError, ValueError):  # a built-in without a signature, or something that lies about being callable
         return -1, None

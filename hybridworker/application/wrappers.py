@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 #: Types whose instances answer for themselves, by C code alone.
-_PLAIN = (types.FunctionType, types.MethodType, functools.partial)
+_PLAIN = (types.FunctionType, types.MethodType)
 
 #: What a member of a class is where C code answers.
 _BY_C = (types.WrapperDescriptorType, types.MethodDescriptorType, types.GetSetDescriptorType)
@@ -46,9 +46,16 @@ def plain(app: Any) -> Any:
     That may be asked for any attribute. Returns None where it is of another kind.
     """
     kind = type(app)
-    if kind in _PLAIN or issubclass(kind, type) or not _computes_attributes(kind):
+    if kind is functools.partial:
+        inner = plain(app.func)
+        return app if inner is app.func or inner is None else functools.partial(inner, *app.args, **app.keywords)
+    if kind in _PLAIN or issubclass(kind, type):
         return app
     call = _static(kind, "__call__")
+    if isinstance(call, (staticmethod, classmethod)):
+        return call.__get__(app)  # of these inspect.signature() leaves out one parameter
+    if not _computes_attributes(kind):
+        return app
     return types.MethodType(call, app) if type(call) is types.FunctionType else None
 
 

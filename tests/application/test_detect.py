@@ -16,7 +16,7 @@ from asgiref.compatibility import guarantee_single_callable
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from gunicorn.util import make_fail_app
 
-from hybridworker.application.detect import LAYERS_MAX, Interface, advice, detect, single_callable
+from hybridworker.application.detect import LAYERS_MAX, Interface, advice, as_asgi, detect, single_callable
 from hybridworker.errors import ConfigurationError
 
 ASGI3, ASGI2, WSGI = Interface.ASGI3, Interface.ASGI2, Interface.WSGI
@@ -177,6 +177,68 @@ def test_the_interface_is_found_without_running_the_application(app: Any, interf
     assert decision.reason
 
 
+def adapt(function: Callable[..., Any]) -> Callable[..., Any]:
+    """To ASGI, with the name and the signature of what it adapts."""
+
+    @functools.wraps(function)
+    async def adapter(scope: Any, receive: Any, send: Any) -> None:
+        never()
+
+    return adapter
+
+
+def adapt_any(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def adapter(*args: Any) -> None:
+        never()
+
+    return adapter
+
+
+def adapt_back(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def adapter(environ: Any, start_response: Any) -> Any:
+        never()
+
+    return adapter
+
+
+@pytest.mark.parametrize(
+    ("app", "interface"),
+    [
+        (adapt(wsgi), ASGI3),
+        (adapt_any(wsgi), ASGI3),
+        (functools.partial(adapt_any(wsgi)), ASGI3),
+        (adapt_back(asgi3), WSGI),
+        (adapt(adapt_back(asgi3)), ASGI3),
+        (decorate(adapt_back(asgi3)), WSGI),
+        (decorate(adapt(wsgi)), ASGI3),
+    ],
+)
+def test_an_adapter_is_what_it_is_itself(app: Any, interface: Interface) -> None:
+    """Although functools.wraps shows the signature of what it adapts."""
+    assert detect(app).interface is interface
+
+
+class StaticCall:
+    @staticmethod
+    def __call__(environ: Any, start_response: Any) -> Any:
+        never()
+
+
+class ClassCall:
+    @classmethod
+    async def __call__(cls, scope: Any, receive: Any, send: Any) -> Any:
+        never()
+
+
+def test_a_call_without_an_instance() -> None:
+    """inspect.signature() would leave out the first parameter."""
+    assert detect(StaticCall()).interface is WSGI
+    assert detect(ClassCall()).interface is ASGI3
+    assert detect(forward(StaticCall())).interface is WSGI
+
+
 def test_marks_of_asgiref_decide() -> None:
     """asgiref marks callables whose signature would mislead."""
 
@@ -334,6 +396,9 @@ def test_a_wrapper_of_any_arguments_is_judged_by_what_it_holds(app: Any, interfa
 def test_objects_that_compute_their_attributes_are_not_asked() -> None:
     """Middleware that delegates, and proxies: their code runs for requests, not for the boot."""
     for app in Delegating(asgi3), forward(Delegating(asgi3)), Forwarder(Delegating(Delegating(asgi3))):
+        assert detect(app).interface is ASGI3
+    partial = functools.partial(Delegating(asgi3))
+    for app in partial, functools.partial(partial), as_asgi(Delegating(asgi3)), as_asgi(partial):
         assert detect(app).interface is ASGI3
     for app in Proxied(), forward(Proxied()), either(Proxied(), asgi3):
         assert detect(app).reason == "it takes any arguments"
