@@ -40,7 +40,7 @@ from .frames import FrameReader
 from .head import RequestHead
 from .outbox import Outbox
 from .response import error_block
-from .stream import Stream
+from .stream import Stream, opened
 from .wire import CANCEL, LARGEST, NO_ERROR, PING, PROTOCOL_ERROR, REFUSED_STREAM, LocalSettings
 
 OPEN, LEAVING, LAST = HTTP2State.OPEN, HTTP2State.LEAVING, HTTP2State.LAST
@@ -164,13 +164,13 @@ class HTTP2Protocol(asyncio.Protocol):
             if state is LEAVING or not self.flow.readable():  # what has arrived is a request that deserves its answer
                 self._last()
         else:
-            for stream in list(reader.streams.values()):
+            for stream in opened(reader.streams):
                 self._look(stream, now)
 
     def drain(self, deadline: float) -> None:
         self.flow.progress = None  # a client that takes no bytes has its time from now on
         now = self.loop.time()
-        for stream in list(self.reader.streams.values()):
+        for stream in opened(self.reader.streams):
             stream.progress = now
             if stream.tunnel is not None:
                 stream.tunnel.drain(deadline)
@@ -430,7 +430,7 @@ class HTTP2Protocol(asyncio.Protocol):
             self._idle()
 
     def _lose_all(self) -> None:
-        streams = list(self.reader.streams.values())
+        streams = opened(self.reader.streams)
         self.reader.streams.clear()
         for stream in streams:
             self._lose(stream)

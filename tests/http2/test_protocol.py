@@ -196,6 +196,23 @@ def test_without_an_answer_to_the_ping_the_last_stream_is_named_later() -> None:
         assert not there.open
 
 
+def test_an_idle_connection_gives_back_the_room_of_its_streams() -> None:
+    """A dict keeps its size: 4 KiB after 100 streams. The next requests are served as the first."""
+    with multiplexed(Site()) as there:
+        reader = there.protocol.reader
+        empty = sys.getsizeof({})
+        there.feed(b"".join(hello(stream) for stream in range(1, 201, 2)))
+        there.feed(hello(201), page(203, b"/wait"))
+        assert sys.getsizeof(reader.streams) > 4000
+        there.tick(1.0)
+        assert list(reader.streams) == [203]
+        there.feed(reset(203))
+        there.tick(1.0)
+        assert sys.getsizeof(reader.streams) == empty
+        there.feed(hello(205))
+        assert there.answers[205].body == b"hello"
+
+
 def test_an_idle_connection_ends_in_good_order() -> None:
     """After ``keepalive``, with the true last stream; not one that has a stream."""
     with multiplexed(Site(), keepalive=5.0) as there:
