@@ -1,5 +1,5 @@
 """
-The lines of README.rst's "Troubleshooting by log line" are lines that are really logged.
+The lines of README.rst's "By log line" are lines that are really logged.
 
 Every text of the package, and of gunicorn for the lines that are its own, is read from the
 source, with ``...`` for what varies; each line of the table must be in one of them.
@@ -8,6 +8,8 @@ source, with ``...`` for what varies; each line of the table must be in one of t
 from __future__ import annotations
 
 import ast
+import csv
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ import hybridworker
 from tests.oracle import of_gunicorn_27
 
 ROOT = Path(__file__).resolve().parents[1]
-HEADING = "Troubleshooting by log line"
+HEADING = "By log line"
 GUNICORN = Path(gunicorn.__file__).parent
 SOURCES = [
     *Path(hybridworker.__file__).parent.rglob("*.py"),
@@ -29,8 +31,9 @@ SOURCES = [
 def lines() -> list[str]:
     """The first column of the table."""
     _, _, section = (ROOT / "README.rst").read_text(encoding="utf-8").partition(f"\n{HEADING}\n")
-    rows = re.findall(r"^   \* - (``.*``)$", section, re.MULTILINE)
-    return [line for row in rows for line in row.strip("`").split("``, ``")]
+    table = section.partition("   Line, ")[2].partition("\n\n")[0]
+    rows = csv.reader(io.StringIO(table), skipinitialspace=True)
+    return [line for row in [*rows][1:] for line in row[0].strip("`").split("``, ``")]
 
 
 def texts() -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from .reference import SETTINGS, Fate, is_changed
 from .variables import PREFIX, VARIABLES
 
-#: Groups of settings, in the order of the README, and what stands above them.
+#: Groups of settings, in the order printed, and what stands above them.
 HEADINGS = {
     Fate.OBEYED: "Settings of gunicorn that this worker obeys",
     Fate.GUNICORN: "Settings that are gunicorn's own, and work unchanged",

@@ -1,7 +1,7 @@
 """
 The reference: what becomes of each setting of gunicorn, and why.
 
-:data:`SETTINGS` is the documentation, and README.rst is tested against it.
+:data:`SETTINGS` is the documentation: ``python -m hybridworker settings`` prints it, and README.rst names what differs.
 """
 
 from __future__ import annotations
