@@ -365,6 +365,7 @@ class Handoff:
             self._answer(None)
         if not self.ended:
             return
+        self.spool = None  # the application may keep its environ, which refers to this call
         if self.file is not None:
             self.file["file"].close()
         error, self.error = self.error, None

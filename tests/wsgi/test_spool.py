@@ -215,9 +215,11 @@ def test_the_limit_of_all_is_shared(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 @pytest.mark.parametrize("end", ["client", "application"])
 def test_the_file_ends_with_the_response(disk: Disk, end: str) -> None:
-    """Whoever ends it."""
+    """Whoever ends it, also where the application keeps its environ."""
+    kept: list[Any] = []
 
     def app(environ: Any, start_response: Start) -> Iterable[bytes]:
+        kept.append(environ)
         start_response("200 OK", [])
         yield from [PIECE] * 64
         if end == "application":
