@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from tests.benchmarks import h2load, http2, report
+from tests.benchmarks import h2load, http2, overview, report
 from tests.benchmarks.__main__ import UsageError, with_load
 from tests.benchmarks.measure import Sample, launch_of, to_json
 from tests.benchmarks.profile import collapsed
@@ -323,3 +324,31 @@ def test_a_client_of_http2() -> None:
     assert (answers.ended, answers.bodies) == ({1}, {1: b"ab"})
     with pytest.raises(ConnectionError, match="GOAWAY"):
         answers.feed(http2.frame(7, 0, 0, bytes(8)))
+
+
+# -- the overview
+
+
+def test_the_overview_shows_throughput_as_a_share_of_this_workers() -> None:
+    """Rows in a fixed order, without those that nobody measured beside it."""
+    measured = results({"hybridworker": rounds(300), "granian": rounds(150), "hypercorn": rounds(30)}, "flask")
+    measured["scenarios"] |= results({"hybridworker": rounds(100), "uvicorn-worker": rounds(50)}, "fastapi")[
+        "scenarios"
+    ]
+    measured["scenarios"] |= results({"hybridworker": rounds(100)}, "starlette")["scenarios"]
+    assert overview.throughput(measured) == {
+        "FastAPI": {"hybridworker": 1.0, "uvicorn-worker": 0.5},
+        "Flask, WSGI": {"hybridworker": 1.0, "granian": 0.5},
+    }
+
+
+def test_the_overview_is_a_picture_with_its_values_and_says_them_as_text() -> None:
+    """For who sees it and for who does not."""
+    measured = results({"hybridworker": rounds(300), "granian": rounds(150)}, "flask")
+    picture = ElementTree.fromstring(overview.picture(overview.throughput(measured)))
+    texts = [element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["Flask, WSGI", "1.00 hybridworker", "0.50 granian"]
+    widths = [float(element.attrib["width"]) for element in picture.iter("{http://www.w3.org/2000/svg}rect")]
+    assert widths == [overview.SCALE, overview.SCALE / 2]
+    text = overview.overview(measured, "results/overview.svg")
+    assert ".. image:: results/overview.svg\n   :alt: Flask, WSGI: granian 0.50\n" in text

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import h2load, report
+from tests.benchmarks import h2load, overview, report
 from tests.benchmarks.measure import measure, prepare, to_json
 from tests.benchmarks.profile import profile
 from tests.benchmarks.scenarios import SCENARIOS, Scenario, chosen
@@ -132,16 +132,19 @@ def save(current: dict[str, Any]) -> None:
 
 
 def write_report(page: Path | None) -> None:
-    """Write the tables and the chart from the stored results, and the summary into a page with the markers."""
+    """Write the tables and the charts from the stored results, and the overview into a page with the markers."""
     if (results := load_results()) is None:
         raise UsageError("there are no results yet: run first")
     short, whole = report.render(results)
     (RESULTS / "summary.rst").write_text(short)
     (RESULTS / "results.rst").write_text(whole)
+    if rows := overview.throughput(results):
+        (RESULTS / "overview.svg").write_text(overview.picture(rows))
     if not report.chart(results, RESULTS / "chart.svg"):
         print("no chart: it needs matplotlib, and rates of this worker and a peer", file=sys.stderr)
     if page is not None:
-        page.write_text(report.insert(page.read_text(), short))
+        picture = (RESULTS / "overview.svg").relative_to(page.resolve().parent)
+        page.write_text(report.insert(page.read_text(), overview.overview(results, str(picture))))
     print(f"written to {RESULTS}", file=sys.stderr)
 
 

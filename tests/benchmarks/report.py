@@ -234,7 +234,7 @@ def about(results: Mapping[str, Any]) -> str:
 
 
 def render(results: Mapping[str, Any]) -> tuple[str, str]:
-    """The summary, as the README shows it, and the whole page."""
+    """The tables in summary, and the whole page."""
     parts = [about(results), summary(results)]
     if sentence := linearity(results["scenarios"]):
         parts.append(sentence)
@@ -245,7 +245,7 @@ def render(results: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def insert(text: str, short: str) -> str:
-    """Put the summary between the marker comments of a page; ValueError where it has none."""
+    """Put ``short`` between the marker comments of a page; ValueError where it has none."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
