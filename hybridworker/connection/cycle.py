@@ -182,6 +182,8 @@ class RequestResponseCycle:
 
         Everything goes on, but for ``receive()``, which says ``http.disconnect`` once the body is consumed.
         """
+        if self.request is RequestState.BODY and self.context.admission is not None:
+            self.context.admission.complete(self, self.call_state is RUNNING)  # as far as it goes: its clock runs on
         self.disconnected = True
         if self.event is not None:
             self.event.set()

@@ -138,6 +138,30 @@ def test_the_clock_stands_while_the_body_comes_in() -> None:
         assert not next(iter(w.context.cycles)).incoming
 
 
+def test_the_clock_has_stood_until_a_body_is_given_up() -> None:
+    """The time-out of the body is seen by the same tick: the application has its time from then on."""
+    given_up: list[Any] = []
+
+    async def reads(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] == "http.request":
+            pass
+        given_up.append(True)
+        await asyncio.Event().wait()
+
+    with wire(reads, request_timeout=30) as w:
+        deadlines = Deadlines(w.context)
+        w.feed(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", b"x")
+        age(w, 100)
+        assert w.context.admission is not None
+        w.context.admission.looked -= 100
+        next(iter(w.context.cycles)).started_at -= 1000
+        w.tick(w.context.settings.body_timeout + 1)
+        assert given_up == [True]
+        assert tick(w, deadlines) == []
+        age(w, 31)
+        assert [late for late, _ in tick(w, deadlines)] == [Late.EXPIRED]
+
+
 def test_a_call_whose_client_has_gone_is_ended_without_an_answer() -> None:
     """Nobody is there to be told."""
     with wire(hang, request_timeout=30) as w:

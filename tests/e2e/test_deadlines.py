@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -172,6 +173,60 @@ def test_a_call_that_waits_for_an_executor(gunicorn: Servers) -> None:
     assert server.request("/").text == "hello"
     server.open("executor")
     server.wait_log("executor returns")
+
+
+def test_a_loop_that_is_blocked_answers_when_it_turns_again(gunicorn: Servers) -> None:
+    """It cannot in time. What is ready by then is sent before anybody is told that it is late, and so is its own."""
+    server = start(gunicorn, "asgi")
+    with server.connect() as ready, server.connect() as blocking, server.connect() as late:
+        ready.start("/executor")
+        late.start("/sleep")
+        server.wait_log("gate executor reached")
+        server.wait_log("gate sleep reached")
+        blocking.start("/block")
+        server.wait_log("gate block reached")
+        since = time.monotonic()
+        server.wait_for(lambda: time.monotonic() > since + 2.5, "all of them to be late")
+        server.open("executor")
+        server.wait_log("executor returns")
+        server.open("block")
+        assert blocking.response().text == "blocked"
+        assert ready.response().text == "blocked"
+        assert_timed_out(late.response())
+    assert server.request("/").text == "hello"
+
+
+@EACH
+def test_an_upload_that_stalls_has_the_time_outs_of_bodies(gunicorn: Servers, app: str, prefix: str) -> None:
+    """A 400 after ``timeout``, and no 504 before it."""
+    server = start(gunicorn, app, "--timeout", "4")
+    with server.connect() as client:
+        client.send(f"POST {prefix}/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n")
+        client.send(b"x" * 70_000)
+        server.wait_log(f"begins {prefix}/upload")
+        assert client.response().status == 400
+    assert server.request(f"{prefix}/").text == "hello"
+
+
+@EACH
+def test_a_stream_that_is_left_is_not_late(gunicorn: Servers, app: str, prefix: str) -> None:
+    """Its first byte was in time, so neither is it reported, nor is its thread lost."""
+    server = start(gunicorn, app, "--threads", "1", METRICS_PATH="/metrics")
+    (pid,) = server.worker_pids()
+    with server.connect() as client:
+        client.start(f"{prefix}/stream")
+        client.head()
+        assert client.chunk() == b"a"
+        if app == "asgi":
+            assert_timed_out(server.request(f"{prefix}/sleep"))  # so much time has passed
+        client.reset()
+    since = time.monotonic()
+    server.wait_for(lambda: time.monotonic() > since + 2.5, "the time-out to pass")
+    server.open("stream")
+    server.open("sleep")
+    assert server.request(f"{prefix}/").text == "hello"
+    assert server.worker_pids() == [pid]
+    assert not re.search("/stream.*(was ended|is lost)|Autorestarting", server.log())
 
 
 def test_a_handshake_counts_until_it_is_answered(gunicorn: Servers) -> None:

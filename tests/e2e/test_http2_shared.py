@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -101,3 +102,30 @@ def test_methods_are_those_that_gunicorns_settings_permit(gunicorn: Servers, per
             assert answer.reset == 1
             server.wait_log("the method is none .*, or one that is not permitted")
         assert client.request().status == 200
+
+
+@each_interface
+def test_a_full_worker_turns_streams_away(gunicorn: Servers, interface: str) -> None:
+    """Each stream counts; the answer is that of HTTP/1.1, id included, and the connection goes on."""
+    env = {"REQUESTS_MAX": "2", "QUEUE_TIMEOUT": "5", "REQUEST_ID": "x-request-id"}
+    server = gunicorn(
+        f"late:{interface}",
+        *(*CLEARTEXT, "--threads", "4"),
+        env={f"HYBRIDWORKER_{name}": value for name, value in env.items()},
+        workers=1,
+    )
+    with HTTP2Client.to(server) as client:
+        old = client.request("/", fields=[("x-request-start", f"t={time.time() - 60:.3f}")])
+        assert (old.status, old["retry-after"]) == (503, "1")
+        running = [client.start("/sleep"), client.start("/stream")]
+        client.wait(lambda: client.answers[running[1]].body == b"a")
+        server.wait_log("gate sleep reached")
+        for stream in [client.start("/") for _ in range(20)]:
+            away = client.finish(stream)
+            assert (away.status, away["retry-after"], len(away["x-request-id"])) == (503, "1", 32)
+        server.open("sleep")
+        server.open("stream")
+        assert [client.finish(stream).text for stream in running] == ["slept", "ab"]
+        assert client.request("/").text == "hello"
+        assert client.goaways == []
+    assert server.log().count("begins /\n") == 1

@@ -54,6 +54,10 @@ def blocked(name):
     return b"blocked"
 
 
+async def block(receive, send):
+    await answer(send, blocked("block"))
+
+
 async def stream(receive, send):
     await answer(send, b"a", more=True)
     await gate.wait("stream")
@@ -93,6 +97,7 @@ VIEWS = {
     "/sleep": sleep,
     "/swallow": swallow,
     "/executor": executor,
+    "/block": block,
     "/stream": stream,
     "/started": started,
     "/upload": upload,
