@@ -7,6 +7,8 @@ For an error of the head or of the body that no application has seen. :mod:`..ht
 
 from __future__ import annotations
 
+from time import monotonic
+
 from ..asgi import Headers, Scope, id_mark
 from ..errors import ProtocolError
 from ..log.access import Refused
@@ -36,5 +38,5 @@ def note_refusal(
     if answer:
         context.router.responses[error.status // 100] += 1
         if context.access is not None and known is not None:
-            apart.run(context.access, Refused(known, error.status, context.clock.now, headers))
+            apart.run(context.access, Refused(known, error.status, monotonic(), headers))
     return headers

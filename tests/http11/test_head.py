@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -517,3 +518,13 @@ def test_a_refused_request_is_logged_when_its_line_is_known(data: bytes, logged:
         for scope in [exchange.scope]
     ]
     assert seen == logged
+
+
+def test_a_refused_request_took_no_time() -> None:
+    """When it began is not known, and the last tick of the clock is up to a second ago."""
+    exchanges: list[Any] = []
+    with wire(Recorder(), access=exchanges.append) as w:
+        w.context.clock.now -= 1
+        before = time.monotonic()
+        w.feed(b"GET / HTTP/1.1\r\n\r\n")
+    assert [exchange.started_at >= before for exchange in exchanges] == [True]
