@@ -140,7 +140,9 @@ class Tunnel(asyncio.Transport):
         self.write(b"".join(list_of_data))
 
     def write_eof(self) -> None:
-        if not self.closing:
+        if self.protocol is not None and not self.protocol.status:
+            self.connection.cut(self.stream, CANCEL)  # without HEADERS there can be no DATA
+        elif not self.closing:
             self.closing = True
             self.connection.outbox.send(self.stream, b"", b"", True)
             if self.ended:
@@ -244,4 +246,7 @@ def open_websocket(connection: TunnelConnection, application: Application, strea
     opening = Connect(connection, stream, scope)
     tunnel.protocol = websocket.WebSocketProtocol(connection.context, application, flow, scope, opening)
     connection.body_wanted(stream)
+    ended = stream.state is StreamState.HALF_CLOSED_REMOTE
     tunnel.protocol.start(b"")
+    if ended:
+        tunnel.receive(b"", True)

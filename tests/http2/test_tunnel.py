@@ -11,6 +11,7 @@ pytest.importorskip("hpack", reason="the extra is not installed")
 pytest.importorskip("websockets", reason="the extra is not installed")
 
 from hybridworker.asgi import Headers, Message, Receive, Scope, Send
+from hybridworker.errors import ClientDisconnected
 from hybridworker.http2 import wire
 from hybridworker.http2.tunnel import HIGH_WATER
 from tests.http2.framing import data, request, reset
@@ -98,6 +99,30 @@ def test_a_client_that_ends_its_side_last(together: bool) -> None:
         assert there.context.router.responses[2] == 1  # the WebSocket knows, and so do access log and statistics
         there.protocol.drain(there.loop.time())
         assert not there.open  # nothing is waited for
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_client_that_ends_its_side_before_the_answer(at_once: bool) -> None:
+    """There can be no DATA without HEADERS (RFC 9113 8.1): a client may end the whole connection for it."""
+    gate = asyncio.Event()
+    received: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        received.append(await receive())
+        await gate.wait()
+        received.append(await receive())
+        with pytest.raises(ClientDisconnected):
+            await send({"type": "websocket.accept"})
+
+    with multiplexed(app) as there:
+        there.feed(*([request(1, True, CONNECT)] if at_once else [opened(), data(1, b"", True)]))
+        gate.set()
+        there.run()
+        assert [message["type"] for message in received] == ["websocket.connect", "websocket.disconnect"]
+        assert [kind for kind, _, stream, _ in there.frames if stream == 1 and kind != wire.WINDOW_UPDATE] == [
+            wire.RST_STREAM
+        ]
+        assert there.open
 
 
 def test_a_client_that_ends_its_side_behind_a_denial() -> None:
