@@ -18,7 +18,7 @@ from typing import TypeVar
 
 
 class ConnectionState(enum.Enum):
-    """One TCP connection, as :class:`~.http11.protocol.HTTPProtocol` sees it."""
+    """One TCP connection, as :class:`~.http11.connection.RequestConnection` sees it."""
 
     NEW = enum.auto()  #: accepted, no byte of a request yet. Exits: ACTIVE, CLOSING, CLOSED
     #: A request has begun and its response is not complete. Exits: IDLE, UPGRADED, CLOSING, CLOSED
@@ -203,7 +203,7 @@ LIFESPAN: Table[LifespanState] = {
     (LifespanState.STOPPING, "lifespan.shutdown.failed"): frozenset({LifespanState.STOPPED}),
 }
 
-#: Connection: (state, event) -> the states after it. Events are those of :class:`~.http11.protocol.HTTPProtocol`.
+#: Connection: (state, event) -> the states after it, as :class:`~.http11.connection.RequestConnection` has them.
 CONNECTION: Table[ConnectionState] = {
     (ConnectionState.NEW, "request"): frozenset({ConnectionState.ACTIVE}),
     (ConnectionState.IDLE, "request"): frozenset({ConnectionState.ACTIVE}),

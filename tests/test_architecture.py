@@ -36,7 +36,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"patches"},
         ),
     ),
-    ("http11", ({"protocol"}, {"carrier"}, {"cycle", "refusal"}, {"head"}, {"rewriting"}, {"framing"})),
+    ("http11", ({"protocol"}, {"connection"}, {"carrier"}, {"cycle", "refusal"}, {"head"}, {"rewriting"}, {"framing"})),
     (
         "http2",
         (
@@ -101,7 +101,7 @@ WRITERS = {
     "connection.sendfile",
     "http11.carrier",
     "http11.cycle",
-    "http11.protocol",
+    "http11.connection",
     "http2.outbox",
     "http2.protocol",
     "websocket.handshake",

@@ -3,7 +3,7 @@ SocketCarrier: a WebSocket over WSGI, for which the application has a socket.
 
 A WSGI application that is asked for a WebSocket gets ``environ["gunicorn.socket"]``, one end of a
 socket pair (:mod:`..wsgi.clientsocket`), and speaks the protocol itself in the thread of the call. The carrier
-takes the connection over from HTTPProtocol and carries the bytes:
+takes the connection over from RequestConnection and carries the bytes:
 
     client -> data_received -> ours ~ application          pauses reading while the application does not read
     application ~ ours -> _read -> transport -> client     pauses reading while the client does not read
@@ -33,8 +33,7 @@ from ..group.scoreboard import UPGRADED
 from ..states import CallState, CarrierState, ResponseState
 from ..websocket.handshake import check_handshake
 from ..wsgi.clientsocket import SOCKET, socket_pair
-from .cycle import HTTP11Cycle
-from .head import RequestHead
+from .cycle import Head, HTTP11Cycle
 
 UNDECIDED, CARRYING = CarrierState.UNDECIDED, CarrierState.CARRYING
 ANSWERING, CLOSING, CLOSED = CarrierState.ANSWERING, CarrierState.CLOSING, CarrierState.CLOSED
@@ -58,7 +57,7 @@ class SocketCarrier(asyncio.Protocol):
         "persistent", "reading", "state", "transport",
     )  # fmt: skip
 
-    def __init__(self, context: WorkerContext, flow: FlowControl, head: RequestHead, scope: Scope) -> None:
+    def __init__(self, context: WorkerContext, flow: FlowControl, head: Head, scope: Scope) -> None:
         """
         Check the handshake and make the socket pair.
 
@@ -265,7 +264,7 @@ class SocketCarrier(asyncio.Protocol):
         self.close()
 
     def close(self) -> None:
-        """Close after everything written has been sent, in the way of :meth:`~.protocol.HTTPProtocol.close`."""
+        """Close after everything written has been sent, in the way of :meth:`~.connection.RequestConnection.close`."""
         if self.state is CLOSED or self.state is CLOSING:
             return
         self.state = CLOSING

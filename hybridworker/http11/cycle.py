@@ -42,7 +42,6 @@ from ..connection.response import (
 from ..connection.sendfile import FilePart, send_some, write
 from ..errors import ClientDisconnected
 from ..states import RequestState, ResponseState
-from .head import RequestHead
 
 WAITING, STARTED, BODY = ResponseState.WAITING, ResponseState.STARTED, ResponseState.BODY
 DONE = RequestState.DONE
@@ -56,15 +55,40 @@ _SIZES = [b"%x\r\n" % size for size in range(1024)]
 JOIN_MAX = 65536
 
 
+class Head(Protocol):
+    """The head of the request at hand, in whichever form it comes."""
+
+    application: Application  #: what answers the request
+    length: int  #: bytes of the body that have not come, where it is known how many there are
+    request: RequestState
+
+    @property
+    def http10(self) -> bool:
+        """Whether the client knows neither chunks nor interim responses."""
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether no answer to the request has a body, as far as its method is known."""
+
+    def begin(self, data: bytes) -> None:
+        """A new head is about to be parsed, of which ``data`` has come."""
+
+    def refused(self) -> Scope | None:
+        """What is known of a request that is refused, for the access log."""
+
+
 class HTTP11Connection(Protocol):
-    """What a cycle needs of its connection, an :class:`~.http11.protocol.HTTPProtocol`."""
+    """What a cycle needs of its connection, a :class:`~.connection.RequestConnection`."""
 
     context: WorkerContext
     flow: FlowControl
     transport: asyncio.Transport
-    head: RequestHead
     persistent: bool  #: the client may send further requests
     deadline: float  #: loop time at which the connection ends, or the body if that is awaited; inf = never
+
+    @property
+    def head(self) -> Head:
+        """Of the request at hand."""
 
     def cycle_complete(self, cycle: HTTP11Cycle) -> None:
         """The last byte of the response was written."""

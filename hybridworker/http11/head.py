@@ -160,28 +160,10 @@ class RequestHead:
         scope["extensions"]["http.response.trailers"] = {}
         return True
 
-    def takes_socket(self) -> bool:
-        """Whether the application is to have a socket for the WebSocket that it is asked for: it is WSGI."""
-        return self.application.takes_sockets and self.request is DONE and self.data.startswith(b"GET ")
-
-    def leaves_http(self, available: bool) -> bool:
-        """
-        Whether the WebSocket handshake that the request is will be taken (RFC 6455 4.2.1).
-
-        Raises :class:`~.errors.ProtocolError` for one that cannot be. Any other upgrade may
-        be ignored (RFC 9110 7.8).
-        """
-        context = self.context
-        if not self.application.takes_websockets:
-            return False
-        if self.request is BODY:
-            raise ProtocolError("a WebSocket handshake with a body (RFC 6455 4.1)")
-        if not available:
-            context.warn_once(
-                "A WebSocket handshake was refused: install hybridworker[websockets] to serve WebSocket connections"
-            )
-            raise ProtocolError("WebSocket is not installed", 501, logged=True)
-        return True
+    @property
+    def bodiless(self) -> bool:
+        """Whether no answer to the request has a body, as far as its method is known."""
+        return self.data.startswith(b"HEAD ")
 
 
 def check_transfer_encoding(value: bytes, http10: bool) -> None:

@@ -1,7 +1,7 @@
 """
 WebSocketProtocol: one connection after the upgrade, between its transport and the application.
 
-:class:`~.http11.protocol.HTTPProtocol` hands over a connection whose request is a handshake,
+:class:`~.http11.connection.RequestConnection` hands over a connection whose request is a handshake,
 :mod:`.http2.tunnel` a stream, which poses as a transport.
 
     data_received -> MessageReader.feed -> Inbox -> receive()
@@ -44,7 +44,7 @@ from .liveness import Liveness, Verdict
 
 try:
     from . import frames
-except ImportError:  # the extra is not installed: HTTPProtocol answers 501
+except ImportError:  # the extra is not installed: RequestConnection answers 501
     frames = None  # type: ignore[assignment]
 
 CONNECTING, OPEN, REJECTING = WebSocketState.CONNECTING, WebSocketState.OPEN, WebSocketState.REJECTING

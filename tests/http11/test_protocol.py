@@ -13,7 +13,8 @@ import pytest
 
 from hybridworker.asgi import Receive, Scope, Send
 from hybridworker.connection import peer as peer_module
-from hybridworker.http11.protocol import ACTIVE, CLOSED, CLOSING, IDLE, NEW, HTTPProtocol
+from hybridworker.http11.connection import ACTIVE, CLOSED, CLOSING, IDLE, NEW
+from hybridworker.http11.protocol import HTTPProtocol
 from tests.fakes import FakeTransport
 from tests.harness import GET, HELLO, Recorder, Wire, body, echo, responder, settle, start, wire
 
