@@ -57,7 +57,7 @@ def application(
 
 class Wire:
     """
-    A connection that speaks HTTP with an application.
+    A connection that speaks HTTP with an application, or what the protocol class ``speaks`` says.
 
     ``feed`` gives it bytes and lets the application run; ``sent`` is what was written,
     without the Server and Date lines. ``now`` moves the clock of :meth:`tick`.
@@ -70,6 +70,7 @@ class Wire:
         context_options = {name: options.pop(name) for name in ("access", "max_requests") if name in options}
         recycle = options.pop("recycle", None)
         hooks = options.pop("hooks", None)
+        protocol = options.pop("speaks", HTTPProtocol)
         self.loop = loop
         self.log = FakeLog()
         self.context = WorkerContext(
@@ -83,7 +84,7 @@ class Wire:
         if recycle is not None:
             self.context.quota.used_up = recycle
         self.transport = FakeTransport(**transport_options)
-        self.protocol: Any = HTTPProtocol(self.context)
+        self.protocol: Any = protocol(self.context)
         self.protocol.connection_made(self.transport)
 
     @property

@@ -36,6 +36,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"patches"},
         ),
     ),
+    ("uwsgi", ({"protocol"}, {"head"}, {"packet"})),
     ("http11", ({"protocol"}, {"connection"}, {"carrier"}, {"cycle", "refusal"}, {"head"}, {"rewriting"}, {"framing"})),
     (
         "http2",

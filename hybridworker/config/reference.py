@@ -52,6 +52,8 @@ _REMARKS: Mapping[Fate, Mapping[str, str]] = {
         "forwarded_allow_ips secure_scheme_headers": "whom to believe that the client came by https; unix peers always",
         "forwarder_headers header_map": "names with an underscore, for ASGI as for WSGI",
         "proxy_protocol proxy_allow_ips": "versions 1 and 2, for the whole connection; unix peers are always allowed",
+        "protocol": "http, or uwsgi for nginx's uwsgi_pass, on all sockets; HTTP/2 is not served then",
+        "uwsgi_allow_ips": "403 for all other peers; networks work too, and unix peers are always allowed",
         "http_protocols": "h2 is offered to TLS clients in the order given; HTTP/1.1 is served to all others",
         "http2_cleartext": "prior-knowledge, for the peers in forwarded_allow_ips; Upgrade: h2c is not served",
         "http2_max_concurrent_streams": "requests of one connection at a time; one more is refused, to be repeated",
@@ -94,8 +96,6 @@ _REMARKS: Mapping[Fate, Mapping[str, str]] = {
     },
     Fate.REFUSED: {
         "suppress_ragged_eofs": "under TLS every end of the stream is a disconnect",
-        "protocol": "only HTTP is served; set it to http and use proxy_pass, not uwsgi_pass, in nginx",
-        "uwsgi_allow_ips": "the uwsgi protocol is not served",
     },
 }
 
@@ -106,16 +106,16 @@ SETTINGS: Mapping[str, Row] = {
     for name in names.split()
 }
 
-#: Refused settings whose other values would have requests misread: they stop the boot.
-MISREADING = ("protocol",)
+#: What ``protocol`` may be. gunicorn takes any other name for the first.
+PROTOCOLS = ("http", "uwsgi")
 
 
-def refuse_protocols(cfg: Any) -> None:
-    """Raise for a protocol that this worker would read as broken HTTP."""
-    for name in MISREADING:
-        if is_changed(cfg, name):
-            value = cfg.settings[name].get()
-            raise ConfigurationError(f"{name}={value!r} is not possible with this worker: {SETTINGS[name].remark}")
+def protocol_of(cfg: Any) -> str:
+    """What connections speak. Raises :class:`~.errors.ConfigurationError` for a name that is no protocol."""
+    name = str(cfg.protocol)
+    if name not in PROTOCOLS:
+        raise ConfigurationError(f"protocol={name!r} must be {' or '.join(PROTOCOLS)}")
+    return name
 
 
 def is_changed(cfg: Any, name: str) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 import gunicorn
 
 from ..errors import ConfigurationError
-from .reference import SETTINGS, Fate, is_changed, refuse_protocols
+from .reference import SETTINGS, Fate, is_changed, protocol_of
 from .variables import near_misses, read_variables
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -123,6 +123,8 @@ class Settings:
     forwarded_networks: tuple[Network, ...] | None  #: forwarded_allow_ips; None = any
     proxy_networks: tuple[Network, ...] | None  #: proxy_allow_ips; None = any
     proxy_protocol: str  #: off, v1, v2 or auto
+    protocol: str  #: http or uwsgi
+    uwsgi_networks: tuple[Network, ...] | None  #: uwsgi_allow_ips; None = any
     secure_scheme_headers: Mapping[bytes, bytes]  #: lower-case name -> the exact value that means https
     forwarder_headers: frozenset[bytes]  #: lower-case names; may hold b"*"
     header_map: str  #: drop, refuse or dangerous
@@ -151,7 +153,6 @@ class Settings:
 
         Raises :class:`~.errors.ConfigurationError` for what this worker cannot serve.
         """
-        refuse_protocols(cfg)
         if not cfg.worker_connections:
             raise ConfigurationError("worker_connections=0 would accept no connection: set it to 1 or more")
         variables = read_variables(environ)
@@ -192,9 +193,9 @@ class Settings:
             root_path=cfg.root_path,
             script_name=environ.get("SCRIPT_NAME", ""),
             server=server_field(gunicorn.SERVER),
-            forwarded_networks=networks(cfg.forwarded_allow_ips),
-            proxy_networks=networks(cfg.proxy_allow_ips),
+            **peer_networks(cfg),
             proxy_protocol=cfg.proxy_protocol,
+            protocol=protocol_of(cfg),
             secure_scheme_headers=scheme_headers(cfg.secure_scheme_headers),
             forwarder_headers=header_names(cfg.forwarder_headers),
             header_map=cfg.header_map,
@@ -228,7 +229,9 @@ class Settings:
 
     @property
     def has_distant_proxy(self) -> bool:
-        """Whether a proxy on another machine is trusted about its clients."""
+        """Whether a proxy on another machine is trusted about its clients, and may keep connections."""
+        if self.protocol == "uwsgi":
+            return False  # which knows no kept connections
         trusted = [self.forwarded_networks, self.proxy_networks if self.proxy_protocol != "off" else ()]
         return any(networks is None or not all(net.is_loopback for net in networks) for networks in trusted)
 
@@ -238,8 +241,8 @@ def check(cfg: Any, environ: Mapping[str, str] = os.environ) -> list[str]:
     Validate everything, as a worker will; for the master, once.
 
     Returns the warnings to be logged: one for each setting that was changed and has no effect here and for each name
-    in ``environ`` that misses the prefix of our variables by a little, one for an http2_cleartext that is not fully
-    obeyed, and one for a keepalive that disturbs a proxy.
+    in ``environ`` that misses the prefix of our variables by a little, one for HTTP/2 that is asked for and not
+    served, and one for a keepalive that disturbs a proxy.
     Raises :class:`~.errors.ConfigurationError`.
     """
     settings = Settings.from_gunicorn(cfg, environ)
@@ -249,7 +252,7 @@ def check(cfg: Any, environ: Mapping[str, str] = os.environ) -> list[str]:
         if row.fate is Fate.REFUSED and is_changed(cfg, name)
     ]
     warnings.extend(near_misses(environ))
-    if line := cleartext_warning(cfg):
+    if line := http2_warning(cfg):
         warnings.append(line)
     if not is_changed(cfg, "keepalive") and settings.has_distant_proxy:
         warnings.append(
@@ -275,10 +278,16 @@ def field_section_size(fields: int, field_size: int) -> int:
     return min(fields * (field_size + 2) + 4, field_size + MAX_OTHER_FIELDS)
 
 
+def peer_networks(cfg: Any) -> dict[str, Any]:
+    """Who may be believed what, or may speak at all."""
+    return {f"{kind}_networks": networks(getattr(cfg, f"{kind}_allow_ips")) for kind in ("forwarded", "proxy", "uwsgi")}
+
+
 def http2_settings(cfg: Any) -> dict[str, Any]:
     """The fields of HTTP/2."""
+    spoken = cfg.http_protocols if cfg.protocol == "http" else ()
     return {
-        "alpn": tuple(ALPN[name] for name in cfg.http_protocols),
+        "alpn": tuple(ALPN[name] for name in spoken),
         "cleartext": cleartext(cfg),
         "http2_max_header_list_size": cfg.http2_max_header_list_size or UNLIMITED,
         **{f"http2_{name}": getattr(cfg, f"http2_{name}") for name in HTTP2},
@@ -288,11 +297,14 @@ def http2_settings(cfg: Any) -> dict[str, Any]:
 def cleartext(cfg: Any) -> str:
     """What of ``http2_cleartext``, which is new in gunicorn 26.2, has an effect: off, prior-knowledge or both."""
     value = str(getattr(cfg, "http2_cleartext", "off"))
-    return "off" if value == "upgrade" or cfg.is_ssl or "h2" not in cfg.http_protocols else value
+    possible = "h2" in cfg.http_protocols and cfg.protocol == "http" and not cfg.is_ssl
+    return value if possible and value != "upgrade" else "off"
 
 
-def cleartext_warning(cfg: Any) -> str:
-    """One line where ``http2_cleartext`` asks for more than there is; else empty."""
+def http2_warning(cfg: Any) -> str:
+    """One line where ``http_protocols`` or ``http2_cleartext`` ask for more than there is; else empty."""
+    if cfg.protocol == "uwsgi" and "h2" in cfg.http_protocols:
+        return f"http_protocols={cfg.http_protocols!r}: HTTP/2 is not served, because protocol is uwsgi"
     value = getattr(cfg, "http2_cleartext", "off")
     if value == "off":
         return ""

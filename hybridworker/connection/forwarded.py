@@ -204,6 +204,15 @@ def client_from(values: list[bytes], settings: Settings) -> Client | None:
     return client
 
 
+def client_of(address: bytes, port: bytes) -> Client | None:
+    """The client that a proxy names by these, with the port 0 where that is none; None where there is no address."""
+    hop = _hops.get(address) or _hop(address)
+    if hop is None:
+        return None
+    number = int(port) if port.isdigit() and len(port) <= 5 else 0
+    return hop[1][0], number if number <= 65535 else 0
+
+
 #: What :func:`_hop` has found.
 _hops: dict[bytes, tuple[IPAddress, Client]] = {}
 

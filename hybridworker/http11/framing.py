@@ -63,6 +63,8 @@ def misdirected(data: bytes | bytearray, settings: Settings) -> str:
         return "HTTP/2 is not served (let the proxy speak HTTP/1.1)"
     if data[:1] == bytes([TLS_HANDSHAKE]) and not settings.is_ssl:
         return "a TLS handshake on a port without certfile"
+    if data[:1] == b"\0":  # the kind of a uwsgi packet that is a request
+        return "a packet of uwsgi, it seems, and protocol is http"
     return ""
 
 

@@ -1,11 +1,11 @@
 """
 Server: the listeners and the connections of one worker.
 
-It accepts connections and hands each to an :class:`~.http11.protocol.HTTPProtocol`, or to a
-:class:`~.negotiation.Negotiation` where it may speak HTTP/2. It keeps their
-number below ``worker_connections``, looks at their timeouts once a second, and ends
-them in good order when the worker leaves. :mod:`.worker` decides when. Event loop side
-only. States: ``ServerState``.
+It accepts connections and hands each to an :class:`~.http11.protocol.HTTPProtocol`, to a
+:class:`~.negotiation.Negotiation` where it may speak HTTP/2, or to a
+:class:`~.uwsgi.protocol.UWSGIProtocol`. It keeps their number below ``worker_connections``,
+looks at their timeouts once a second, and ends them in good order when the worker leaves.
+:mod:`.worker` decides when. Event loop side only. States: ``ServerState``.
 
 Invariant: a listening socket belongs to the whole group of workers. It is closed here but
 never shut down, and the path of a unix socket is left alone.
@@ -26,6 +26,7 @@ from ..connection.context import Connection, WorkerContext
 from ..connection.cycle import RequestResponseCycle
 from ..group.scoreboard import CONNECTIONS, TAKEN
 from ..group.share import Share
+from ..http11.connection import RequestConnection
 from ..http11.protocol import HTTPProtocol
 from ..states import ConnectionState, ServerState
 from .grace import RELOAD_MAX
@@ -66,8 +67,12 @@ class BoundSocket(Protocol):
     sock: socket.socket
 
 
-def first_protocol(context: WorkerContext) -> type[HTTPProtocol] | type[Negotiation]:
-    """What a new connection begins with. All of HTTP/2 is imported only where it may be spoken: it is an extra."""
+def first_protocol(context: WorkerContext) -> type[RequestConnection] | type[Negotiation]:
+    """What a new connection begins with. What is seldom spoken is imported where it is; HTTP/2 is an extra."""
+    if context.settings.protocol == "uwsgi":
+        from ..uwsgi.protocol import UWSGIProtocol
+
+        return UWSGIProtocol
     if not context.settings.http2:
         return HTTPProtocol
     from .negotiation import Negotiation
@@ -109,7 +114,7 @@ class Server:
         self.accepting = False
         self.paused_until = 0.0  #: loop time until which accepting rests
         #: connections accepted that are not among those of the context yet, or have just become one
-        self.arrivals: dict[Arrival, tuple[HTTPProtocol | Negotiation, socket.socket, str]] = {}
+        self.arrivals: dict[Arrival, tuple[RequestConnection | Negotiation, socket.socket, str]] = {}
         #: the first protocol of a connection
         self.protocol = first_protocol(context)
         self.size = 0  #: connections, with those that are being made

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
-from hybridworker.config.settings import Settings, check
+from hybridworker.config.settings import Settings, check, networks
 from hybridworker.errors import ConfigurationError
 from tests.config.configured import MIB, config, read, refusal
 
@@ -31,6 +31,8 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "body_timeout": 30.0,
         "graceful_timeout": 30.0,
         "keepalive": 2.0,
+        "protocol": "http",
+        "uwsgi_networks": networks(["127.0.0.1", "::1"]),
         "alpn": ("http/1.1",),
         "cleartext": "off",
         "http2_max_concurrent_streams": 100,
@@ -358,6 +360,33 @@ def test_one_path_has_one_meaning() -> None:
     paths = {"HYBRIDWORKER_HEALTH_PATH": "/x", "HYBRIDWORKER_METRICS_PATH": "/x"}
     with pytest.raises(ConfigurationError, match="two paths"):
         Settings.from_gunicorn(Config(), paths)
+
+
+# -- uwsgi
+
+
+def test_uwsgi_is_what_every_connection_speaks() -> None:
+    """The peers may be networks, and ``*`` is any."""
+    settings = read(protocol="uwsgi", uwsgi_allow_ips="10.0.0.0/8,::1")
+    assert settings.protocol == "uwsgi"
+    assert settings.uwsgi_networks == networks(["10.0.0.0/8", "::1"])
+    assert read(uwsgi_allow_ips="*").uwsgi_networks is None
+    assert check(config(protocol="uwsgi", uwsgi_allow_ips="*"), {}) == []
+
+
+def test_uwsgi_knows_no_http2() -> None:
+    """Neither by ALPN nor by prior knowledge; one warning says so."""
+    for more in ({"certfile": __file__}, {"http2_cleartext": "prior-knowledge"}):
+        values: dict[str, Any] = {"protocol": "uwsgi", "http_protocols": "h2,h1", **more}
+        settings = read(**values)
+        assert (settings.alpn, settings.cleartext, settings.http2) == ((), "off", False)
+        [warning] = check(config(**values), {})
+        assert warning == "http_protocols=['h2', 'h1']: HTTP/2 is not served, because protocol is uwsgi"
+
+
+def test_uwsgi_needs_no_keepalive() -> None:
+    """Its proxies keep no connections, so there is nothing to warn of."""
+    assert check(config(protocol="uwsgi", forwarded_allow_ips="10.0.0.5"), {}) == []
 
 
 # -- HTTP/2

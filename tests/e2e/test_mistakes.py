@@ -168,18 +168,10 @@ def test_a_drain_delay_that_does_not_fit(gunicorn: Servers) -> None:
     assert line.endswith("raise graceful_timeout")
 
 
-def test_a_setting_that_would_misread_requests(gunicorn: Servers) -> None:
-    """It stops the boot, and says what to do instead."""
-    line = error_line(gunicorn("wsgi:app", "--protocol", "uwsgi", ready=False, dirty=True), 3)
-    assert "use proxy_pass" in line
-
-
-def test_a_setting_without_effect_is_one_warning(gunicorn: Servers) -> None:
-    """From the master alone, however many workers there are, and the service runs."""
-    server = gunicorn("wsgi:app", "--uwsgi-allow-from", "*", workers=2)
-    assert server.request().status == 200
-    (warning,) = re.findall(r"\[WARNING\] (.*)", server.log())
-    assert warning.startswith("uwsgi_allow_ips=['*'] has no effect with this worker: ")
+def test_a_protocol_that_would_misread_requests(gunicorn: Servers) -> None:
+    """It stops the boot, and says what there is."""
+    line = error_line(gunicorn("wsgi:app", "--protocol", "fastcgi", ready=False, dirty=True), 3)
+    assert line == "protocol='fastcgi' must be http or uwsgi"
 
 
 # -- what the machine lacks

@@ -1,0 +1,130 @@
+"""
+UWSGIProtocol: a connection on which a proxy sends requests as packets of uwsgi.
+
+It cuts the bytes of the peer into packets and bodies, and hands a scope to a :class:`~..http11.cycle.HTTP11Cycle`. The
+order of requests, and the life of the connection, are those of every :class:`~..http11.connection.RequestConnection`.
+The response is HTTP/1.1 without chunks: a body without a length ends with its connection. WebSockets begin as in
+HTTP/1.1.
+
+    data_received -> _packet -> RequestHead -> cycle
+                  -> _body ------------------> cycle
+
+Event loop side only. States: ``states.CONNECTION``.
+
+Invariant: nothing that a peer says is looked at unless it is in ``uwsgi_allow_ips``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..connection.context import WorkerContext
+from ..connection.cycle import WHOLE_BODY_MAX
+from ..connection.forwarded import trusts
+from ..errors import ProtocolError
+from ..http11.connection import ACTIVE, BODY, DONE, HEADERS, NEVER, RequestConnection
+from ..http11.cycle import HTTP11Cycle
+from ..states import CallState
+from .head import RequestHead
+from .packet import HEADER, packet_size
+
+HELD, READY = CallState.HELD, CallState.READY
+
+
+class UWSGIProtocol(RequestConnection):
+    """A connection that speaks uwsgi."""
+
+    __slots__ = ("allowed", "packet")
+
+    head: RequestHead
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        self.packet = bytearray()  #: as much of one as has come
+
+    # -- called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.head = RequestHead(self.context, self.peer)
+        self.allowed = trusts(self.context.settings.uwsgi_networks, self.peer.address)
+
+    # -- cutting bytes into packets
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            if self.peer.proxy is not None:
+                data = self.peer.strip_proxy_header(self.peer.proxy, data)
+            while data:
+                request = self.head.request
+                if request is HEADERS:
+                    data = self._packet(data)
+                elif request is BODY:
+                    data = self._body(data)
+                else:
+                    self.hold(data)
+                    break
+                if self.state is not ACTIVE:
+                    return
+        except ProtocolError as exc:
+            self.refuse(exc)
+        else:
+            cycle = self.cycle
+            if cycle is not None and (
+                cycle.call_state is READY or (cycle.call_state is HELD and self.head.request is DONE)
+            ):
+                if self.eof:
+                    cycle.end_of_input()
+                cycle.start(not self.pending)
+
+    def _packet(self, data: bytes) -> bytes:
+        """Take as much of one packet as has come; returns the bytes behind it."""
+        if not self.allowed:
+            raise ProtocolError("uwsgi_allow_ips does not name this peer", 403)
+        packet, settings = self.packet, self.context.settings
+        if not packet:
+            deadline = self.loop.time() + settings.header_timeout
+            # While the worker leaves, a packet has no more time than the connection had for a first byte.
+            self.deadline = min(self.deadline, deadline) if self.context.persistence.draining else deadline
+        packet += data
+        size = packet_size(packet, settings)
+        if size is None or len(packet) < size:
+            return b""
+        self.packet = bytearray()
+        rest = bytes(packet[size:])
+        scope = self.head.read(bytes(packet[HEADER:size]))
+        self.persistent = not self.head.says_close()
+        self.deadline = NEVER
+        successor = self.successor(scope, self.head.method) if self.head.websocket else None
+        if successor is not None:
+            self.hand_over(successor, rest)
+            return b""
+        application = self.head.application
+        self.cycle = cycle = HTTP11Cycle(self, application, scope)
+        if application.counted:
+            self.context.quota.count()
+        if application.threaded and self.head.request is BODY and self.head.length <= WHOLE_BODY_MAX:
+            cycle.call_state = HELD
+            self.body_wanted()
+        return rest
+
+    def _body(self, data: bytes) -> bytes:
+        """Take bytes of the body; returns those behind it."""
+        head, cycle = self.head, self.cycle
+        piece, rest = data[: head.length], data[head.length :]
+        head.length -= len(piece)
+        if cycle is not None:
+            cycle.feed(piece)
+            if self.state is not ACTIVE:
+                return b""  # the body was too long
+        if head.length:
+            self.deadline = self.loop.time() + self.context.settings.body_timeout
+            return b""
+        head.request, self.deadline = DONE, NEVER
+        if cycle is not None and cycle is self.cycle:
+            cycle.feed_eof()
+        else:  # the rest of a body that was dropped
+            self.pending = rest
+            self._next()
+            return b""
+        return rest
