@@ -1,21 +1,24 @@
 """
 HTTP/2 connections of a worker that leaves: two GOAWAYs, and no request lost (RFC 9113 6.8).
 
-Behind nginx and HAProxy, which speak HTTP/2 to the worker, at ``max_requests`` and over reloads.
+Behind nginx and HAProxy, which speak HTTP/2 to the worker, at ``max_requests``, over reloads and upgrades.
 """
 
 from __future__ import annotations
 
 import http.client
+import os
+import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 pytest.importorskip("h2", reason="the extra is not installed")
 
-from tests.e2e.harness import DEADLINE, Gunicorn, Servers
+from tests.e2e.harness import DEADLINE, Gunicorn, Servers, wait_gone
 from tests.e2e.http2client import HTTP2Client
 from tests.e2e.programs import Program, Programs, free_port
 
@@ -199,3 +202,27 @@ def test_no_request_is_lost_over_reloads(gunicorn: Servers, programs: Programs, 
         load.stop()
     assert load.failed == []
     assert load.done > 100
+
+
+@pytest.mark.parametrize("proxy", [nginx, haproxy])
+def test_no_request_is_lost_over_an_upgrade(gunicorn: Servers, programs: Programs, proxy: Start) -> None:
+    """USR2: a second master serves beside the first, which is then told to go."""
+    server = gunicorn("multiplexed:app", *CLEARTEXT, workers=2, dirty=True)  # two masters in one log
+    load = Load(proxy(programs, server).port)
+    server.signal(signal.SIGUSR2)
+    second = int(server.wait_log(r"\[(\d+)\] \[INFO\] Starting gunicorn", 2)[1])
+    try:
+        server.wait_log("Booting worker", 4)
+        server.wait_log("Serving ASGI 3 application", 4)
+        assert server.stop() == 0
+        seen = load.done
+        deadline = time.monotonic() + DEADLINE
+        while load.done < seen + 100 and time.monotonic() < deadline:  # by the second one's workers
+            time.sleep(0.01)
+        assert load.done >= seen + 100
+    finally:
+        load.stop()
+        os.kill(second, signal.SIGTERM)
+        wait_gone(second)
+    assert load.failed == []
+    assert len(re.findall(r"Served \d+ requests?: \d+ finished while leaving, 0 cut", server.log())) == 4
