@@ -58,7 +58,7 @@ class FrameReader:
     """
 
     __slots__ = (
-        "owner", "local", "budget", "over",  # the connection
+        "owner", "local", "budget", "leaving", "over",  # the connection
         "decoder", "partial",  # what comes
         "streams", "history",  # streams
         "window", "low_water", "initial", "send_window", "peer_initial", "peer_frame", "prefix",  # what was agreed on
@@ -68,6 +68,7 @@ class FrameReader:
         self.owner = owner
         self.local = local
         self.budget = Budget(clock)
+        self.leaving = False  #: the owner has sent a first GOAWAY
         self.over = False
         self.partial = Partial(clock)
         self.decoder = Decoder(local.max_list)
@@ -402,8 +403,9 @@ class FrameReader:
     def _on_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
         """RST_STREAM (RFC 9113 6.4)."""
         stream = self.streams.get(stream_id)
-        if stream is None and self.history.state_of(stream_id) is IDLE:
+        if stream is None and self.history.state_of(stream_id) is IDLE and (stream_id or not self.leaving):
             raise HTTP2Error(wire.PROTOCOL_ERROR, "RST_STREAM on a stream that is not open (RFC 9113 6.4)")
+        # HAProxy resets stream 0 for a request that GOAWAY has overtaken, and its other streams must not suffer for it.
         self.budget.blame()
         if stream is not None:
             self._forget(stream_id, RESET_RECEIVED)

@@ -231,6 +231,7 @@ class HTTP2Protocol(asyncio.Protocol):
         if self.state is OPEN:
             self.state = LEAVING
             self.deadline = self.loop.time() + self.context.settings.first_window
+            self.reader.leaving = True
             self.outbox.write(wire.goaway(LARGEST, NO_ERROR) + wire.frame(PING, 0, 0, GOODBYE))
 
     # -- called by the reader

@@ -96,7 +96,7 @@ class LocalSettings:
 #: What holds for all frames of a type: name, section of RFC 9113, whether it belongs to a stream, bytes of its payload.
 _SHAPES: dict[int, tuple[str, str, bool | None, range]] = {
     DATA: ("DATA", "6.1", True, range(LARGEST)),
-    RST_STREAM: ("RST_STREAM", "6.4", True, range(4, 5)),
+    RST_STREAM: ("RST_STREAM", "6.4", None, range(4, 5)),
     PRIORITY: ("PRIORITY", "6.3", True, range(LARGEST)),
     SETTINGS: ("SETTINGS", "6.5", False, range(0, LARGEST, 6)),
     PING: ("PING", "6.7", False, range(8, 9)),

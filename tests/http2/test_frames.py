@@ -298,6 +298,17 @@ def test_rfc9113_5_1_2_more_streams_than_allowed() -> None:
     assert owner.feed(data(1, b"x"), request(9))[-1][:2] == ("request", 9)
 
 
+def test_rfc9113_6_4_a_reset_of_stream_0_behind_a_goaway() -> None:
+    """HAProxy sends it for a request that the GOAWAY has overtaken. Without a GOAWAY it is an error, as 6.4 says."""
+    owner = connected()
+    owner.feed(request(1))
+    owner.reader.leaving = True
+    assert owner.feed(reset(0)) == []
+    assert list(owner.reader.streams) == [1]
+    with pytest.raises(HTTP2Error, match="too many"):
+        owner.feed(reset(0) * 1000)
+
+
 def test_as_many_resets_are_remembered_as_streams_may_be_open() -> None:
     """All of them may be reset in one moment, while their clients are sending (RFC 9113 5.1)."""
     owner = connected(max_streams=300)

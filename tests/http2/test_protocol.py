@@ -184,6 +184,17 @@ def test_the_first_goaway_names_no_last_stream() -> None:
         assert there.transport.eof
 
 
+def test_a_reset_of_stream_0_behind_the_first_goaway_harms_nobody() -> None:
+    """As HAProxy sends it for a request that the GOAWAY has overtaken (RFC 9113 6.4)."""
+    with multiplexed(Site()) as there:
+        there.feed(page(1, b"/wait", False))
+        there.protocol.retire()
+        there.feed(reset(0))
+        assert there.open
+        assert 1 in there.protocol.reader.streams
+        there.feed(reset(1))
+
+
 def test_without_an_answer_to_the_ping_the_last_stream_is_named_later() -> None:
     """After two seconds, or less where the drain is short."""
     with multiplexed(Site()) as there:
