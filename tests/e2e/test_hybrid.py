@@ -77,6 +77,25 @@ def test_websockets_go_by_path_and_by_type(site: Gunicorn) -> None:
     assert websocket(site, "/mcp/x")[:3] == ["tools", "/mcp", "/mcp/x"]
 
 
+def test_a_wsgi_part_takes_the_websockets_that_no_asgi_part_does(gunicorn: Servers) -> None:
+    """It has ``gunicorn.socket``, mounted or not, and in handshakes only; a shorter ASGI prefix comes first."""
+    form = "%(r)s %(s)s [%({hybridworker.part}e)s]"
+    server = gunicorn("hybrid_sockets:app", "--threads", "4", "--access-logfile", "-", "--access-logformat", form)
+    for path, part in ("/peer", "default"), ("/flask/peer", "/flask"):
+        assert websocket(server, path) == ["127.0.0.1 http 127.0.0.1"]
+        server.wait_log(re.escape(f"GET {path} HTTP/1.1 101 [{part}]"))
+    assert websocket(server, "/room/flask/peer")[0] == "room"
+    for path in ("/", "/flask/"):
+        assert server.request(path).text == "False"
+
+
+def test_the_part_for_websockets_comes_before_wsgi_parts(gunicorn: Servers) -> None:
+    """So none of these has a socket, also where its prefix is the longest."""
+    server = gunicorn("hybrid_sockets:beside", "--threads", "4")
+    for path in ("/peer", "/flask/peer"):
+        assert websocket(server, path)[0] == "everywhere"
+
+
 def test_what_nothing_claims_is_not_found(gunicorn: Servers) -> None:
     """HTTP and WebSocket; it is in the access log."""
     server = gunicorn("hybrids:headless", "--access-logfile", "-")

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -121,4 +122,38 @@ def test_a_folder_that_cannot_be_used_is_one_line(gunicorn: Servers, tmp_path: P
             while chunk := client.chunk():
                 received += len(chunk)
             assert received == 8 * MIB
+    assert server.log().count("[WARNING]") == 1
+
+
+#: How a folder is mounted, and what a disk then says that is written to.
+DISKS = {
+    "read-only": ("mount --bind $0 $0 && mount -o remount,bind,ro $0", "Read-only file system"),
+    "full": (
+        "truncate -s 4M $0.image && mkfs.ext4 -q $0.image && mount -o loop $0.image $0",
+        "No space left on device",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DISKS)
+def test_a_disk_that_takes_nothing_is_one_line(gunicorn: Servers, tmp_path: Path, kind: str) -> None:
+    """Read-only from the beginning, or full amid a response: threads wait, others are served, every byte arrives."""
+    mount, reason = DISKS[kind]
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    prefix = ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', str(folder)]  # seen by this server alone
+    try:
+        subprocess.run([*prefix, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting is for root")
+    options = ("--threads", "3", "--worker-tmp-dir", str(tmp_path))
+    server = gunicorn("long:app", *options, env={"TMPDIR": str(folder)}, prefix=prefix)
+    site = Site(tmp_path, False)
+    with slow(server, "/generator?8", site) as one, slow(server, "/whole?8", site) as other:
+        server.wait_log(rf"\[WARNING\] Responses to slow clients hold their threads.*: {reason} \({folder}\)$")
+        for _ in range(5):
+            assert server.request().text == "hello"
+        received = b"".join(iter(one.chunk, b""))
+        assert received == PIECE * (8 * MIB // len(PIECE))
+        assert other.exactly(8 * MIB) == received
     assert server.log().count("[WARNING]") == 1
