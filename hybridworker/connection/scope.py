@@ -120,7 +120,7 @@ def http_scope(
     query_string: bytes,
     target: bytes,
     headers: Headers,
-) -> Scope:
+) -> dict[str, Any]:
     """The scope of a request on the connection of ``template``, but for ``state``. ``target`` is for the logs."""
     scope = template.copy()
     scope["asgi"] = {"version": ASGI_VERSION, "spec_version": HTTP_SPEC_VERSION}
@@ -139,9 +139,9 @@ def http_scope(
     return scope
 
 
-def same_scope(scope: Scope) -> Scope:
+def same_scope(scope: dict[str, Any]) -> dict[str, Any]:
     """Another scope of HTTP that says the same, in dictionaries and lists of its own."""
-    same = dict(scope)
+    same = scope.copy()
     same["asgi"] = scope["asgi"].copy()
     same["headers"] = scope["headers"].copy()
     same["extensions"] = {name: {} for name in scope["extensions"]}

@@ -10,6 +10,7 @@ Invariant: everything is checked before the application is called.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ..application.parts import Unclaimed
 from ..asgi import Headers, Scope
@@ -93,7 +94,7 @@ class RequestHead:
         self.method = self.path = b""
         self.expects_continue = False  #: the client waits for a 100
         self.section: Headers | None = None  #: the last one: a client that repeats its request repeats the object
-        self.known: Scope | None = None  #: what the scopes say that were made of it, if it has come twice
+        self.known: dict[str, Any] | None = None  #: what the scopes say that were made of it, if it has come twice
 
     def read(self, section: Headers, ended: bool, oversized: bool = False) -> Scope:
         """
@@ -133,7 +134,7 @@ class RequestHead:
 
     # -- the pieces of it
 
-    def _read(self, section: Headers, oversized: bool) -> Scope:
+    def _read(self, section: Headers, oversized: bool) -> dict[str, Any]:
         """The scope of what was not seen before, but for what the application and the peer say."""
         self.method = self.path = b""  # of the last request nothing is left
         self.fields.begin()
@@ -284,7 +285,7 @@ class RequestHead:
         if headers[0][1] not in hosts:
             check_host(headers[0][1])
 
-    def _raw_scope(self) -> Scope:
+    def _raw_scope(self) -> dict[str, Any]:
         target = path = self.path
         query = b""
         if 63 in path:
