@@ -326,7 +326,7 @@ class HTTP2Protocol(asyncio.Protocol):
         outbox, pace, clock = self.outbox, self.context.pace, time.perf_counter
         last = len(begun) - 1
         joining = last > 0 and pace.brisk(self.loop.time())
-        before = clock() if joining else 0.0
+        before = pace.begin() if joining else 0.0
         for number, stream in enumerate(begun):
             cycle = stream.cycle
             if cycle is None or stream.lost or cycle.call_state is not READY:
@@ -336,7 +336,7 @@ class HTTP2Protocol(asyncio.Protocol):
             cycle.start(True)
             if joining:
                 now = clock()
-                if now - before > STEP_MAX:
+                if now - before > STEP_MAX and pace.at_fault(before):
                     joining = False
                     pace.slow(self.loop.time(), f"{label(cycle)} held the loop for {(now - before) * 1000:.1f} ms")
                     outbox.flush()

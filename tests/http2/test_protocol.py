@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
+import time
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -82,17 +85,40 @@ def test_a_message_of_a_task_of_the_application_is_not_held() -> None:
     assert seen[0].endswith(b"of-a-task")
 
 
+def compute() -> None:
+    end = time.thread_time() + 2 * STEP_MAX
+    while time.thread_time() < end:
+        pass
+
+
 @eager
-def test_a_slow_step_ends_the_joining_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hold", [compute, lambda: time.sleep(2 * STEP_MAX)], ids=["computes", "waits"])
+def test_a_slow_step_ends_the_joining_for_a_while(hold: Callable[[], None]) -> None:
     """The responses before it go out at once, those behind it each by itself; the reason is kept."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        hold()
+        await send(start(200))
+        await send(body(b"x"))
+
+    with multiplexed(app) as there:
+        before = len(there.transport.writes)
+        there.feed(hello(1) + hello(3) + hello(5))
+        assert len(there.transport.writes) == before + 3
+        assert there.context.pace.state is PaceState.SLOW
+        assert re.fullmatch(r"GET /hello held the loop for [0-9.]+ ms", there.context.pace.reason)
+
+
+@eager
+def test_a_step_that_others_took_the_processor_from_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine time goes by although the application neither computes nor waits."""
     with multiplexed(Site()) as there:
         clock = iter(float(number) for number in range(1000))
         monkeypatch.setattr("hybridworker.http2.protocol.time.perf_counter", lambda: next(clock))
         before = len(there.transport.writes)
         there.feed(hello(1) + hello(3) + hello(5))
-        assert len(there.transport.writes) == before + 3
-        assert there.context.pace.state is PaceState.SLOW
-        assert there.context.pace.reason == "GET /hello held the loop for 1000.0 ms"
+        assert len(there.transport.writes) == before + 1
+        assert there.context.pace.state is PaceState.BRISK
 
 
 def test_the_pace_is_forgiven() -> None:
