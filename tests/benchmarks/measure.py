@@ -65,6 +65,7 @@ def launch_of(scenario: Scenario, *extra: str, server: str = BASELINE) -> Launch
         http2=scenario.http2 and server != HTTP1,
         access_log=scenario.access_log,
         bounded=scenario.bounded,
+        limited=scenario.limited and server == BASELINE,
         extra=extra,
     )
 

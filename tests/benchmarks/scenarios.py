@@ -86,6 +86,8 @@ class Scenario:
     access_log: bool = False
     #: a queue of a second, where the server can bound it: the queue timeout, and the backpressure of granian
     bounded: bool = False
+    #: this worker has every limit and the metrics on, and its own form beside it none
+    limited: bool = False
 
     @property
     def http2(self) -> bool:
@@ -165,6 +167,7 @@ def _hybrid(name: str, title: str, app: str, peer_app: str, **options: object) -
 
 
 _HELLO_BARS = {"uvicorn-worker": 1.5, "gunicorn-asgi": 1.8, "granian": 1.5, "bare": 0.7}
+_LIMITED_BARS = {"hybridworker-alone": 0.98}
 _CLOSE = ("Connection: close",)
 _ECHO = {"method": "POST", "body": 10_240, "length": 10_240}
 _WS_BARS = {"uvicorn-worker": 1.2, "gunicorn-asgi": 1.0, "granian": 1.0}
@@ -218,6 +221,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     _asgi("asgi-tls", "Hello over TLS", "hello", tls=True),
     _asgi("asgi-access-log", "Hello, access log", "hello", access_log=True,
           bars={"uvicorn-worker": 1.3, "gunicorn-asgi": 2.0}),
+    _asgi("asgi-limits", "Hello, all limits and metrics", "hello", servers=ALONE, limited=True, bars=_LIMITED_BARS),
     _framework("starlette", "Starlette", "with_starlette:app", length=43, bars=FRAMEWORK_BARS),
     _framework("fastapi", "FastAPI", "with_fastapi:app", length=43, bars=FRAMEWORK_BARS),
     _framework("django-asgi", "Django", "with_django:asgi", path="/async", length=48, bars=FRAMEWORK_BARS),
@@ -266,6 +270,7 @@ SCENARIOS: tuple[Scenario, ...] = (
           bars={"gunicorn-gthread": 3.0, "granian": 1.0}),
     _wsgi("wsgi-sleep", "10 ms sleep, 32 threads", "sleep", threads=32, connections=64, bars={"granian": 1.0}),
     _wsgi("wsgi-access-log", "Hello, access log", "hello", access_log=True),
+    _wsgi("wsgi-limits", "Hello, all limits and metrics", "hello", servers=ALONE, limited=True, bars=_LIMITED_BARS),
     _framework("flask", "Flask", "with_flask:app", interface="wsgi", servers=WSGI, length=44,
                bars=WSGI_FRAMEWORK_BARS),
     _framework("django-wsgi", "Django", "with_django:wsgi", interface="wsgi", servers=WSGI, length=48,

@@ -25,6 +25,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 #: How many requests granian takes at once where its queue is bounded: what 8 threads do in a second of 50 ms calls.
 BACKPRESSURE = 160
+#: Everything that is looked at for each request, with the numbers of the README.
+LIMITS = (
+    "REQUEST_TIMEOUT=30",
+    "QUEUE_TIMEOUT=5",
+    "REQUESTS_MAX=200",
+    "LIMIT_REQUEST_BODY=10485760",
+    "SLOW_REQUEST=5",
+    "METRICS_PATH=/metrics",
+)
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -45,6 +54,7 @@ class Launch:
     http2: bool = False
     access_log: bool = False
     bounded: bool = False
+    limited: bool = False
     extra: Sequence[str] = ()
 
     @property
@@ -78,6 +88,8 @@ def _gunicorn(worker_class: str, threads: int | None = None) -> Callable[[Launch
             options += ["--access-logfile", "access.log"]
         if launch.bounded:
             options += ["--env", "HYBRIDWORKER_QUEUE_TIMEOUT=1"]
+        if launch.limited:
+            options += [part for limit in LIMITS for part in ("--env", f"HYBRIDWORKER_{limit}")]
         return [*options, *launch.extra, launch.app]
 
     return command
