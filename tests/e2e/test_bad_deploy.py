@@ -175,6 +175,27 @@ def test_wsgi_and_a_second_bad_deploy(gunicorn: Servers, tmp_path: Path) -> None
     assert load.lost == []
 
 
+@pytest.mark.parametrize("deploys", [("", "import nowhere\n"), ("import nowhere\n", "")], ids=["good bad", "bad good"])
+def test_a_second_deploy_amid_the_boots_of_the_first(
+    gunicorn: Servers, tmp_path: Path, deploys: tuple[str, str]
+) -> None:
+    """Nothing is lost, whichever of them is bad, and the next good one replaces everybody."""
+    site = Site(gunicorn, tmp_path, 4)
+    old = set(site.server.worker_pids())
+    with Load(site.server.port) as load:
+        for number, before in enumerate(deploys, 1):
+            site.write("good", before=before)
+            site.reload()
+            site.server.wait_log("Handling signal: hup", number)
+        if deploys[1]:
+            site.server.wait_log("This worker goes on")
+        else:
+            site.server.wait_workers(lambda now: len(now) == 4 and not old & set(now), "all to be replaced")
+            site.answers("good")
+        site.mend(set(site.server.worker_pids()))
+    assert load.lost == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_real_stop_amid_a_bad_deploy(gunicorn: Servers, tmp_path: Path, number: signal.Signals) -> None:
     """The master and its workers end as ever, although the old ones had been told to go before, and stayed."""
