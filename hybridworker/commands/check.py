@@ -16,8 +16,12 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from ..config.commandline import CommandLine
+from ..errors import ConfigurationError
 from ..process.exit import LOAD_ERROR, exit_code, leave_without_threads
 from ..worker import Worker, is_load_error
+
+#: Exit code of a gunicorn whose master fails.
+MASTER_ERROR = 1
 
 
 class Lines:
@@ -55,13 +59,18 @@ class Lines:
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
-    """Print what would be served; returns 0, or 3 or 4 as the boot would."""
+    """Print what would be served; returns 0, or 3 or 4 as the boot would, or 1 where it ends in the master."""
     loaded = CommandLine(program, arguments)
     log = Lines(sys.stdout)
-    kind, remark = loaded.worker_class(Worker)
-    code = boot(kind, loaded, log)
-    if code == 0 and remark:
-        log.warning("%s", remark)
+    try:
+        kind, remark = loaded.worker_class(Worker)
+    except ConfigurationError as exc:
+        log.error("%s", exc)
+        code = MASTER_ERROR
+    else:
+        code = prepare(kind, loaded, log) or boot(kind, loaded, log)
+        if code == 0 and remark:
+            log.warning("%s", remark)
     log.info("%s", loaded.summary())
     log.info(
         "%s", f"gunicorn would end with exit code {code}" if code else "It would boot. (Lifespan startup was not run.)"
@@ -70,10 +79,28 @@ def main(program: str, arguments: Sequence[str]) -> int:
     return code
 
 
-def boot(kind: Any, loaded: CommandLine, log: Lines) -> int:
-    """Look at the configuration and load the application, as master and worker would; returns the exit code."""
+def prepare(kind: Any, loaded: CommandLine, log: Lines) -> int:
+    """Do what the master does before it forks, but for binding; returns the exit code."""
+    try:
+        loaded.preload()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # whatever an import may raise
+        log.error("The application cannot be loaded, and preload_app has the master do it", exc_info=exc)
+        return exc.code if isinstance(exc, SystemExit) and isinstance(exc.code, int) else MASTER_ERROR
     try:
         kind.check_config(loaded.cfg, log)
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else MASTER_ERROR
+    if line := loaded.missing():
+        log.error("%s", line)
+        return MASTER_ERROR
+    return 0
+
+
+def boot(kind: Any, loaded: CommandLine, log: Lines) -> int:
+    """Load the application, as a worker would; returns the exit code."""
+    try:
         worker = kind.__new__(kind)  # not its constructor, which takes a place among the workers
         worker.app, worker.cfg, worker.log, worker.reloader = loaded, loaded.cfg, log, None
         worker.load_wsgi()

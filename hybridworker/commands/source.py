@@ -8,6 +8,7 @@ that restarts is no error. Invariant: one page is one connection, so that each g
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import time
 from urllib.parse import urlsplit
@@ -63,7 +64,7 @@ class Source:
         if "://" not in url:
             url = "http://" + url
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or not re.fullmatch(r"[!-~]+", parts.hostname):
             raise ValueError(url)
         self.host, self.port, self.scheme = parts.hostname, parts.port, parts.scheme
         self.address = ""

@@ -17,6 +17,8 @@ from gunicorn import __version__
 from gunicorn.app.wsgiapp import WSGIApplication
 from gunicorn.errors import ConfigError
 
+from ..errors import ConfigurationError
+
 
 class CommandLine(WSGIApplication):  # type: ignore[misc]  # gunicorn has no types
     """
@@ -50,16 +52,30 @@ class CommandLine(WSGIApplication):  # type: ignore[misc]  # gunicorn has no typ
         """
         The class whose boot is looked at, and a remark.
 
-        That is the configured one if it is ``ours`` or made of it, else ``ours``, which ``-k`` would name.
+        That is the configured one if it is ``ours`` or made of it, else ``ours``, which ``-k`` would name. Raises
+        :class:`~.errors.ConfigurationError` for one that gunicorn cannot load.
         """
         name = self.cfg.worker_class_str
         try:
             configured: Any = self.cfg.worker_class
         except (RuntimeError, TypeError, ImportError) as exc:
-            return ours, f"worker_class={name!r} cannot be loaded: {exc}"
+            reason = str(exc).partition("\n")[0].rstrip(": ")  # gunicorn puts a traceback behind it
+            raise ConfigurationError(f"worker_class={name!r} cannot be loaded: {reason}") from None
         if isinstance(configured, type) and issubclass(configured, ours):
             return configured, ""
         return ours, f"worker_class is {name!r} here: this is what -k hybridworker.Worker would serve"
+
+    def preload(self) -> None:
+        """Load the application where the master would do it; raises what that raises."""
+        if self.cfg.preload_app:
+            self.wsgi()
+
+    def missing(self) -> str:
+        """One line about a file of TLS that is not there, for which gunicorn looks before it binds; else empty."""
+        for name, path in (("certfile", self.cfg.certfile), ("keyfile", self.cfg.keyfile)):
+            if path and not os.path.exists(path):
+                return f"{name} {path!r} does not exist"
+        return ""
 
     def summary(self) -> str:
         """One line: the version, the processes and the addresses."""

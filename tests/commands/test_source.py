@@ -45,6 +45,13 @@ def test_a_url(url: str, host: str, port: int | None, path: str) -> None:
     assert (source.host, source.port, source.path) == (host, port, path)
 
 
+@pytest.mark.parametrize("url", ["", "unix:", "ftp://x", "http://", "http://[::1", "http://x y/", "http://x:99999/"])
+def test_what_is_no_address(url: str) -> None:
+    """It is refused before anything is asked for."""
+    with pytest.raises(ValueError):
+        Source(url)
+
+
 @pytest.fixture
 def answering(tmp_path: Path) -> Iterator[Callable[[bytes], Source]]:
     """Makes a server that gives one answer to one request, and its address."""
