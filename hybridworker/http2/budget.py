@@ -15,8 +15,9 @@ from .wire import ENHANCE_YOUR_CALM
 #: Frames that carry nothing: so many at once, then so many a second.
 FRAMES, FRAMES_RATE = 1000, 100
 
-#: They are paid back by what is sent: so many for each message of an application, and one for so many bytes.
-PER_MESSAGE, BYTES_PER_FRAME = 3, 4096
+#: They are paid back by what is sent: so many for each message of an application, and one for so many bytes. HAProxy
+#: updates both windows for each TCP segment that it reads.
+PER_MESSAGE, BYTES_PER_FRAME = 3, 256
 
 #: Resets by the client, or that it has provoked: so many at once, then so many a second.
 FAULTS, FAULTS_RATE = 200, 20

@@ -404,4 +404,4 @@ def test_a_client_that_updates_its_windows_with_each_frame_is_never_cut(size: in
 def test_the_figures() -> None:
     """As they are documented."""
     assert (FRAMES, FRAMES_RATE, FAULTS, FAULTS_RATE) == (1000, 100, 200, 20)
-    assert (PER_MESSAGE, BYTES_PER_FRAME) == (3, 4096)
+    assert (PER_MESSAGE, BYTES_PER_FRAME) == (3, 256)

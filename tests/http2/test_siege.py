@@ -155,6 +155,16 @@ def test_a_window_of_a_byte_at_a_time() -> None:
         assert [code for _, code, _ in connection.farewells] == [ENHANCE_YOUR_CALM]
 
 
+def test_windows_that_are_updated_for_each_segment_are_no_attack() -> None:
+    """HAProxy does so for both windows; here 1,000 bytes are what it reads at once."""
+    with multiplexed(Large()) as connection:
+        connection.feed(request(1))
+        for _ in range(1000):
+            connection.feed(window_update(0, 1000) + window_update(1, 1000))
+        assert connection.open, connection.farewells
+        assert len(connection.answers[1].body) == 1_000_000
+
+
 def test_a_client_that_takes_nothing_of_a_response() -> None:
     """CANCEL on its stream behind WRITE_TIMEOUT; the others go on."""
     with multiplexed(Large(), write_timeout=30.0) as connection:
