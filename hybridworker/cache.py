@@ -1,10 +1,10 @@
 """
 The one policy of all caches: a plain dictionary that is emptied when it is full.
 
-Clients and applications choose the keys, so a cache must be bounded. One that stopped to take
-new keys could be filled with junk, for good, by a single client; an emptied one fills with what is
-used then. A function and no class, because a lookup in a subclass of ``dict`` takes half as long
-again. Either side of the thread border: each step is atomic.
+Clients and applications choose the keys, so a cache must be bounded. If a full cache just refused new keys, one client
+could fill it with junk for ever. An emptied cache fills up again with what is in use. This is a function, not a class,
+because a lookup in a subclass of ``dict`` takes 1.5 times as long. Either side of the thread border: each step is
+atomic.
 """
 
 from __future__ import annotations

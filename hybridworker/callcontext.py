@@ -5,8 +5,9 @@ Filters and formatters of the user's find the id of a request in the current con
 logs WSGI calls, which run in threads, and requests whose task is suspended, or over; it does so
 in a copy of the context of the call. For WSGI the two sides share the scope:
 
-    thread side    run: the context of the thread; _finish, run: a copy of it instead
-    loop side      variables_of: a copy of either
+    thread side    WSGIResponder.run puts the living context of the thread into the scope; when the response is
+                   complete, or the call has failed, a copy takes its place
+    loop side      variables_of returns a copy of whichever is there
 
 Neither side takes a lock. Invariant: a thread puts a copy into the scope before its next call begins.
 """

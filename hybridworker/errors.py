@@ -14,7 +14,8 @@ Every exception of the package.
 * :class:`LifespanFailed` - the application said, or showed, that it cannot start
 * :class:`TurnedAway` - a request that waited too long for its turn, and never runs
 * :class:`WSGIError` - the WSGI application broke a rule of PEP 3333
-* :class:`BootFailed` - this worker cannot serve, and says why; no Exception, like the next one
+* :class:`BootFailed` - this worker cannot serve, and says why; a SystemExit, like the next one, so that
+  ``except Exception`` does not catch it
 * :class:`WorkerExit` - the process is left at once
 
 An exception that becomes an answer knows its status, so nobody needs to look at its type.
@@ -34,8 +35,8 @@ class HybridError(ConfigurationError, ValueError, RuntimeError):
     """
     A Hybrid cannot be made as it is written. The message is one line that names the key.
 
-    To the code that makes it this is a ValueError. gunicorn, which makes it in the master with
-    ``--preload``, prints of a RuntimeError the line alone.
+    It is a ValueError for the code that makes the Hybrid. It is a RuntimeError as well, because with ``--preload`` the
+    Hybrid is made in the master, where gunicorn prints only the message of a RuntimeError, without a traceback.
     """
 
 

@@ -97,7 +97,8 @@ class WSGIApplication(Application):
     """
     A WSGI application. Its hooks run in the thread of the call, so :class:`WSGIMiddleware` has them.
 
-    A call starts from the context of its thread. What the loop does for it starts from an empty one.
+    The call itself runs in the context (``contextvars``) of its thread. Code that runs on the event loop for the call
+    starts from an empty context.
     """
 
     threaded = True

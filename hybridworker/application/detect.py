@@ -63,7 +63,10 @@ class Interface(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The interface of an application, the observation that decided it, and what speaks against it, as a warning."""
+    """
+    The interface of an application, the ``reason`` why it was chosen, and a warning (``doubt``) if the choice may be
+    wrong; empty if not.
+    """
 
     interface: Interface
     reason: str

@@ -40,8 +40,8 @@ class Directory(Generic[Found]):
     """
     The parts of one Hybrid, by path.
 
-    ``entries`` are the parts, each with what is to be found for it. ``takes_websockets`` tells of the latter whether it
-    speaks the protocol of WebSockets.
+    ``entries`` are pairs of a part and an object; the lookups return the object of the part that serves the path.
+    ``takes_websockets(object)`` says whether that part speaks WebSocket.
     """
 
     __slots__ = ("default", "sockets", "table", "websocket")

@@ -174,7 +174,10 @@ class LifespanFanout:
 
 
 class PartLifespan:
-    """The lifespan of one part, in a task of its own: what is entered in a task has to be left in it."""
+    """
+    The lifespan of one part, from startup to shutdown in one task of its own, because a context manager (an anyio task
+    group, say) must be left in the task that entered it.
+    """
 
     def __init__(self, member: Member) -> None:
         self.key = member.part.key

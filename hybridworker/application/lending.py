@@ -10,10 +10,9 @@ it end with the call, and Django's database connections with it.
 puts the hook around an application, so a call of one that borrows nothing costs nothing. Event
 loop side.
 
-The hook is asgiref's own map of contexts to executors. ``ThreadSensitiveContext(executor=...)`` of
-asgiref 3.13 is public, but makes the synchronous code of a task that outlives its call fail. A context
-that has lost its place in the map gets an executor of asgiref's own: that is what such a task has
-without this module, and with it.
+The hook is asgiref's own map of contexts to executors. ``ThreadSensitiveContext(executor=...)`` of asgiref 3.13 is
+public, but makes the synchronous code of a task that outlives its call fail. So the entry in the map is removed when
+the call ends. A task that outlives its call then gets an executor made by asgiref, as it would without this module.
 """
 
 from __future__ import annotations

@@ -227,9 +227,10 @@ class Lender:
     """
     The threads of one worker that are lent: at most ``size`` at once, 0 for as many as are needed.
 
-    The thread that came back last is lent first. Calls that find none wait in order; one that has
-    waited for :data:`PATIENCE` gets a thread beyond the bound. ``warn`` is told of the first, once. With
-    ``timed`` it is counted how long calls wait. Methods are for any thread unless they say otherwise.
+    The thread that came back last is lent first. Calls that find none wait in order; one that has waited for
+    :data:`PATIENCE` gets a thread beyond the bound. ``warn`` is called once only, when the bound is exceeded for the
+    first time. With ``timed`` the waiting times of calls are counted. Methods are for any thread unless they say
+    otherwise.
     """
 
     def __init__(

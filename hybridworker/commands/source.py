@@ -25,7 +25,10 @@ PATH = "/metrics"
 
 
 class Unavailable(Exception):
-    """There is no page now; the message says why. ``mistaken``: nor will there be one later."""
+    """
+    The page could not be had; the message says why. ``mistaken`` means that trying again will not help, because the URL
+    or HYBRIDWORKER_METRICS_PATH is wrong: something answered with a status below 500, and it was no metrics page.
+    """
 
     def __init__(self, reason: str, *, mistaken: bool = False) -> None:
         super().__init__(reason)

@@ -1,5 +1,7 @@
 """
-The reference: what becomes of each setting of gunicorn, and why.
+The table of gunicorn's settings: whether this worker obeys each of them, leaves it to gunicorn, or cannot obey it, and
+why. To add one, add it to ``_REMARKS``; a setting under REFUSED gets its warning in :func:`~.settings.check` by that
+alone.
 
 :data:`SETTINGS` is the documentation: ``python -m hybridworker settings`` prints it, and README.rst names what differs.
 """

@@ -6,7 +6,8 @@ one line; and in each worker after the fork, because a reload brings a new ``cfg
 thread, no side effect. :mod:`.variables` and :mod:`.reference` are the documentation of the configuration.
 
 Invariant: every conversion ("0 means no limit", lower-case names, clamping) happens here, so that a field can be used
-as it is. Where 0 turns a timeout off the field holds ``math.inf``, and ``now - since > timeout`` needs no case.
+as it is. A timeout that is turned off by 0 is stored as ``math.inf``, so ``now - since > timeout`` works without a
+special case. Exceptions that keep the 0 are marked "0 = off" at their fields.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 Clock: the time of the last tick, and the response fields that follow it.
 
-One for a worker, ticked once a second. Most of what asks for the time is content with that.
-Event loop side only.
+One for a worker, ticked once a second. Most code that needs the time does not mind that it is up to a second old. Event
+loop side only.
 """
 
 from __future__ import annotations

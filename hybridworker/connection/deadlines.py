@@ -31,7 +31,7 @@ class Late(enum.Enum):
 
 
 class Latecomer(NamedTuple):
-    """A request that has taken too long. Each is told once of each kind."""
+    """A request that has taken too long. It is reported at most once for each kind of :class:`Late`."""
 
     late: Late
     cycle: Cycle

@@ -1,5 +1,6 @@
 """
-Ending: a response without a known end comes to one, because its worker leaves or nobody seems to read it.
+Ending: how the worker ends a streaming response, one whose length is not known, because the worker leaves or the client
+seems to be gone.
 
     end_stream      the worker wants it to end: for the application it is as if the client had gone
     send_end        what the application still sends: the last part of the body, or nothing

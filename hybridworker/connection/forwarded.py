@@ -6,8 +6,8 @@ Whether to trust a peer, and what its forwarding fields may then say about the c
 * :func:`seconds_since` - what X-Request-Start says
 
 Pure: no transport, no loop. Invariant: trust is decided by the address of the *socket peer*, once per connection, never
-by an address that came as bytes over that connection. A peer whose address is unknown is not on a unix socket, and is
-not trusted.
+by an address that came as bytes over that connection. A peer without an address (its connection was reset early) is not
+taken for one on a unix socket, so it is not trusted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """
-HeadLimits: which heads of HTTP/1.1 cannot exceed a limit, whatever is in them.
+HeadLimits: a quick test that a head of HTTP/1.1 is too small to break any limit.
 
-Such a head goes to the parser as it came, without the scanner that counts its lines. One for a worker.
+No limit is enforced here. A head that passes the test goes straight to the parser. Any other goes through
+:class:`~.http11.framing.HeadScanner`, which counts and measures its lines. (:mod:`..http2.head` and
+:mod:`..uwsgi.head` have their own checks.) One for a worker.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from ..config.settings import Settings
 
 class HeadLimits:
     """
-    A head of at most ``small`` bytes that comes in one piece exceeds no limit if it has at most ``lines`` lines, or
-    ``short`` bytes. ``small`` is 0 where each head is scanned, and parsed when it is whole.
+    A head needs no scanner if all of it comes in one piece, it has at most ``small`` bytes, and it has either at most
+    ``lines`` lines or at most ``short`` bytes (too few for more lines than that). ``small`` is 0 where settings permit
+    heads that the parser would not take as they come: then every head is scanned, and parsed only when all of it is
+    there.
     """
 
     __slots__ = ("lines", "short", "small")

@@ -1,8 +1,9 @@
 """
 Pace: whether the applications of this worker return quickly, as far as was seen.
 
-What one request was given to send may wait behind code of another for a moment only. A worker
-whose applications take longer between two awaits sends each response at once. One per worker.
+HTTP/2 may hold back a finished response until the code of other requests has run, to write several responses at once
+(:mod:`..http2.outbox`). That is good only while this code is quick. When a step of an application, from one await to
+the next, has taken longer than :data:`STEP_MAX`, nothing is held back for :data:`PENALTY` seconds. One per worker.
 Event loop side only. States: ``states.PaceState``.
 
 On a busy machine most steps that take long are those in which the system lets other processes run. They say

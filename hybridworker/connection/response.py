@@ -99,9 +99,9 @@ class FieldEncoder:
     """
     The fields of responses, validated, as one version of HTTP writes them.
 
-    ``write`` makes the bytes of one field of a name and a value that are valid. ``known`` holds a
-    field as applications give it, its bytes and its meaning: most fields of most responses
-    were sent before.
+    ``write`` makes the bytes of one field of a name and a value that are valid. ``known`` is a cache, because most
+    responses repeat fields of earlier ones. Key: name and value as the application gave them. Value: the encoded bytes,
+    and what the field means to the server (a flag such as DATE or SERVER).
     """
 
     __slots__ = ("known", "write")

@@ -1,8 +1,8 @@
 """
 Files to a client: ``os.sendfile`` where it can be had, reads where it cannot.
 
-:mod:`.connection.files` frames what is sent here and keeps the order of the response; this
-module moves the bytes of one :class:`FilePart` and knows nothing of HTTP.
+This module moves the bytes of one :class:`FilePart` and knows nothing of HTTP. :mod:`.files` checks the message and
+keeps everything else out of the response while the file is sent; the cycle (:meth:`send_part`) frames the bytes.
 
     open_path, open_file -> FilePart (opened, measured, read at once when small)
     send_some            -> empty write buffer -> dup of the socket -> a burst of sendfile

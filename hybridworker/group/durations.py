@@ -1,10 +1,10 @@
 """
 Durations: how long requests took, counted in buckets.
 
-To the first byte of the response, and to the last; WebSockets apart: to the answer of the handshake, and to the
-end of the connection. One :class:`Durations` for each worker, on the event loop. The tick adds what it holds to the
-worker's row of the scoreboard (:data:`~.scoreboard.TIMED`), from which :mod:`..process.endpoints` makes histograms.
-Event loop side only.
+For each request there are two durations: to the first byte of its response, and to the last. WebSockets are counted
+separately: to the answer to their handshake, and to the end of the connection. One :class:`Durations` for each worker,
+on the event loop. The tick adds what it holds to the worker's row of the scoreboard (:data:`~.scoreboard.TIMED`), from
+which :mod:`..process.endpoints` makes histograms. Event loop side only.
 """
 
 from __future__ import annotations

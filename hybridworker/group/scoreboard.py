@@ -1,11 +1,11 @@
 """
 Scoreboard: how the workers of one master know of each other.
 
-The master maps a piece of anonymous shared memory, the :class:`Scoreboard`, when it makes its
-first worker; every fork inherits it. Each worker has a row of 64-bit cells there, its
-:class:`Slot`. Only that worker writes to it; every process may read it. :class:`Group` is
-what one worker sees of the others, for :mod:`.share`, :mod:`.succession` and :mod:`.status`.
-Event loop side, except for :meth:`Scoreboard.claim`, which the master calls before it forks.
+The master maps a piece of anonymous shared memory, the :class:`Scoreboard`, when it makes its first worker; every fork
+inherits it. Each worker has a row of 64-bit cells there, its :class:`Slot`. Only that worker writes to it; every
+process may read it. :class:`Group` is what one worker sees of the others, for :mod:`.share`, :mod:`.succession` and
+:mod:`..process.endpoints`. Event loop side, except for :meth:`Scoreboard.claim`, which the master calls before it
+forks.
 
 There is no lock. A cell is written as one aligned machine word, so a reader sees the old
 value or the new one. A row may be torn: a reader may see one count from before a change

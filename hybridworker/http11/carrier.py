@@ -13,8 +13,8 @@ the application writes the response is the socket's; until then :class:`~.cycle.
 what comes by ``start_response()``. Either way the connection ends. Event loop side only. States:
 ``states.CarrierState``.
 
-Invariant: the socket is looked at before a message of the response is taken, and before the end of the call is. The
-thread may have written and returned before the loop came to see either.
+Invariant: before the loop takes a message of the response, or notes that the call has ended, it reads the socket. The
+thread may already have written to the socket, and even returned, before the loop ran.
 """
 
 from __future__ import annotations

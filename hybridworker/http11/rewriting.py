@@ -1,9 +1,10 @@
 """
 The head that the parser is shown, where it would not take the one that came.
 
-llhttp knows a list of methods, and is strict where gunicorn has settings that permit something. A method that it does
-not know is shown as another, and :class:`PosingParser` says the true one. What a setting permits is written as it
-ought to have been, with a head that has come whole. Everything else is left for the parser to judge. Pure.
+llhttp, the parser, knows a fixed list of methods and is stricter than some settings of gunicorn allow. For an unknown
+method the parser is given POST in its place, and :class:`PosingParser` returns the true method. Where a setting permits
+a malformed head (folded lines, spaces before a colon, an odd version), :func:`rewrite` turns it into a correct one,
+after the whole head has come. Everything else is left for the parser to judge. Pure.
 
 Invariant: no line end is made or removed but that of a folded line, so the message ends where the scanner saw its end.
 """
@@ -31,7 +32,10 @@ _RTSP_ONLY = "Invalid method for HTTP/x.x request"
 
 
 class PosingParser:
-    """An httptools parser of one request, which it takes for another method."""
+    """
+    An httptools parser that was given POST in place of a method it does not know; ``get_method()`` returns the true
+    one.
+    """
 
     __slots__ = ("_method", "feed_data", "should_keep_alive", "should_upgrade")
 

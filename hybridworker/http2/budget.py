@@ -1,5 +1,6 @@
 """
-Budget: how much a client may do that is no request, no body and no use of either.
+Budget: how many useless frames and resets a client may send on one connection: PING, SETTINGS, PRIORITY, empty DATA and
+the like. :mod:`.frames` counts them, in ``_spend``; here are the bounds.
 
 Floods of control frames (CVE-2019-9512, 9513, 9515, 9518), rapid reset (CVE-2023-44487) and MadeYouReset
 (CVE-2025-8671) are all of this kind. Pure but for the clock.
@@ -25,7 +26,8 @@ FAULTS, FAULTS_RATE = 200, 20
 
 class Budget:
     """
-    Of one connection. A client that does something with what it gets never notices it.
+    One for each connection. The bounds are far above what a normal client needs, and every message and body that is
+    sent to the client raises what is left of ``frames``.
 
     ``frames`` and ``faults`` are what is left. The reader lowers ``frames`` for each frame that carries nothing.
     ``delivered`` counts messages of applications that were sent in full; who sends counts them. ``clock`` gives

@@ -51,10 +51,11 @@ class FrameReader:
     """
     One connection, from the client's preface on.
 
-    ``streams`` are those that are open on either side. The owner lowers ``send_window``, of the connection
-    and of a stream, by the DATA that it sends in frames of ``peer_frame`` bytes at most. ``prefix`` is to
-    precede the next field section that is sent, and to be emptied then; :meth:`section` does so. The owner counts
-    ``budget.delivered``. When ``over`` is set, nothing more is read.
+    ``streams`` are those that are open on either side. The owner lowers ``send_window``, of the connection and of a
+    stream, by the DATA that it sends in frames of ``peer_frame`` bytes at most. ``prefix`` holds bytes (an HPACK table
+    size update) that must be sent before the next field section. :meth:`section` puts it in front and empties it; while
+    it is not empty, every section has to be written through :meth:`section`. The owner counts ``budget.delivered``.
+    When ``over`` is set, nothing more is read.
     """
 
     __slots__ = (

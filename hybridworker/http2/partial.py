@@ -72,8 +72,8 @@ class Partial:
     """
     What one connection waits for.
 
-    ``pieces`` are the first bytes of a frame, or of the preface. ``since`` is when what is not complete began; None
-    when there is nothing of the kind, and for DATA, which nobody has to wait for.
+    ``pieces`` are the first bytes of a frame, or of the preface. ``since`` is the time at which the incomplete frame or
+    field section began. It is None when nothing is incomplete, and for a DATA frame, which is delivered piece by piece.
     """
 
     __slots__ = ("clock", "data", "missing", "pieces", "ready", "section", "since")

@@ -9,8 +9,9 @@ Here are the streams, the order in which requests begin, the timeouts, and the e
 the protocol, :mod:`.outbox` sends, :mod:`.cycle` serves one request. Event loop side only. States:
 ``states.HTTP2``.
 
-A request begins behind the whole read that it came with: what is reset in the same read never does. Calls
-that go on without their streams count against http2_max_concurrent_streams: requests wait for their end.
+Requests start after all bytes of one read have been parsed, so a request that is reset within the same read never
+starts. A call whose stream is closed but which is still running counts against http2_max_concurrent_streams, so new
+requests may have to wait until it ends.
 
 Invariant: what is wrong with one request ends its stream alone.
 """

@@ -157,7 +157,8 @@ class Atoms(dict[str, Any]):
     """
     The atoms of one line: those of the format, and all of gunicorn's once a formatter or filter asks for others.
 
-    The line itself only subscripts. Everything else that tells a part of the atoms from all of them fills this first.
+    Formatting the line only uses ``atoms[key]``. Any other method that would show that some atoms are missing (``in``,
+    ``len``, iteration, ``get`` and so on) first fills in all of them.
     """
 
     __slots__ = ("source",)

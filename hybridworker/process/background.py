@@ -10,12 +10,11 @@ that they began may still be going on:
 Both end at a deadline and return in words what is not done then. Event loop side only, so that
 the heartbeat goes on meanwhile. :mod:`.exit` ends the process afterwards.
 
-Four kinds of threads are not waited for: daemon threads, as in Python itself; threads of an
-executor that have nothing to do; threads that wait for an item of a :class:`queue.Queue`, as
-those of anyio do between two calls; and the worker's own, whose calls are requests. A thread that
-is lent (:mod:`..application.lentthreads`) is a daemon but while it works. Invariant:
-a thread of an executor is waited for only while it works. An executor keeps its threads for
-ever, so each replacement of a worker would take the whole graceful timeout.
+Four kinds of threads are not waited for: daemon threads, as in Python itself; threads of an executor that have nothing
+to do; threads that wait for an item of a :class:`queue.Queue`, as those of anyio do between two calls; and the worker's
+own, whose calls are requests. A thread that is lent (:mod:`..application.lentthreads`) counts as a daemon while it is
+idle; while it runs a job it does not, and is waited for. Invariant: a thread of an executor is waited for only while it
+works. An executor keeps its threads for ever, so each replacement of a worker would take the whole graceful timeout.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """
 Status: what the worker answers about itself, before the application is asked.
 
-Two small ASGI applications, :meth:`Status.health` and :meth:`Status.metrics`, that
-:mod:`.http11.protocol` calls instead of the application for the paths of
-``HYBRIDWORKER_HEALTH_PATH`` and ``HYBRIDWORKER_METRICS_PATH``. They are not counted for
-``max_requests`` and not in the access log. Any worker answers for the whole group, from the
-scoreboard. Event loop side only.
+Two small ASGI applications, :meth:`Status.health` and :meth:`Status.metrics`. :class:`~.connection.router.Router`
+chooses them instead of the application, in any version of HTTP, for GET and HEAD of the paths in
+``HYBRIDWORKER_HEALTH_PATH`` and ``HYBRIDWORKER_METRICS_PATH``. To add a metric: a cell in :mod:`..group.scoreboard`,
+its value in :meth:`Status.publish`, its line in ``_exposition``. They are not counted for ``max_requests`` and not in
+the access log. Any worker answers for the whole group, from the scoreboard. Event loop side only.
 
 Invariant: nothing here waits. The answers are needed most when everything else is stuck.
 

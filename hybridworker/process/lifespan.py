@@ -1,9 +1,10 @@
 """
 Lifespan: startup, state and shutdown of an ASGI application.
 
-One task calls the application with the lifespan scope; :meth:`Lifespan.start` and
-:meth:`Lifespan.shutdown` are called by :mod:`.worker`, before the first connection is
-accepted and after the last one is closed. Event loop side only. States: ``states.LIFESPAN``.
+One task calls the application with the lifespan scope; :class:`~.lifespans.Lifespans` calls :meth:`Lifespan.start`
+before the worker accepts its first connection, and :meth:`Lifespan.shutdown` after it has drained. The line in the log
+of a failed startup is written by :mod:`.worker`, from the message of LifespanFailed. Event loop side only. States:
+``states.LIFESPAN``.
 
 Invariant: what startup put into its context is there in every request, because
 :attr:`Application.context` is replaced by a copy of the lifespan task's context when startup is

@@ -1,8 +1,8 @@
 """
 Memory: how large this process is, what it shares, and what is said when it is too large from the beginning.
 
-:mod:`.program` compares it with ``HYBRIDWORKER_MAX_RSS`` once a second. Event loop side, but for
-:func:`set_aside`, which the master calls as well.
+This module measures and warns. :meth:`.program.Program._tick` compares the size with ``HYBRIDWORKER_MAX_RSS`` once a
+second and has the worker replaced. Event loop side, but for :func:`set_aside`, which the master calls as well.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 Server: the listeners and the connections of one worker.
 
 It accepts connections and hands each to an :class:`~.http11.protocol.HTTPProtocol`, to a
-:class:`~.negotiation.Negotiation` where it may speak HTTP/2, or to a
-:class:`~.uwsgi.protocol.UWSGIProtocol`. It keeps their number below ``worker_connections``,
-looks at their timeouts once a second, and ends them in good order when the worker leaves.
-:mod:`.worker` decides when. Event loop side only. States: ``ServerState``.
+:class:`~.negotiation.Negotiation` where it may speak HTTP/2, or to a :class:`~.uwsgi.protocol.UWSGIProtocol`. It keeps
+their number below ``worker_connections``, looks at their timeouts once a second, and ends them in good order when the
+worker leaves. :class:`~.program.Program` decides when. Event loop side only. States: ``ServerState``.
 
 Invariant: a listening socket belongs to the whole group of workers. It is closed here but
 never shut down, and the path of a unix socket is left alone.

@@ -1,10 +1,10 @@
 """
 MessageReader: the frames of a WebSocket client as ASGI messages, and the frames that are sent to it.
 
-It reads and checks all of RFC 6455 section 5 and the close frames of section 7. :mod:`.deflate` compresses;
-the ``websockets`` package lends its unmasking in C. Pure: no transport, no loop; :mod:`.websocket`
-carries the bytes. Invariant: every frame is read to its last byte, also one that is dropped, since only
-that tells where the next one begins; after a violation nothing is read.
+It reads and checks all of RFC 6455 section 5 and the close frames of section 7. :mod:`.deflate` compresses; the
+``websockets`` package lends its unmasking in C. Pure: no transport, no loop; :mod:`.protocol` carries the bytes.
+Invariant: every frame is read to its last byte, also one that is dropped, since only that tells where the next one
+begins; after a violation nothing is read.
 """
 
 from __future__ import annotations
