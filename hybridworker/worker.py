@@ -42,7 +42,7 @@ from .application.detect import Decision, Interface, advice
 from .application.inspection import VARIABLE, Served, inspect, pair
 from .application.lending import make_lender
 from .application.parts import Parts
-from .config.reference import is_changed
+from .config.gunicornsettings import is_changed
 from .config.settings import Settings, check
 from .connection.context import WorkerContext
 from .errors import BootFailed, ConfigurationError, LifespanFailed, WorkerExit
@@ -52,11 +52,11 @@ from .group.share import Share
 from .group.succession import Succession
 from .log.access import access_writer
 from .log.hooks import RequestHooks
-from .process import retry
-from .process.background import describe
+from .process import bootretry
 from .process.boot import explain_tls, read_certificate, versions
 from .process.certificates import Certificates, identify
 from .process.exit import BOOT_ERROR, FAILED, LOAD_ERROR, exit_code, leave_without_threads
+from .process.leftovers import describe
 from .process.memory import set_aside
 from .process.patches import patched
 from .process.program import Program
@@ -213,7 +213,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         if not logged and not isinstance(exc, SystemExit):
             self.log.error("Exception in worker process", exc_info=exc)
         line = "This worker cannot boot (%s): the old workers go on; mend it and send HUP again"
-        self.log.error(line, retry.reason(exc))
+        self.log.error(line, bootretry.reason(exc))
         slot, board = self._slot, self._scoreboard
         failures = 1
         if slot is not None and board is not None:
@@ -224,7 +224,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         for listener in self.sockets:
             listener.sock.close()  # with reuse_port no connection may wait at this worker
         self._watchdog.stop()
-        told = retry.wait(retry.delay(failures), self.notify, self._show_draining, self.ppid)
+        told = bootretry.wait(bootretry.delay(failures), self.notify, self._show_draining, self.ppid)
         return 0 if told else FAILED
 
     def load_wsgi(self) -> None:

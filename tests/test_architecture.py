@@ -23,7 +23,7 @@ PACKAGE = Path(hybridworker.__file__).parent
 #: The wings, highest first. Each consists of levels, highest first; ``""`` is the package itself, in pieces.
 WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     ("", ({"__init__", "__main__"},)),
-    ("commands", ({"check", "settings", "top"}, {"source"}, {"exposition", "screen"})),
+    ("commands", ({"check", "settings", "top"}, {"source"}, {"metricspage", "screen"})),
     ("", ({"worker"},)),
     (
         "process",
@@ -32,7 +32,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"certificates", "lifespans"},
             {"endpoints", "lifespan", "memory", "overload", "server", "watchdog"},
             {"negotiation", "report"},
-            {"background", "boot", "exit", "foreignloops", "grace", "listener", "retry", "signals", "streams"},
+            {"boot", "bootretry", "exit", "foreignloops", "grace", "leftovers", "listener", "signals", "streams"},
             {"patches"},
         ),
     ),
@@ -59,7 +59,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"context", "proxyheader", "sendfile"},
             {"admission", "clock", "router"},
             {"ending", "forwarded", "pace", "requestids", "scope", "tls"},
-            {"headlimits", "persistence", "quota", "vocabulary"},
+            {"persistence", "quota", "smallheads", "vocabulary"},
             {"flow", "response"},
             {"kernel"},
         ),
@@ -82,7 +82,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
         "wsgi",
         ({"middleware"}, {"clientsocket", "environ", "handoff", "streams", "threads", "values"}, {"spool", "waits"}),
     ),
-    ("config", ({"commandline", "inventory", "settings"}, {"reference", "variables"}, {"atoms"})),
+    ("config", ({"commandline", "inventory", "settings"}, {"gunicornsettings", "variables"}, {"atoms"})),
     ("", ({"asgi", "cache", "callcontext", "errors", "standing", "states"}, {"identity"})),
 )
 

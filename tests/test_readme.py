@@ -18,7 +18,7 @@ import pytest
 from gunicorn.config import Config
 
 from hybridworker.config.atoms import NAMES
-from hybridworker.config.reference import SETTINGS, Fate
+from hybridworker.config.gunicornsettings import SETTINGS, Fate
 from hybridworker.config.settings import Settings
 from hybridworker.config.variables import VARIABLES
 

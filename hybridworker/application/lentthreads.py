@@ -77,7 +77,7 @@ class LentThread(threading.Thread):
         """
         Whether it is no obstacle to the end of the worker: it is none, but while it runs a job.
 
-        :mod:`..process.background` waits for threads that are not daemons. A thread that a job
+        :mod:`..process.leftovers` waits for threads that are not daemons. A thread that a job
         starts inherits this.
         """
         return self.job is None

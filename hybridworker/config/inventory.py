@@ -1,7 +1,7 @@
 """
 Inventory: every setting of gunicorn and every variable of ours, with the value in force.
 
-Pure, but for the environment that it is given. :mod:`.reference` and :mod:`.variables` have the remarks.
+Pure, but for the environment that it is given. :mod:`.gunicornsettings` and :mod:`.variables` have the remarks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .reference import SETTINGS, Fate, is_changed
+from .gunicornsettings import SETTINGS, Fate, is_changed
 from .variables import PREFIX, VARIABLES
 
 #: Groups of settings, in the order printed, and what stands above them.

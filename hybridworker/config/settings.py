@@ -3,7 +3,7 @@ Settings: gunicorn's configuration and our own variables, read once, typed, froz
 
 :meth:`Settings.from_gunicorn` runs twice: in the master, through :func:`check`, so that a mistake stops the boot with
 one line; and in each worker after the fork, because a reload brings a new ``cfg`` without a new check. No loop, no
-thread, no side effect. :mod:`.variables` and :mod:`.reference` are the documentation of the configuration.
+thread, no side effect. :mod:`.variables` and :mod:`.gunicornsettings` are the documentation of the configuration.
 
 Invariant: every conversion ("0 means no limit", lower-case names, clamping) happens here, so that a field can be used
 as it is. A timeout that is turned off by 0 is stored as ``math.inf``, so ``now - since > timeout`` works without a
@@ -24,7 +24,7 @@ from typing import Any
 import gunicorn
 
 from ..errors import ConfigurationError
-from .reference import SETTINGS, Fate, is_changed, protocol_of
+from .gunicornsettings import SETTINGS, Fate, is_changed, protocol_of
 from .variables import near_misses, read_variables
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -24,12 +24,12 @@ from ..wsgi.threads import LostCall
 from .admission import Admission, limited
 from .clock import Clock
 from .flow import FlowControl
-from .headlimits import HeadLimits
 from .pace import Pace
 from .persistence import Persistence
 from .quota import RequestQuota
 from .requestids import RequestIds
 from .router import Router
+from .smallheads import SmallHeads
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class WorkerContext:
         "connections",
         "cycles",
         "durations",
-        "head_limits",
+        "small_heads",
         "ids",
         "lender",
         "log",
@@ -176,7 +176,7 @@ class WorkerContext:
         self.quota = RequestQuota(max_requests)
         self.persistence = Persistence(settings)
         self.pace = Pace()
-        self.head_limits = HeadLimits(settings)
+        self.small_heads = SmallHeads(settings)
         self.vocabulary = Vocabulary()
         self.ids = RequestIds(settings.request_id) if settings.request_id else None  #: of requests; None without ids
         #: how long requests took to the first byte of their responses; None where nobody asks for metrics

@@ -69,7 +69,7 @@ class HTTPProtocol(RequestConnection):
     # -- cutting bytes into messages
 
     def _parse(self, data: bytes) -> None:
-        limits = self.context.head_limits
+        limits = self.context.small_heads
         try:
             if self.peer.proxy is not None:
                 data = self.peer.strip_proxy_header(self.peer.proxy, data)

@@ -8,7 +8,7 @@ sockets and tells the siblings to go.
 
 The interpreter waits at exit for the threads of every ``ThreadPoolExecutor``, also for those of
 asgiref and ``run_in_executor``: one blocked call would hold the worker for as long as it blocks.
-So :func:`leave_without_threads` is the worker's last act in the main thread. :mod:`.background`
+So :func:`leave_without_threads` is the worker's last act in the main thread. :mod:`.leftovers`
 has waited before for what deserved it.
 
 Two kinds of functions run at exit, in this order: those of ``threading``, and those of

@@ -24,11 +24,11 @@ from ..group.succession import Outlook, Succession
 from ..standing import here
 from ..states import ProgramState
 from ..wsgi.threads import ThreadPool
-from .background import end_tasks, jobs, own_tasks, sentence, wait_for_jobs
 from .certificates import Certificates
 from .endpoints import Status
 from .foreignloops import ForeignLoops
 from .grace import Grace
+from .leftovers import end_tasks, jobs, own_tasks, sentence, wait_for_jobs
 from .lifespans import Lifespans
 from .memory import resident, set_aside, warn_of_size
 from .overload import Overload

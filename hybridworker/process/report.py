@@ -23,7 +23,7 @@ from ..application.lentthreads import NAME as LENT
 from ..asgi import PART, Scope, request_label
 from ..connection.context import WorkerContext
 from ..wsgi.threads import RunningCall, ThreadPool
-from .background import own_tasks, printable
+from .leftovers import own_tasks, printable
 
 #: Calls shown of the stack of a thread and of a task, the innermost ones; requests shown, the oldest ones; other tasks.
 THREAD_CALLS, TASK_CALLS, MOST_REQUESTS, MOST_TASKS = 100, 6, 100, 20

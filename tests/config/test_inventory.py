@@ -6,8 +6,8 @@ from typing import Any
 
 from gunicorn.config import Config
 
+from hybridworker.config.gunicornsettings import SETTINGS, Fate
 from hybridworker.config.inventory import Entry, inventory
-from hybridworker.config.reference import SETTINGS, Fate
 from hybridworker.config.variables import VARIABLES
 from tests.config.configured import config
 

@@ -1,5 +1,5 @@
 """
-Exposition: the text of a metrics page, read back.
+The metrics page: its text, read back.
 
 :func:`read` makes samples of the text, :func:`workers` what they say of each worker, :func:`between` what has happened
 between two of these. Pure. A label that is not known here, such as the part of a Hybrid, is summed over.

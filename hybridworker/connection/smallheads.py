@@ -1,5 +1,5 @@
 """
-HeadLimits: a quick test that a head of HTTP/1.1 is too small to break any limit.
+SmallHeads: a quick test that a head of HTTP/1.1 is too small to break any limit.
 
 No limit is enforced here. A head that passes the test goes straight to the parser. Any other goes through
 :class:`~.http11.framing.HeadScanner`, which counts and measures its lines. (:mod:`..http2.head` and
@@ -11,7 +11,7 @@ from __future__ import annotations
 from ..config.settings import Settings
 
 
-class HeadLimits:
+class SmallHeads:
     """
     A head needs no scanner if all of it comes in one piece, it has at most ``small`` bytes, and it has either at most
     ``lines`` lines or at most ``short`` bytes (too few for more lines than that). ``small`` is 0 where settings permit

@@ -1,4 +1,4 @@
-"""Background: which tasks and threads are waited for, and how those are named that are cut."""
+"""Leftovers: which tasks and threads are waited for, and how those are named that are cut."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from hybridworker.process import background
-from hybridworker.process.background import MOST, describe, end_tasks, own_tasks, sentence, wait_for_jobs
+from hybridworker.process import leftovers
+from hybridworker.process.leftovers import MOST, describe, end_tasks, own_tasks, sentence, wait_for_jobs
 from tests.waiting import DEADLINE, passes, run
 
 FACTORIES = pytest.mark.parametrize(
@@ -29,8 +29,8 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 @pytest.fixture(autouse=True)
 def of_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who run the tests have threads too."""
-    before, threads = set(threading.enumerate()), background._threads
-    monkeypatch.setattr(background, "_threads", lambda: [thread for thread in threads() if thread not in before])
+    before, threads = set(threading.enumerate()), leftovers._threads
+    monkeypatch.setattr(leftovers, "_threads", lambda: [thread for thread in threads() if thread not in before])
 
 
 async def ended(seconds: float = DEADLINE) -> list[str]:
@@ -228,7 +228,7 @@ def test_a_thread_that_waits_for_a_result_has_work() -> None:
         thread = threading.Thread(target=work)
         thread.start()
         lines: list[str] = []
-        while not any(".deep (test_background.py" in line for line in lines):
+        while not any(".deep (test_leftovers.py" in line for line in lines):
             await asyncio.sleep(0.001)
             lines = await ended(0)
         results.put(1)
@@ -242,7 +242,7 @@ def test_the_worker_s_own_threads_are_not_waited_for() -> None:
 
     async def main() -> None:
         job = Job()
-        threading.Thread(target=job, name=f"{background.OWN}wsgi-0").start()
+        threading.Thread(target=job, name=f"{leftovers.OWN}wsgi-0").start()
         passes(job.begun)
         assert await ended(0) == []
         job.open.set()
@@ -338,7 +338,7 @@ def test_a_task_that_goes_on_is_named() -> None:
         kept = asyncio.create_task(task(), name="goes on")
         await asyncio.sleep(0)
         (line,) = await end_tasks(loop, loop.time())
-        assert line.startswith("task goes on in test_a_task_that_goes_on_is_named.<locals>.task (test_background.py:")
+        assert line.startswith("task goes on in test_a_task_that_goes_on_is_named.<locals>.task (test_leftovers.py:")
         go.set()
         await kept
 
@@ -375,7 +375,7 @@ def test_a_task_is_described_with_or_without_its_frame() -> None:
 
     async def main() -> None:
         made = asyncio.create_task(task(), name="a\nb")
-        place = f"(test_background.py:{task.__code__.co_firstlineno})"
+        place = f"(test_leftovers.py:{task.__code__.co_firstlineno})"
         words = rf"task a\nb in test_a_task_is_described_with_or_without_its_frame.<locals>.task {place}"
         assert describe(made) == words
         await made

@@ -1,5 +1,5 @@
 """
-Background: what the application has left to tasks, threads and processes.
+Leftovers: what the application has left to tasks, threads and processes.
 
 When the requests of a worker that leaves are answered and the application has shut down, work
 that they began may still be going on:

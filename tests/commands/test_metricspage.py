@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hybridworker.commands.exposition import Rates, between, quantile, read, total, workers
+from hybridworker.commands.metricspage import Rates, between, quantile, read, total, workers
 from tests.commands.pages import page, text
 
 

@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 from gunicorn.config import KNOWN_SETTINGS
 
-from hybridworker.config import reference
-from hybridworker.config.reference import SETTINGS, Fate
+from hybridworker.config import gunicornsettings
+from hybridworker.config.gunicornsettings import SETTINGS, Fate
 from hybridworker.config.settings import Settings, check
 from tests.config.configured import MIB, NEW, config, refusal
 
@@ -23,7 +23,7 @@ def test_every_setting_of_gunicorn_has_a_row() -> None:
 
 def test_no_setting_has_two_rows() -> None:
     """The table is made from groups; a name in two of them would hide one."""
-    names = [name for remarks in reference._REMARKS.values() for group in remarks for name in group.split()]
+    names = [name for remarks in gunicornsettings._REMARKS.values() for group in remarks for name in group.split()]
     assert [name for name, count in Counter(names).items() if count > 1] == []
     assert all(row.remark for row in SETTINGS.values())
 

@@ -1,5 +1,5 @@
 """
-Retry: a worker that could not boot, while others of its master serve.
+Boot retry: a worker that could not boot, while others of its master serve.
 
 gunicorn ends when a worker cannot boot, since the next one could not either. While older workers
 serve, that would turn a bad deploy into an outage. So the worker waits and ends with a code
