@@ -169,7 +169,6 @@ class Shy:
         (b"\xff", "b'\\xff'"),
         (Shy(), "<Shy>"),
     ],
-    ids=repr,
 )
 def test_a_value_that_json_has_not_is_text(value: Any, shown: str) -> None:
     """No line is lost, and none is JSON only to Python."""
