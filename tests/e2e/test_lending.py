@@ -186,7 +186,7 @@ def test_a_task_that_outlives_its_request(start: Start, mode: str) -> None:
     assert server.request("/late/one").text == "begun"
     assert server.request("/late/two").text == "begun"
     # What begins before the end of the call is in the thread of the call, and what follows is not.
-    server.wait_for(lambda: sample(server, "requests_in_flight") == 1, "the end of both calls")
+    server.wait_for(lambda: sample(server, "requests_in_flight") == 0, "the end of both calls")
     server.open("one")
     server.open("two")
     assert server.request("/result/one").text == "True"

@@ -55,7 +55,7 @@ def test_a_file_name_for_a_module(gunicorn: Servers, tmp_path: Path) -> None:
     """``app.py`` instead of ``app:app``: gunicorn knows what was meant."""
     (tmp_path / "site.py").write_text("")
     line = error_line(gunicorn("site.py", "--chdir", str(tmp_path), ready=False, dirty=True), 3)
-    assert "did you mean 'site:application'?" in line
+    assert "did you mean site:application?" in line
 
 
 @pytest.mark.parametrize(
