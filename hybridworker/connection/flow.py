@@ -23,6 +23,7 @@ from typing import Protocol
 
 from ..errors import ClientDisconnected
 from . import kernel
+from .waiters import Waiters
 
 #: Seconds that a peer has to see our half-close and to close as well, before the connection is dropped.
 LINGER = 1.0
@@ -83,7 +84,7 @@ class FlowControl:
         self.blocked = False  #: bytes of a file wait for the peer
         self.lost = False
         self.resets = False  #: the connection ends by a reset
-        self.waiters: list[asyncio.Future[None]] = []
+        self.waiters = Waiters()
         self.taken = 0  #: bytes that the peer had taken at the last look
         #: loop time when it was last seen to take some, or had nothing to take; None before the first look
         self.progress: float | None = None
@@ -112,13 +113,13 @@ class FlowControl:
     def resume_writing(self) -> None:
         """The transport's buffer has been sent."""
         self.write_paused = False
-        self._wake()
+        self.waiters.wake()
 
     def lose(self) -> None:
         """The transport is gone: everyone who waits is told so."""
         self.lost = True
         self.write_paused = False
-        self._wake()
+        self.waiters.wake()
         # A plain transport closes its descriptor after this call, one of TLS has closed it before.
         if self.farewell >= 0:
             kernel.shut_down(self.farewell)
@@ -164,14 +165,7 @@ class FlowControl:
         meanwhile (ASGI HTTP 2.4: also out of a blocked ``send()``).
         """
         while self.write_paused:
-            waiter = asyncio.get_running_loop().create_future()
-            self.waiters.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter in self.waiters:
-                    self.waiters.remove(waiter)
-                raise
+            await self.waiters.wait(asyncio.get_running_loop())
         if self.lost:
             raise ClientDisconnected("the client disconnected")
 
@@ -219,9 +213,3 @@ class FlowControl:
         except (OSError, AttributeError, ValueError):  # gone in this very moment, or not a socket
             return False
         return waiting[0] > 0
-
-    def _wake(self) -> None:
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)

@@ -16,6 +16,7 @@ from ..log.access import Refused
 from .context import WorkerContext
 from .peer import Peer
 from .requestids import variables
+from .scope import address_name
 
 
 def note_refusal(
@@ -27,7 +28,7 @@ def note_refusal(
     ``known`` is what is known of the request. With ``answer`` False nothing is counted: there is none, or the
     request has begun, and its cycle answers.
     """
-    client = peer.address[0] if isinstance(peer.address, tuple) else "unix socket"
+    client = address_name(peer.address)
     apart = context.router.default.context.copy()  # here may be the task of the request before it
     headers: Headers = []
     mark, ids = "", context.ids

@@ -82,6 +82,11 @@ def decode_path(raw_path: bytes) -> str:
     return unquote_to_bytes(raw_path).decode("utf-8", "replace")
 
 
+def address_name(address: object) -> str:
+    """What the log calls a client at this end of a socket."""
+    return str(address[0]) if isinstance(address, tuple) else "unix socket"
+
+
 def normal_address(address: object, server: bool = False) -> Address:
     """
     A socket address as scopes show it.

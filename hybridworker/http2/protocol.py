@@ -29,7 +29,7 @@ from ..connection.pace import STEP_MAX
 from ..connection.peer import Peer
 from ..connection.refusal import note_refusal
 from ..connection.response import error_page
-from ..connection.scope import websocket_scope
+from ..connection.scope import address_name, websocket_scope
 from ..errors import HTTP2Error, ProtocolError
 from ..group.scoreboard import RESET, RESETS
 from ..states import CallState, HTTP2State, RequestState, ResponseState, StreamState
@@ -300,8 +300,8 @@ class HTTP2Protocol(asyncio.Protocol):
 
     def on_violation(self, stream_id: int, stream: Stream | None, code: int, reason: str) -> None:
         self._count(code)
-        log = self.context.log
-        (log.debug if code == REFUSED_STREAM else log.warning)("Invalid request from ip=%s: %s", self._name(), reason)
+        say = self.context.log.debug if code == REFUSED_STREAM else self.context.log.warning
+        say("Invalid request from ip=%s: %s", address_name(self.peer.address), reason)
         if stream is not None:
             self._lose(stream)
 
@@ -454,7 +454,7 @@ class HTTP2Protocol(asyncio.Protocol):
     def _fail(self, error: HTTP2Error) -> None:
         """The connection cannot go on (RFC 9113 5.4.1)."""
         level = self.context.log.debug if error.code == NO_ERROR else self.context.log.warning
-        level("HTTP/2 connection from ip=%s ended: %s", self._name(), error)
+        level("HTTP/2 connection from ip=%s ended: %s", address_name(self.peer.address), error)
         if error.code:
             self._count(error.code)
         self.outbox.write(self.reader.goaway(error.code, str(error)))
@@ -477,10 +477,6 @@ class HTTP2Protocol(asyncio.Protocol):
             self.flow.resume_reading()
         else:
             self.flow.close()
-
-    def _name(self) -> str:
-        address = self.peer.address
-        return str(address[0]) if isinstance(address, tuple) else "unix socket"
 
     def _count(self, code: int) -> None:
         """Count a stream that this worker has reset, or the connection."""

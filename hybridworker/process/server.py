@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..connection import kernel
 from ..connection.context import Connection, WorkerContext
 from ..connection.cycle import RequestResponseCycle
+from ..connection.scope import address_name
 from ..group.scoreboard import CONNECTIONS, TAKEN
 from ..group.share import Share
 from ..http11.connection import RequestConnection
@@ -422,7 +423,6 @@ class Server:
 def _address(sock: socket.socket) -> str:
     """The address of a client, for the log."""
     try:
-        name = sock.getpeername()
+        return address_name(sock.getpeername())
     except OSError:
         return "unknown"
-    return str(name[0]) if isinstance(name, tuple) else "unix socket"

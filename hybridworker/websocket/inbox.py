@@ -1,7 +1,7 @@
 """
 Inbox: what the application of one WebSocket receives: the connect event, messages, and one end.
 
-:class:`~.websocket.protocol.WebSocketProtocol` feeds the reader and wakes the inbox. Event loop side only.
+:class:`~.websocket.protocol.WebSocketProtocol` feeds the reader and wakes the waiters. Event loop side only.
 
 Invariant: ``receive()`` reports one end, the first that :meth:`Inbox.tell` was told, and never hangs behind it.
 """
@@ -12,6 +12,7 @@ import asyncio
 from typing import Any, Protocol
 
 from ..asgi import Message
+from ..connection.waiters import Waiters
 from ..states import ReaderState
 
 
@@ -37,7 +38,7 @@ class Inbox:
         self._loop = loop
         self._reader = reader
         self._connected = False  #: the application has received websocket.connect
-        self.waiters: list[asyncio.Future[None]] = []
+        self.waiters = Waiters()  #: to be woken when something may have come
         self.behind = False  #: in the next turn of the loop, more will be read of what has come
         self.end: dict[str, Any] | None = None  #: the websocket.disconnect of this connection, once it has ended
         self.told = False  #: the application has received it
@@ -52,26 +53,11 @@ class Inbox:
             if self.end is not None and (not self.behind or reader.state is not ReaderState.READING):
                 self.told = True
                 return self.end.copy()
-            waiter = self._loop.create_future()
-            self.waiters.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter in self.waiters:
-                    self.waiters.remove(waiter)
-                raise
+            await self.waiters.wait(self._loop)
         return reader.take()
 
     def tell(self, code: int, reason: str = "") -> None:
         """The connection has ended: the application is told so when it has received everything else."""
         if self.end is None:
             self.end = {"type": "websocket.disconnect", "code": code, "reason": reason}
-            self.wake()
-
-    def wake(self) -> None:
-        """Something may have come."""
-        if self.waiters:
-            waiters, self.waiters = self.waiters, []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+            self.waiters.wake()

@@ -28,6 +28,7 @@ from ..connection.context import WorkerContext
 from ..connection.flow import DEAF, LINGER, FlowControl
 from ..connection.requestids import identified, variables
 from ..connection.response import CLIENT_LEFT
+from ..connection.scope import address_name
 from ..errors import (
     ClientDisconnected,
     ProtocolError,
@@ -111,7 +112,7 @@ class WebSocketProtocol(asyncio.Protocol):
             if context.settings.ws_compression:
                 self.opening.extensions = self.reader.negotiate(values(scope, b"sec-websocket-extensions"))
         except ProtocolError as exc:
-            peer = scope["client"][0] if scope["client"] else "unix socket"
+            peer = address_name(scope["client"])
             text = "Invalid request from ip=%s: %s%s"
             self.variables.copy().run(context.log.warning, text, peer, exc, id_mark(scope))
             self._refuse(exc.status)
@@ -132,7 +133,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 if reader.idle or state is LOCAL_CLOSING:  # frames without a message
                     self._read_later()
             if not reader.idle:
-                self.inbox.wake()
+                self.inbox.waiters.wake()
         elif state is CONNECTING:
             # Held back: a ping would be answered before the handshake is.
             self.opening.early += data
@@ -398,7 +399,7 @@ class WebSocketProtocol(asyncio.Protocol):
         elif not self.flow.write_paused:
             self.flow.resume_reading()
         if not reader.idle or self.inbox.end is not None:
-            self.inbox.wake()
+            self.inbox.waiters.wake()
 
     def _answer(self) -> None:
         """Send the reader's answers, and end with it."""

@@ -61,7 +61,7 @@ def test_everybody_who_waits_is_woken() -> None:
         tasks = [asyncio.ensure_future(inbox.receive()) for _ in range(3)]
         await asyncio.sleep(0)
         messages.texts.append("one")
-        inbox.wake()
+        inbox.waiters.wake()
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         assert [task.done() for task in tasks] == [True, False, False]
         inbox.tell(1000)
@@ -80,7 +80,7 @@ def test_the_end_waits_for_what_is_still_to_be_read() -> None:
         await asyncio.sleep(0)
         assert not task.done()
         messages.state = ReaderState.CLOSED
-        inbox.wake()
+        inbox.waiters.wake()
         assert (await task)["code"] == 1006
 
     run(check)
