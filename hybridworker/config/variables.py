@@ -225,9 +225,9 @@ def near_misses(environ: Mapping[str, str]) -> list[str]:
         words = name.upper().split("_")
         for at in range(1, len(words)):
             prefix, rest = "".join(words[:at]), "_".join(words[at:])
-            near = difflib.SequenceMatcher(None, prefix, PREFIX.rstrip("_")).ratio() >= 0.85
-            if near and rest in known and not name.upper().startswith(PREFIX):
-                found.append(f"{name} is not a variable of hybridworker; did you mean {PREFIX}{rest}?")
+            if rest in known and not name.upper().startswith(PREFIX):
+                if difflib.SequenceMatcher(None, prefix, PREFIX.rstrip("_")).ratio() >= 0.85:
+                    found.append(f"{name} is not a variable of hybridworker; did you mean {PREFIX}{rest}?")
     return found
 
 

@@ -10,15 +10,15 @@ import re
 
 from ..config.settings import Settings
 from ..errors import ProtocolError
+from .response import TOKEN
 
-#: A token (RFC 9110 5.6.2), and what gunicorn takes of them by default.
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: What gunicorn takes of tokens by default.
 _CONVENTIONAL = re.compile(rb"[!$%&'*+\-.^_`|~0-9A-Z]{3,20}")
 
 
 def is_permitted(method: bytes, settings: Settings) -> bool:
     """Whether a request may have this method: ``permit_unconventional_http_method``."""
-    allowed = _TOKEN if settings.permit_unconventional_http_method else _CONVENTIONAL
+    allowed = TOKEN if settings.permit_unconventional_http_method else _CONVENTIONAL
     return allowed.fullmatch(method) is not None
 
 

@@ -27,7 +27,8 @@ class Router:
         self.parts = parts
         #: what answers every request that no endpoint does; None where :attr:`find` has to look
         self.sole: Application | None = default if parts is None else None
-        self.single = self.sole  #: the same of every request at all
+        #: the same of every request at all. By itself, because to ask :attr:`endpoints` each time is 0.6 % of a hello
+        self.single = self.sole
         #: (scope, is it a WebSocket handshake, fields that only a forwarder may send) -> what answers. Bound for speed
         self.find: Callable[[Scope, bool, Headers | None], Application] = self._find if parts is None else parts.find
         #: the responses that are of no part, by status class: all of them, or what no part claims and refusals

@@ -141,11 +141,11 @@ class WSGIMiddleware(WsgiToAsgi):
 
         Returns the call where a thread runs it: nothing can end that, and the thread is lost until it does so itself.
         """
-        return self.pool.expire(lambda call: isinstance(call, WSGIResponder) and call.scope is scope)
+        return self.pool.expire(_serves(scope))
 
     def works(self, scope: Scope) -> bool:
         """Whether the call for the request with this ``scope`` is not over."""
-        return self.pool.runs(lambda call: isinstance(call, WSGIResponder) and call.scope is scope)
+        return self.pool.runs(_serves(scope))
 
 
 class WSGIResponder(Handoff, WsgiToAsgiInstance):
@@ -468,6 +468,11 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
 
     def _receive(self) -> Message:
         return self.ask(READ)
+
+
+def _serves(scope: Scope) -> Callable[[object], bool]:
+    """Whether a call of the pool is the one for the request with this ``scope``."""
+    return lambda call: isinstance(call, WSGIResponder) and call.scope is scope
 
 
 def _text(value: str | bytes) -> str:
