@@ -28,7 +28,7 @@ from ..connection.flow import DEAF, LINGER, FlowControl
 from ..connection.peer import Peer
 from ..connection.scope import websocket_scope
 from ..errors import ProtocolError
-from ..states import ConnectionState, RequestState
+from ..states import CallState, ConnectionState, RequestState
 from ..websocket import protocol as websocket
 from ..websocket.handshake import Upgrade
 from .carrier import SocketCarrier
@@ -37,6 +37,7 @@ from .refusal import refuse
 
 NEW, ACTIVE, IDLE = ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
 UPGRADED, CLOSING, CLOSED = ConnectionState.UPGRADED, ConnectionState.CLOSING, ConnectionState.CLOSED
+HELD, READY = CallState.HELD, CallState.READY
 HEADERS, BODY, DONE = RequestState.HEADERS, RequestState.BODY, RequestState.DONE
 
 #: The deadline of a connection that may take its time.
@@ -55,6 +56,7 @@ class RequestConnection(asyncio.Protocol):
     )  # fmt: skip
 
     head: Head  #: made by the subclass
+    deadline: float  #: loop time by which what is waited for has to come: see :meth:`_expire`
 
     def __init__(self, context: WorkerContext) -> None:
         self.context = context
@@ -69,6 +71,23 @@ class RequestConnection(asyncio.Protocol):
     def _parse(self, data: bytes) -> None:
         """Cut ``data`` into requests, and begin one at a time."""
         raise NotImplementedError
+
+    def head_begins(self) -> None:
+        """The first bytes of a head have come: it has its time from now on."""
+        deadline = self.loop.time() + self.context.settings.header_timeout
+        # While the worker leaves, a head has no more time than the connection had for a first byte.
+        self.deadline = min(self.deadline, deadline) if self.context.persistence.draining else deadline
+
+    def begin(self) -> None:
+        """All that has come is parsed: begin the request at hand, if it has not begun and need not wait for more."""
+        cycle = self.cycle
+        if cycle is not None and (
+            cycle.call_state is READY or (cycle.call_state is HELD and self.head.request is DONE)
+        ):
+            if self.eof:
+                cycle.end_of_input()
+            # Not at once where more is pipelined: each request of a long row lets other connections go first.
+            cycle.start(not self.pending)
 
     def hold(self, data: bytes) -> None:
         """Keep what came behind the request at hand until that is answered."""
@@ -144,7 +163,9 @@ class RequestConnection(asyncio.Protocol):
     def tick(self, now: float) -> None:
         cycle, context = self.cycle, self.context
         timeout = context.settings.write_timeout
-        if context.persistence.draining and (cycle is None or self.state is CLOSING or cycle.made):
+        if context.persistence.draining and (
+            cycle is None or self.state is CLOSING or not cycle.application.works(cycle.scope)
+        ):
             timeout = min(timeout, DEAF)  # its response is complete, or waits on disk, and it holds up the worker
         if self.flow.stalled(now, timeout, 0 if cycle is None else cycle.sent):
             context.log.debug("Peer %s takes no bytes, connection dropped", self.peer.address)

@@ -298,11 +298,6 @@ class HTTP11Cycle(RequestResponseCycle):
         self.protocol.abort()
 
     @property
-    def made(self) -> bool:
-        """Whether the application is done with the response, and the client alone is waited for."""
-        return not self.application.works(self.scope)
-
-    @property
     def unframed(self) -> bool:
         """Whether a body has begun that ends with the connection: only a reset tells the client that it was cut."""
         return self.http10 and self.status > 0 and not self.head and self.remaining is None and not self.bodiless

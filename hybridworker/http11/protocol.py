@@ -25,14 +25,11 @@ from ..connection.context import WorkerContext
 from ..connection.cycle import WHOLE_BODY_MAX
 from ..connection.fields import UPGRADE
 from ..errors import ProtocolError
-from ..states import CallState
-from .connection import ACTIVE, BODY, DONE, HEADERS, IDLE, NEVER, UPGRADED, RequestConnection, Successor
+from .connection import ACTIVE, BODY, DONE, HEADERS, HELD, IDLE, NEVER, UPGRADED, RequestConnection, Successor
 from .cycle import HTTP11Cycle
 from .framing import HeadScanner, body_parser, misdirected
 from .head import MORE, RequestHead
 from .rewriting import pose, unknown_method
-
-HELD, READY = CallState.HELD, CallState.READY
 
 
 class HTTPProtocol(RequestConnection):
@@ -118,15 +115,7 @@ class HTTPProtocol(RequestConnection):
         except httptools.HttpParserError as exc:
             self.refuse(ProtocolError(misdirected(self.head.data, self.context.settings) or str(exc)))
         else:
-            # The parser has had all there was, so the application may be called, and end its response, in here.
-            cycle = self.cycle
-            if cycle is not None and (
-                cycle.call_state is READY or (cycle.call_state is HELD and self.head.request is DONE)
-            ):
-                if self.eof:
-                    cycle.end_of_input()
-                # Not at once where more is pipelined: each request of a long row lets other connections go first.
-                cycle.start(not self.pending)
+            self.begin()  # the parser has had all there was, so a response may end in here
 
     def _scan_head(self, data: bytes) -> bytes:
         """Parse as much of one head as has come, line by line; returns the bytes behind it."""
@@ -141,9 +130,7 @@ class HTTPProtocol(RequestConnection):
         elif scanner.blank and scanner.error is None:
             self.state = IDLE  # as before, until the same deadline: an empty line is no request (RFC 9112 2.2)
         elif not begun:
-            deadline = self.loop.time() + self.context.settings.header_timeout
-            # While the worker leaves, a head has no more time than the connection had for a first byte.
-            self.deadline = min(self.deadline, deadline) if self.context.persistence.draining else deadline
+            self.head_begins()
         if lines:
             self.head.data += lines
             if self.context.settings.rewrites_heads:

@@ -113,10 +113,13 @@ class Stream:
         """
         Whether the client took nothing of what waits for it for ``timeout`` seconds.
 
-        A worker that is ``leaving`` waits no longer than DEAF for a response that is complete, or waits on disk.
+        A worker that is ``leaving`` waits no longer than DEAF where the client alone is waited for: the response is
+        complete, or a thread has made it and it waits on disk.
         """
         cycle = self.cycle
-        if leaving and (cycle is None or cycle.state is ResponseState.COMPLETE or cycle.application.threaded):
+        if leaving and (
+            cycle is None or cycle.state is ResponseState.COMPLETE or not cycle.application.works(cycle.scope)
+        ):
             timeout = min(timeout, DEAF)
         return self.size > 0 and now - self.progress >= timeout
 

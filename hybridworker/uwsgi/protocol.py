@@ -22,13 +22,10 @@ from ..connection.context import WorkerContext
 from ..connection.cycle import WHOLE_BODY_MAX
 from ..connection.forwarded import trusts
 from ..errors import ProtocolError
-from ..http11.connection import ACTIVE, BODY, DONE, HEADERS, NEVER, RequestConnection
+from ..http11.connection import ACTIVE, BODY, DONE, HEADERS, HELD, NEVER, RequestConnection
 from ..http11.cycle import HTTP11Cycle
-from ..states import CallState
 from .head import RequestHead
 from .packet import HEADER, packet_size
-
-HELD, READY = CallState.HELD, CallState.READY
 
 
 class UWSGIProtocol(RequestConnection):
@@ -69,25 +66,17 @@ class UWSGIProtocol(RequestConnection):
         except ProtocolError as exc:
             self.refuse(exc)
         else:
-            cycle = self.cycle
-            if cycle is not None and (
-                cycle.call_state is READY or (cycle.call_state is HELD and self.head.request is DONE)
-            ):
-                if self.eof:
-                    cycle.end_of_input()
-                cycle.start(not self.pending)
+            self.begin()
 
     def _packet(self, data: bytes) -> bytes:
         """Take as much of one packet as has come; returns the bytes behind it."""
         if not self.allowed:
             raise ProtocolError("uwsgi_allow_ips does not name this peer", 403)
-        packet, settings = self.packet, self.context.settings
+        packet = self.packet
         if not packet:
-            deadline = self.loop.time() + settings.header_timeout
-            # While the worker leaves, a packet has no more time than the connection had for a first byte.
-            self.deadline = min(self.deadline, deadline) if self.context.persistence.draining else deadline
+            self.head_begins()
         packet += data
-        size = packet_size(packet, settings)
+        size = packet_size(packet, self.context.settings)
         if size is None or len(packet) < size:
             return b""
         self.packet = bytearray()

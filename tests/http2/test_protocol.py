@@ -354,9 +354,12 @@ def test_a_body_that_is_larger_than_the_window_is_not_waited_for(window: int, le
 
 
 @pytest.mark.parametrize(
-    ("is_wsgi", "complete", "gone"), [(False, True, True), (False, False, False), (True, False, True)]
+    ("is_wsgi", "complete", "works", "gone"),
+    [(False, True, True, True), (False, False, True, False), (True, False, False, True), (True, False, True, False)],
 )
-def test_a_deaf_client_does_not_hold_up_a_worker_that_leaves(is_wsgi: bool, complete: bool, gone: bool) -> None:
+def test_a_deaf_client_does_not_hold_up_a_worker_that_leaves(
+    is_wsgi: bool, complete: bool, works: bool, gone: bool
+) -> None:
     """A response that is complete, or that a thread has made, and waits for credit: as over HTTP/1.1."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -365,6 +368,7 @@ def test_a_deaf_client_does_not_hold_up_a_worker_that_leaves(is_wsgi: bool, comp
         await there.loop.create_future()
 
     with multiplexed(app, is_wsgi=is_wsgi) as there:
+        there.context.router.default.works = lambda scope: works  # type: ignore[method-assign]
         there.feed(hello(1))
         there.protocol.tick(there.loop.time() + DEAF + 1)
         assert not there.resets
