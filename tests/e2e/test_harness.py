@@ -24,6 +24,13 @@ def test_a_server_is_ready_when_the_factory_returns(gunicorn: Servers) -> None:
     assert (response.status, response.text) == (200, "Hello from WSGI")
     assert len(server.worker_pids()) == 2
     assert int(server.request("/pid").text) in server.worker_pids()
+    answered: set[int] = set()
+
+    def all_have_answered() -> bool:
+        answered.add(int(server.request("/pid").text))
+        return answered == set(server.worker_pids())
+
+    server.wait_for(all_have_answered, "both workers to answer")  # a gthread that boots may miss TERM
     assert server.stop() == 0
     assert server.worker_pids() == []
 
