@@ -8,6 +8,8 @@ should have it.
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import sys
 import tomllib
@@ -54,9 +56,11 @@ def test_it_is_short_enough_to_be_read() -> None:
 
 
 def test_the_names_in_a_line_of_json() -> None:
-    """Every atom of the access log has its name."""
-    text = " ".join(readme().split())
-    assert ", ".join(f"``{atom}`` {name}" for atom, (name, _) in NAMES.items()) in text
+    """Every atom of the access log has its name, in a table."""
+    table = readme().partition("The atoms and their names:")[2].partition(".. csv-table::\n\n")[2].partition("\n\n")[0]
+    cells = [cell for row in csv.reader(io.StringIO(table), skipinitialspace=True) for cell in row if cell]
+    pairs = zip(cells[::2], cells[1::2], strict=True)
+    assert [*pairs] == [(f"``{atom}``", name) for atom, (name, _) in NAMES.items()]
 
 
 def test_the_settings_of_gunicorn_that_are_not_possible() -> None:
