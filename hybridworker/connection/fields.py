@@ -139,8 +139,8 @@ class RequestFields:
         router = context.router
         application = router.single
         if application is None:
-            application = None if scope["path"] in router.endpoints else router.sole
-            if application is None:
+            application = router.sole
+            if application is None or scope["path"] in router.endpoints:
                 application = router.find(scope, websocket, self.special)
         scope["state"] = application.state.copy()
         if self.special is not None:
