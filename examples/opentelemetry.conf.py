@@ -1,14 +1,13 @@
 """
 OpenTelemetry: spans of Django and FastAPI from every worker, without a line in the application.
 
-Run it, beside a collector that takes OTLP by HTTP on port 4318 (OTEL_EXPORTER_OTLP_ENDPOINT names another one):
+Run it, beside a collector that takes OTLP by HTTP on port 4318 (OTEL_EXPORTER_OTLP_ENDPOINT names another one; without
+any a line of the log says so now and then, and nothing else happens):
 
-    pip install opentelemetry-exporter-otlp-proto-http opentelemetry-instrumentation-django \\
-        opentelemetry-instrumentation-fastapi
-    gunicorn -c examples/opentelemetry.conf.py --chdir examples/django_project project.wsgi
     gunicorn -c examples/opentelemetry.conf.py --chdir examples fastapi_app:app
 
-Try it; the access line shows the trace in both cases:
+For Django the end of it is ``--chdir examples/django_project project.wsgi``. Try it; the access line shows the trace
+in both cases:
 
     curl -i http://127.0.0.1:8000/
     curl http://127.0.0.1:8000/ -H 'traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01'

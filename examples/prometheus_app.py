@@ -3,7 +3,6 @@ prometheus_client over several workers: what the application counts, summed over
 
 Run it:
 
-    pip install prometheus-client
     gunicorn -c examples/prometheus.conf.py --chdir examples prometheus_app:app
 
 Try it:

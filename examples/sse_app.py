@@ -8,10 +8,18 @@ Run it:
 Try it:
 
     curl -N http://127.0.0.1:8000/events          or open http://127.0.0.1:8000/ in a browser
+    kill -HUP $(pgrep -o -f sse_app:app)          in another terminal: a deploy, amid the stream
+
+curl ends, because the worker that it was connected to leaves and ends its streams. The browser connects again by
+itself, one second later and to the new worker, and its clock goes on. An application that does not ask
+``is_leaving()`` holds the deploy up for ``--graceful-timeout``; HYBRIDWORKER_STREAM_DRAIN=5 ends its streams without a
+line of code.
 """
 
 import asyncio
 import datetime
+
+import hybridworker
 
 PAGE = b"""<!doctype html>
 <title>Server-sent events</title>
@@ -35,14 +43,26 @@ async def app(scope, receive, send):
 
 
 async def events(send):
-    """One event a second. ``send()`` raises an OSError when the client has left, which ends the loop."""
-    headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+    """
+    One event a second, until the worker leaves or the client does.
+
+    ``is_leaving()`` is true as soon as the worker is told to go: the stream ends as any response does, and the browser
+    asks again after the milliseconds of ``retry``. When the client has left, ``send()`` raises an OSError.
+    """
+    headers = [
+        (b"content-type", b"text/event-stream"),
+        (b"cache-control", b"no-store"),
+        (b"x-accel-buffering", b"no"),  # for nginx, which would keep events until it has many
+    ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     try:
-        while True:
+        await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
+        while not hybridworker.is_leaving():
             now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
             await send({"type": "http.response.body", "body": f"data: {now}\n\n".encode(), "more_body": True})
             await asyncio.sleep(1)
+        await send({"type": "http.response.body"})
+        print("a stream has ended, because the worker leaves", flush=True)
     except OSError:
         print("a client has left", flush=True)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .standing import is_leaving, leading, slot
     from .worker import Worker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Worker", "Hybrid", "as_asgi", "as_wsgi", "Decision", "Interface", "RequestIdFilter", "is_leaving", "leading",
     "request_id", "slot", "__version__",

@@ -8,6 +8,7 @@ said in comments about times that fit each other is calculated here.
 from __future__ import annotations
 
 import json
+import os
 import re
 import runpy
 import shlex
@@ -91,11 +92,112 @@ def test_the_balancers_close_idle_connections_before_gunicorn_does() -> None:
     assert seconds(r"pool-purge-delay (\d+)s", configured("haproxy.cfg")) < keepalive
 
 
-def test_balancers_notice_within_the_drain_delay() -> None:
-    """Two probes fit into it, and it into half of the graceful timeout."""
-    delay = float(own()["HYBRIDWORKER_DRAIN_DELAY"])
-    assert seconds(r"inter (\d+)s", configured("haproxy.cfg")) * 2 < delay
+@pytest.mark.parametrize(
+    ("name", "interval", "probes"),
+    [
+        ("haproxy.cfg", r"inter (\d+)s", 2),
+        ("http2-haproxy.cfg", r"inter (\d+)s", 3),
+        ("http2-traefik.yaml", r"interval: (\d+)s", 2),
+    ],
+)
+def test_balancers_notice_within_the_drain_delay(name: str, interval: str, probes: int) -> None:
+    """The probes that it takes fit into the delay of the file's header, and it into half of the graceful timeout."""
+    delay = seconds(r"^#     export HYBRIDWORKER_DRAIN_DELAY=(\d+)$", configured(name))
+    assert seconds(interval, configured(name)) * probes < delay
     assert delay <= settings()["graceful_timeout"] / 2
+
+
+def test_only_balancers_that_look_are_waited_for() -> None:
+    """A variable of the environment wins over the shared file, where there is no delay; nginx and systemd set none."""
+    assert own()["HYBRIDWORKER_DRAIN_DELAY"] == "0"
+    for name in ("nginx.conf", "app.service", "compose.yaml"):
+        assert not re.search(r"HYBRIDWORKER_DRAIN_DELAY\W+[1-9]", configured(name))
+
+
+def test_a_reload_needs_less_memory_than_is_allowed() -> None:
+    """Workers are replaced before the kernel kills: all of them, and twice as many where HUP is used."""
+    unit = configured("app.service")
+    workers, rss = seconds(r"WEB_CONCURRENCY=(\d+)$", unit), seconds(r"HYBRIDWORKER_MAX_RSS=(\d+)$", unit)
+    assert 2 * workers * rss < 1024 * seconds(r"^MemoryMax=(\d+)G$", unit)
+    compose = configured("compose.yaml")
+    workers, rss = seconds(r'WEB_CONCURRENCY: "(\d+)"$', compose), seconds(r'HYBRIDWORKER_MAX_RSS: "(\d+)"$', compose)
+    assert workers * rss < seconds(r"mem_limit: (\d+)m$", compose)
+
+
+def checked(folder: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """``check`` as the unit does it before a reload, with the configuration and an application of ``folder``."""
+    (command,) = re.findall(r"^ExecReload=(\S+/python .*)$", configured("app.service"), re.MULTILINE)
+    program, *argv = shlex.split(command.replace("/srv/app", str(folder)))
+    assert program == "/srv/venv/bin/python"
+    path = os.pathsep.join([str(ROOT), str(folder)])
+    return subprocess.run(
+        [sys.executable, *argv],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """A folder as /srv/app: the configuration and an application."""
+    shutil.copy(CONFIG, tmp_path)
+    shutil.copy(EXAMPLES / "asgi_app.py", tmp_path)
+    return tmp_path
+
+
+def test_a_reload_is_refused_for_what_cannot_boot(served: Path) -> None:
+    """By the exit code of the first ExecReload, with the reason; the second one is HUP."""
+    first, second = re.findall(r"^ExecReload=(.*)$", configured("app.service"), re.MULTILINE)
+    assert second == "/bin/kill -HUP $MAINPID"
+    assert first.split()[-1] == re.findall(r"^ExecStart=.* (\S+)$", configured("app.service"), re.MULTILINE)[0]
+    assert checked(served).returncode == 0
+    wrong = checked(served, {"HYBRIDWORKER_DRAIN_DELAY": "ten"})
+    assert wrong.returncode != 0
+    assert "HYBRIDWORKER_DRAIN_DELAY" in wrong.stdout
+    with (served / CONFIG.name).open("a") as config:
+        config.write("keepalive = = 5\n")
+    assert checked(served).returncode != 0
+    shutil.copy(CONFIG, served)
+    with (served / "asgi_app.py").open("a") as app:
+        app.write("import no_such_module\n")
+    wrong = checked(served)
+    assert wrong.returncode != 0
+    assert "no_such_module" in wrong.stdout
+
+
+def test_what_the_check_does_not_prove(served: Path) -> None:
+    """It does not run lifespan startup, so an application that fails there passes."""
+    (served / "asgi_app.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
+    )
+    done = checked(served)
+    assert (done.returncode, "Lifespan startup was not run" in done.stdout) == (0, True)
+
+
+def test_what_is_commented_out_in_the_shared_file(served: Path) -> None:
+    """Every variable that one may switch on is taken, with its value."""
+    text = configured("gunicorn.conf.py")
+    (served / CONFIG.name).write_text(
+        re.sub(r'^    # ("HYBRIDWORKER_\w+": ".*",)$', r"    \1", text, flags=re.MULTILINE)
+    )
+    project = served / "project"
+    project.mkdir()
+    shutil.copy(EXAMPLES / "asgi_app.py", project / "asgi.py")
+    with (project / "asgi.py").open("a") as app:
+        app.write("application = app\n")
+    switched = runpy.run_path(str(served / CONFIG.name))["own"]
+    assert len(switched) > len(own()) + 4
+    done = checked(served)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    for name, value in switched.items():
+        if name.removeprefix("HYBRIDWORKER_") not in ("WEBSOCKET", "FORWARDED_CLIENT"):
+            assert re.fullmatch(r"/?\w+", value)
+    assert "project.asgi:application" in done.stdout
 
 
 def test_nobody_kills_before_the_graceful_timeout_is_over() -> None:
@@ -146,11 +248,11 @@ def elsewhere(port: int) -> Client:
 
 
 def nginx_site(one: int, other: int, port: int) -> str:
-    """nginx.conf with these ports."""
+    """nginx.conf with these ports, and with its second server, which is a comment."""
     return configured(
         "nginx.conf",
         one=f"127.0.0.1:8000 -> 127.0.0.1:{one}",
-        other=f"127.0.0.1:8001 -> 127.0.0.1:{other}",
+        other=f"# server 127.0.0.1:8001 -> server 127.0.0.1:{other}",
         port=f"listen 80; -> listen 127.0.0.1:{port};",
     )
 
@@ -171,7 +273,7 @@ def test_nginx_in_front(two: Two, programs: Programs) -> None:
         for scope in scopes:
             assert scope["client"][0] == "127.0.0.1"  # not what the client wrote
             assert scope["scheme"] == "http"
-            assert fields(scope)["host"] == "localhost"
+            assert fields(scope)["host"] == "localhost"  # as the client wrote it
             assert "connection" not in fields(scope) or fields(scope)["connection"] == ""
         assert {scope["server"][1] for scope in scopes} == {one.port, other.port}
         assert client.request("/health").text == "ok\n"
@@ -270,7 +372,7 @@ def unit(name: str, folder: Path) -> Path:
     """A unit with the gunicorn of the tests."""
     text = (DEPLOY / name).read_text(encoding="utf-8")
     path = folder / name
-    path.write_text(text.replace("/srv/venv/bin/gunicorn", str(Path(sys.executable).with_name("gunicorn"))))
+    path.write_text(text.replace("/srv/venv/bin", str(Path(sys.executable).parent)))
     return path
 
 
@@ -291,6 +393,7 @@ def test_what_the_unit_starts(gunicorn: Servers, tmp_path: Path) -> None:
     program, *argv = shlex.split(command)
     assert program == "/srv/venv/bin/gunicorn"
     *argv, app = (argument.replace("/srv/app", str(DEPLOY)) for argument in argv)
+    assert int(environment.pop("WEB_CONCURRENCY")) > 1  # it is written for what is under load
     with socket.create_server(("127.0.0.1", 0)) as listener:
         fd = listener.fileno()
         script = f'exec 3<&{fd}; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
@@ -472,6 +575,8 @@ def test_kubernetes() -> None:
     assert dict(instructions())["USER"] == f"{security['runAsUser']}:{security['runAsGroup']}"
     (cores,) = [entry["value"] for entry in container["env"] if entry["name"] == "WEB_CONCURRENCY"]
     assert container["resources"]["requests"]["cpu"] == cores
+    (rss,) = [entry["value"] for entry in container["env"] if entry["name"] == "HYBRIDWORKER_MAX_RSS"]
+    assert int(cores) * int(rss) < int(container["resources"]["limits"]["memory"].removesuffix("Mi"))
     # Where the root is read-only, gunicorn's heartbeat is in /dev/shm.
     assert settings()["worker_tmp_dir"] == "/dev/shm"
     assert [mount["name"] for mount in container["volumeMounts"]] == [volume["name"] for volume in pod["volumes"]]
@@ -484,11 +589,12 @@ def test_kubernetes_gives_the_drain_its_time() -> None:
     deployment, *_ = yaml_documents("kubernetes.yaml")
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
+    (delay,) = [entry["value"] for entry in container["env"] if entry["name"] == "HYBRIDWORKER_DRAIN_DELAY"]
     command, pause = container["lifecycle"]["preStop"]["exec"]["command"]
     assert command == "sleep"
     assert int(pause) + settings()["graceful_timeout"] < pod["terminationGracePeriodSeconds"]
     probe = container["readinessProbe"]
-    assert probe["periodSeconds"] * probe["failureThreshold"] <= float(own()["HYBRIDWORKER_DRAIN_DELAY"])
+    assert probe["periodSeconds"] * probe["failureThreshold"] <= float(delay) <= settings()["graceful_timeout"] / 2
 
 
 # -- two instances that share a Redis
@@ -522,8 +628,18 @@ def test_two_instances_behind_nginx_share_a_redis(programs: Programs, gunicorn: 
         kind, *probe = service["healthcheck"]["test"]
         assert (kind, probe[0]) == ("CMD", "python")
         check([sys.executable, *(part.replace(bind, f"127.0.0.1:{server.port}") for part in probe[1:])])
+    *shell, script = services["nginx"]["command"]
+    assert shell == ["sh", "-c"]
+    made, _, started = script.partition(" && ")
+    assert started == "exec nginx -g 'daemon off;'"
+    made = made.replace("/nginx.conf >", f"{DEPLOY}/nginx.conf >").replace("/etc/nginx/conf.d", str(programs.folder))
+    subprocess.run([*shell, made], check=True, timeout=60)
+    site = (programs.folder / "default.conf").read_text(encoding="utf-8")
     port = free_port()
-    programs.nginx(nginx_site(servers[0].port, servers[1].port, port), port)
+    for old, new in (("127.0.0.1:8000", servers[0].port), ("127.0.0.1:8001", servers[1].port)):
+        assert f"\n    server {old} " in site
+        site = site.replace(old, f"127.0.0.1:{new}")
+    programs.nginx(site.replace("listen 80;", f"listen 127.0.0.1:{port};"), port)
     url = f"ws://127.0.0.1:{port}/chat"
     with websockets.connect(url, proxy=None) as one, websockets.connect(url, proxy=None) as other:
         pids = [json.loads(socket.recv())["pid"] for socket in (one, other)]

@@ -11,6 +11,7 @@ import ast
 import json
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,8 @@ def test_flask(gunicorn: Servers) -> None:
 
 
 def _django(server: Gunicorn, interface: str) -> None:
+    assert 'name="csrfmiddlewaretoken"' in server.request("/form").text
+    assert server.request("/form", "POST", b"name=Ada").status == 403
     for path, view in (("/", "sync"), ("/async", "async")):
         answer = json.loads(server.request(path).body)
         assert answer == {"hello": "Django", "interface": interface, "view": view}
@@ -121,7 +124,7 @@ def test_django_by_wsgi(gunicorn: Servers) -> None:
 
 
 def test_server_sent_events(gunicorn: Servers) -> None:
-    """Two events come, each when it is made; when the client leaves, the generator ends."""
+    """Two events come, each when it is made; when the client leaves, and when the worker does, the loop ends."""
     server = start(gunicorn, "sse_app.py")
     assert "EventSource" in server.request().text
     with server.connect() as client:
@@ -129,9 +132,22 @@ def test_server_sent_events(gunicorn: Servers) -> None:
         status, _, headers = client.head()
         assert status == 200
         assert ("content-type", "text/event-stream") in headers
+        assert client.chunk() == b"retry: 1000\n\n"
         assert client.chunk().startswith(b"data: 20")
         assert client.chunk().startswith(b"data: 20")
     server.wait_log("a client has left")
+    with server.connect() as client:
+        client.start("/events")
+        assert client.head()[0] == 200
+        assert client.chunk() == b"retry: 1000\n\n"
+        server.signal(signal.SIGHUP)
+        while client.chunk():  # an empty one is the last: it was ended, not cut
+            pass
+    server.wait_log("a stream has ended, because the worker leaves")
+    server.wait_workers(lambda pids: len(pids) == 1, "the old worker to go")
+    with server.connect() as client:
+        client.start("/events")
+        assert client.head()[0] == 200  # by the new worker
 
 
 def test_files(gunicorn: Servers) -> None:

@@ -8,5 +8,6 @@ urlpatterns = [
     path("", views.hello),
     path("async", views.hello_async),
     path("numbers", views.numbers),
+    path("form", views.form),
     path("upload", views.upload),
 ]

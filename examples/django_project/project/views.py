@@ -7,7 +7,8 @@ a sync view under ASGI.
 
 import asyncio
 
-from django.http import JsonResponse, StreamingHttpResponse
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.middleware.csrf import get_token
 from django.views.decorators.csrf import csrf_exempt
 
 
@@ -39,7 +40,15 @@ def numbers(request):
     return StreamingHttpResponse(items(), content_type="text/plain")
 
 
-@csrf_exempt
+def form(request):
+    """A form, which Django takes if the site that it names is this one: see Host in ``examples/deploy/nginx.conf``."""
+    if request.method == "POST":
+        return HttpResponse(f"Thank you, {request.POST['name']}.\n", content_type="text/plain")
+    token = f'<input type="hidden" name="csrfmiddlewaretoken" value="{get_token(request)}">'
+    return HttpResponse(f'<form method="post">{token}<input name="name"><button>Send</button></form>\n')
+
+
+@csrf_exempt  # so that curl can send it
 def upload(request):
     """The name and the size of a file in a form."""
     file = request.FILES["file"]
