@@ -133,8 +133,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         self._scoreboard = Scoreboard.of_master(self.log.warning, self.cfg.workers)
         self._slot = None if self._scoreboard is None else self._scoreboard.claim(self._age, self.log.warning)
         self._leadership = Leadership.of_master(self.cfg.worker_tmp_dir, self.log.warning)
-        if self.cfg.preload_app:
-            set_aside()  # the fork comes next
+        set_aside()  # the fork comes next
 
     @property
     def age(self) -> float:

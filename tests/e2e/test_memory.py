@@ -1,4 +1,4 @@
-"""What workers share: the heap that ``--preload`` has loaded stays one heap."""
+"""What workers share: the heap of the master stays one heap, also the large one of ``--preload``."""
 
 from __future__ import annotations
 
@@ -39,3 +39,11 @@ def test_a_preloaded_heap_stays_shared(gunicorn: Servers, app: str) -> None:
     pids = server.wait_workers(lambda now: len(now) == 2 and not set(pids) & set(now), "other workers")
     assert server.request().text == "4500"
     assert max(private(pid) for pid in pids) < 15 * MIB
+
+
+def test_a_worker_at_rest_shares_what_the_master_has(gunicorn: Servers) -> None:
+    """Most of its memory, without ``--preload``: its garbage collector writes to nothing that the master has loaded."""
+    server = gunicorn("asgi:app")
+    [worker] = server.worker_pids()
+    assert server.request().status == 200
+    assert private(worker) < 0.4 * memory(worker)
