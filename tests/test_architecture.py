@@ -99,12 +99,12 @@ DOORS = {"worker", "log", "config"}
 
 #: Who writes to a transport: what speaks a protocol, and files. All else gives its bytes to one of these.
 WRITERS = {
+    "connection.flow",
     "connection.sendfile",
     "http11.carrier",
     "http11.cycle",
     "http11.connection",
     "http2.outbox",
-    "http2.protocol",
     "websocket.handshake",
     "websocket.protocol",
 }

@@ -141,6 +141,32 @@ class FlowControl:
             except OSError:
                 pass  # it is gone in this very moment, or there are no descriptors left
 
+    def linger(self) -> None:
+        """
+        Send nothing more, and read on until the peer has closed its side, or :meth:`end` says that its time is over.
+
+        Closing a socket with unread bytes resets it, and the reset could overtake what was sent last (RFC 9112 9.6).
+        TLS has no half-close: bytes of the peer behind our close_notify are an error there, and reset the connection
+        too. So this peer is told by what was sent last alone, by ``Connection: close`` for example.
+        """
+        self.ending()
+        if not self.encrypted:
+            self.transport.write_eof()
+        self.resume_reading()
+
+    def settled(self) -> bool:
+        """
+        Whether a peer that does not close its side may be cut, now that the time for that is over.
+
+        Not while bytes wait for it. A transport of TLS that lingers is closed first, so that it gets its close_notify.
+        """
+        if self.unsent():  # a slow reader has its time: see `stalled`
+            return False
+        if self.encrypted and not self.transport.is_closing():
+            self.transport.close()
+            return False
+        return True
+
     def close(self) -> None:
         """Close the transport, when it has sent everything."""
         self.ending()

@@ -165,10 +165,10 @@ class SocketCarrier(asyncio.Protocol):
             context.log.debug("WebSocket peer takes no bytes, connection dropped")
             self.abort()
         elif closing and now >= self.deadline:
-            if flow.unsent():
-                self.deadline = now + LINGER
-            else:
+            if flow.settled():
                 self.abort()
+            else:
+                self.deadline = now + LINGER
         elif flow.read_paused and kernel.hung_up(flow.fileno()):
             self.abort()  # the transport does not see it while reading is paused
         elif self.cycle.state is ResponseState.ENDING and not self.eof:
@@ -273,8 +273,7 @@ class SocketCarrier(asyncio.Protocol):
         if self.flow.encrypted or self.eof:
             self.flow.close()
         else:
-            self.transport.write_eof()
-            self.flow.resume_reading()
+            self.flow.linger()
 
     def _grace_over(self, before: int) -> None:
         if self.state is not CLOSED and self.cycle.call_state is not CallState.OVER:

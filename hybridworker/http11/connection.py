@@ -261,15 +261,13 @@ class RequestConnection(asyncio.Protocol):
         """
         Close after everything written has been sent.
 
-        With ``linger`` our side is closed first and the peer's bytes are read and dropped for a while: closing a
-        socket with unread bytes resets it, and the reset could overtake the last answer (RFC 9112 9.6).
+        With ``linger`` the peer's bytes are read and dropped for a while: see :meth:`.flow.FlowControl.linger`.
         """
         if self.state is CLOSED or self.state is CLOSING:
             return
         self._closing()
-        if linger and self.peer.tls is None and not self.eof:
-            self.transport.write_eof()
-            self.flow.resume_reading()
+        if linger and not self.eof:
+            self.flow.linger()
         else:
             self.flow.close()
 
@@ -283,20 +281,20 @@ class RequestConnection(asyncio.Protocol):
     def _expire(self, now: float) -> None:
         """``deadline`` has passed. What that means depends on what was waited for."""
         if self.state is CLOSING:
-            if self.flow.unsent():  # a slow reader has its time: see `stalled`
-                self.deadline = now + LINGER
-            else:
+            if self.flow.settled():
                 self.abort()
+            else:
+                self.deadline = now + LINGER
         elif self.state is IDLE or self.state is NEW:
             if not self.flow.readable():  # bytes that have arrived are a request that deserves its answer
-                self.close(linger=self.state is IDLE)
+                self.close(linger=self.state is IDLE and not self.flow.encrypted)  # no response has told it
         elif self.head.request is HEADERS:
             if not self.context.persistence.draining:
                 self.refuse(ProtocolError("the request head took longer than HYBRIDWORKER_HEADER_TIMEOUT", 408))
             elif not self.flow.readable():
                 self.refuse(ProtocolError("the request head was not complete when the worker left", 408))
         elif self.cycle is None:
-            self.close(linger=True)  # the rest of a body that is dropped
+            self.close(linger=not self.flow.encrypted)  # the rest of a body that is dropped
         elif not self.cycle.begun:
             self.abort()  # the rest of a body that no application waits for
         elif self.head.request is BODY and not self.flow.read_paused and not self.cycle.expect_continue:

@@ -153,10 +153,10 @@ class HTTP2Protocol(asyncio.Protocol):
             self.abort()  # the transport does not see it while reading is paused
         elif state is CLOSING:
             if now >= self.deadline:
-                if self.flow.unsent():  # a slow reader has its time
-                    self.deadline = now + LINGER
-                else:
+                if self.flow.settled():
                     self.abort()
+                else:
+                    self.deadline = now + LINGER
         elif reader.waiting_since is not None and now - reader.waiting_since >= settings.header_timeout:
             self._fail(HTTP2Error(NO_ERROR, "a frame took longer than HYBRIDWORKER_HEADER_TIMEOUT"))
         elif now >= self.deadline and (state is LEAVING or not reader.streams):
@@ -471,12 +471,7 @@ class HTTP2Protocol(asyncio.Protocol):
         self.reader.over = True
         self.deadline = self.loop.time() + LINGER
         self.outbox.flush()
-        self.flow.ending()
-        if self.peer.tls is None:
-            self.transport.write_eof()
-            self.flow.resume_reading()
-        else:
-            self.flow.close()
+        self.flow.linger()
 
     def _count(self, code: int) -> None:
         """Count a stream that this worker has reset, or the connection."""

@@ -196,7 +196,7 @@ class WebSocketProtocol(asyncio.Protocol):
         elif ending:
             if self.flow.unsent():
                 self.close_by = now + patience  # the time begins when the peer has everything
-            elif now >= self.close_by:
+            elif now >= self.close_by and self.flow.settled():
                 self.abort()
 
     def drain(self, deadline: float) -> None:
@@ -438,21 +438,11 @@ class WebSocketProtocol(asyncio.Protocol):
             self._read_later()
 
     def _finish(self, state: WebSocketState = CLOSED) -> None:
-        """
-        End a connection whose peer may still be sending, so that it sees our last bytes.
-
-        Closing a socket with unread bytes resets it, and the reset could overtake them (RFC 9112 9.6):
-        our side is closed first, and what comes is dropped for a while.
-        """
+        """End a connection whose peer may still be sending, so that it sees our last bytes."""
         self.state = state
         self.inbox.tell(1006)
-        if self.flow.transport.can_write_eof():
-            self.flow.transport.write_eof()
-            self.flow.resume_reading()
-            self.close_by = self.context.loop.time() + LINGER
-        else:
-            self.flow.close()
-            self.close_by = self.context.loop.time() + self._patience()
+        self.flow.linger()
+        self.close_by = self.context.loop.time() + LINGER
 
     def _patience(self) -> float:
         """Seconds for the end of the connection. A worker that leaves waits no longer than for anyone else."""

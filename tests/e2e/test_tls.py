@@ -277,3 +277,22 @@ def test_a_large_response_over_tls_waits_for_its_reader(gunicorn: Servers, certi
         server.wait_log(r"stalled after (\d+) bytes")
         assert client.head()[0] == 200
         assert client.exactly(256 * 1024 * 1024).count(b"x") == 256 * 1024 * 1024
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_client_that_goes_on_sending_gets_all_of_a_last_response(
+    gunicorn: Servers, certificates: Certificates, loop: str
+) -> None:
+    """Bytes behind a close_notify would reset the connection, and cut what the client has not read yet."""
+    server = gunicorn("asgi:app", *certificates.options, "--asgi-loop", loop)
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 20_000)
+        raw.settimeout(DEADLINE)
+        raw.connect(("127.0.0.1", server.port))
+        with Client(certificates.client_context().wrap_socket(raw, server_hostname="localhost"), DEADLINE) as client:
+            client.send(b"POST /megabyte HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+            status, _, fields = client.head()
+            assert (status, dict(fields)["Connection"]) == (200, "close")
+            for _ in range(100):
+                client.send(b"x" * 1000)
+                assert len(client.exactly(10_000)) == 10_000

@@ -777,6 +777,35 @@ def test_a_connection_of_tls_does_not_outlive_its_close(monkeypatch: pytest.Monk
         assert w.transport.aborted
 
 
+def test_under_tls_what_comes_behind_the_last_response_is_read_before_the_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TLS has no half-close, and takes bytes behind a close_notify for an error that resets the connection."""
+    monkeypatch.setattr(peer_module, "tls_extension", lambda ssl_object, cert: {"tls_version": 0x0304})
+    monkeypatch.setattr(peer_module, "tls_environ", lambda ssl_object, extension: {"HTTPS": "on"})
+    with wire(HELLO, ssl_object=object()) as w:
+        w.feed(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        assert b"Connection: close" in w.transport.sent
+        w.feed(b"x" * 1000)
+        w.protocol.tick(w.loop.time() + 0.5)
+        assert not w.transport.closing
+        w.protocol.tick(w.loop.time() + 1.5)
+        assert (w.transport.closing, w.transport.aborted) == (True, False)
+        w.protocol.tick(w.loop.time() + 2)
+        w.protocol.tick(w.loop.time() + 3)
+        assert w.transport.aborted
+
+
+def test_an_idle_connection_of_tls_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No response has told its client, which may be about to send a request."""
+    monkeypatch.setattr(peer_module, "tls_extension", lambda ssl_object, cert: {"tls_version": 0x0304})
+    monkeypatch.setattr(peer_module, "tls_environ", lambda ssl_object, extension: {"HTTPS": "on"})
+    with wire(HELLO, ssl_object=object(), keepalive=5) as w:
+        w.feed(GET)
+        w.tick(5)
+        assert (w.protocol.state, w.transport.closing) == (CLOSING, True)
+
+
 def test_a_request_during_the_drain_is_answered_with_close() -> None:
     """Every further request of a kept-alive connection is answered, and is its last."""
     with wire(HELLO) as w:

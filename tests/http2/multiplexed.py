@@ -47,6 +47,7 @@ class H2Wire:
     def __init__(self, loop: asyncio.AbstractEventLoop, app: ASGIApp, **options: Any) -> None:
         peername = options.pop("peername", ("127.0.0.1", 40000))
         is_wsgi = options.pop("is_wsgi", False)
+        ssl_object = options.pop("ssl_object", None)
         settings = make_settings(**options)
         self.loop = loop
         self.log = FakeLog()
@@ -55,7 +56,7 @@ class H2Wire:
         self.context = WorkerContext(
             application=application(app, settings, is_wsgi=is_wsgi), settings=settings, loop=loop, log=self.log
         )
-        self.transport = FakeTransport(peername=peername)
+        self.transport = FakeTransport(peername=peername, ssl_object=ssl_object)
         self.protocol = HTTP2Protocol(self.context, self.transport, Peer(self.transport, self.context))
         self.decoder = hpack.Decoder()
         self.answers: dict[int, Answer] = {}

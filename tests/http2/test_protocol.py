@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("hpack", reason="the extra is not installed")
 
 from hybridworker.asgi import Receive, Scope, Send
+from hybridworker.connection import peer as peer_module
 from hybridworker.connection.flow import DEAF
 from hybridworker.connection.pace import PENALTY, STEP_MAX, Pace
 from hybridworker.http2 import wire
@@ -208,6 +209,21 @@ def test_the_first_goaway_names_no_last_stream() -> None:
         there.feed(reset(1))
         assert not there.open
         assert there.transport.eof
+
+
+def test_under_tls_the_client_closes_behind_the_last_goaway(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it still sends, a WINDOW_UPDATE for example, would be an error behind a close_notify, and cut the rest."""
+    monkeypatch.setattr(peer_module, "tls_extension", lambda ssl_object, cert: {"tls_version": 0x0304})
+    monkeypatch.setattr(peer_module, "tls_environ", lambda ssl_object, extension: {"HTTPS": "on"})
+    with multiplexed(Site(), ssl_object=object()) as there:
+        there.feed(hello(1))
+        there.protocol.drain(there.loop.time() + 10)
+        there.feed(PONG)
+        assert there.farewells == [(LARGEST, 0, ""), (1, 0, "")]
+        there.protocol.data_received(PONG)
+        assert not there.transport.closing
+        there.tick(1.5)
+        assert (there.transport.closing, there.transport.aborted) == (True, False)
 
 
 def test_a_reset_of_stream_0_behind_the_first_goaway_harms_nobody() -> None:

@@ -67,6 +67,10 @@ async def hello(scope, receive, send, argument):
     await answer(send, "Hello from ASGI")
 
 
+async def megabyte(scope, receive, send, argument):
+    await answer(send, b"x" * 1_000_000)
+
+
 async def pid(scope, receive, send, argument):
     await answer(send, str(os.getpid()))
 
@@ -275,6 +279,7 @@ HANDLERS = {
     "head-then-gate": head_then_gate,
     "ignores-body": ignores_body,
     "loop": loop,
+    "megabyte": megabyte,
     "pid": pid,
     "raises": raises,
     "raises-after-body": raises_after_body,
