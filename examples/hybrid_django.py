@@ -91,7 +91,7 @@ async def events(request):
                 last = visits
             await asyncio.sleep(0.2)
 
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the latter for nginx, which would keep events
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # for nginx, whose gzip would keep events
     return StreamingHttpResponse(counts(), content_type="text/event-stream", headers=headers)
 
 

@@ -52,7 +52,7 @@ async def events(send):
     headers = [
         (b"content-type", b"text/event-stream"),
         (b"cache-control", b"no-store"),
-        (b"x-accel-buffering", b"no"),  # for nginx, which would keep events until it has many
+        (b"x-accel-buffering", b"no"),  # for nginx, whose gzip would keep events until it has many
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     try:

@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import ssl
+import zlib
 
 import pytest
 
@@ -121,16 +122,19 @@ def test_django_refuses_a_form_where_host_is_wrong(
 # -- streams
 
 
-def test_events_come_through_when_they_are_made(programs: Programs, gunicorn: Servers) -> None:
-    """And end with the last chunk when the worker leaves, long before its time is up."""
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_events_come_through_when_they_are_made(programs: Programs, gunicorn: Servers, coding: str) -> None:
+    """Compressed too; and they end with the last chunk when the worker leaves, long before its time is up."""
     server = example(gunicorn, "sse_app:app")
-    nginx = in_front(programs, server)
+    nginx = in_front(programs, server, gzip="server_name _; -> server_name _; gzip on; gzip_types text/event-stream;")
     with nginx.connect() as client:
-        client.start("/events")
-        assert client.head()[0] == 200
+        client.start("/events", headers=f"Accept-Encoding: {coding}\r\n")
+        status, _, headers = client.head()
+        assert (status, dict(headers).get("Content-Encoding", "")) == (200, coding)
+        inflate = zlib.decompressobj(31).decompress if coding else bytes
         events = b""
         while events.count(b"data: 20") < 2:
-            events += client.chunk()
+            events += inflate(client.chunk())
         assert events.startswith(b"retry: 1000\n\n")
         server.signal(signal.SIGTERM)
         while client.chunk():
@@ -166,6 +170,13 @@ def test_a_hybrid_behind_one_address(programs: Programs, gunicorn: Servers) -> N
 # -- TLS
 
 
+def unchecked() -> ssl.SSLContext:
+    """The context of a client that takes any certificate: who nginx is does not matter here."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
 def test_https_and_http2_for_clients(programs: Programs, gunicorn: Servers, authority: Authority) -> None:
     """The three lines that are comments: the scheme arrives, and HTTP/2 is offered."""
     port = free_port()
@@ -177,8 +188,7 @@ def test_https_and_http2_for_clients(programs: Programs, gunicorn: Servers, auth
         certificate=f"# ssl_certificate     /etc/nginx/site.pem; -> ssl_certificate {authority.certificate};",
         key=f"# ssl_certificate_key /etc/nginx/site.key; -> ssl_certificate_key {authority.certificate};",
     )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # who nginx is does not matter here
+    context = unchecked()
     for protocol in ("h2", "http/1.1"):
         context.set_alpn_protocols([protocol])
         raw = socket.create_connection(("127.0.0.1", port), DEADLINE)
@@ -187,3 +197,31 @@ def test_https_and_http2_for_clients(programs: Programs, gunicorn: Servers, auth
             assert client.socket.selected_alpn_protocol() == protocol
             if protocol == "http/1.1":
                 assert json.loads(client.request("/scope").body)["scheme"] == "https"
+
+
+def test_grpc_by_http2_all_the_way(programs: Programs, gunicorn: Servers, authority: Authority) -> None:
+    """``http2-nginx.conf`` with its lines for TLS: a body comes and trailers go; probes of HTTP/1.1 work beside it."""
+    client = pytest.importorskip("tests.e2e.http2client", reason="the extra [http2] is not installed")
+    found("nginx")
+    text = configured("http2-nginx.conf")
+    (command,) = re.findall(r"^#     gunicorn (-c .*) module:app$", text, re.MULTILINE)
+    options = command.replace("gunicorn.conf.py", str(CONFIG)).replace("127.0.0.1:8000", "127.0.0.1:0").split()
+    server = gunicorn("multiplexed:wsgi", *options)
+    plain, port = free_port(), free_port()
+    changed = configured(
+        "http2-nginx.conf",
+        server=f"server 127.0.0.1:8000; -> server 127.0.0.1:{server.port};",
+        plain=f"listen 80; -> listen 127.0.0.1:{plain};",
+        listen=f"# listen 443 ssl http2; -> listen 127.0.0.1:{port} ssl http2;",
+        certificate=f"# ssl_certificate     /etc/nginx/site.pem; -> ssl_certificate {authority.certificate};",
+        key=f"# ssl_certificate_key /etc/nginx/site.key; -> ssl_certificate_key {authority.certificate};",
+    )
+    nginx = programs.nginx(changed, port)
+    with client.HTTP2Client.to(nginx, unchecked()) as grpc:
+        answer = grpc.request(
+            "/trailers", "POST", b"message", [("content-type", "application/grpc"), ("te", "trailers")]
+        )
+    assert (answer.status, ("grpc-status", "0") in answer.trailers) == (200, True)
+    assert server.request("/health").text == "ok\n"
+    with Client(socket.create_connection(("127.0.0.1", plain), DEADLINE), DEADLINE) as web:
+        assert web.request("/trailers").status == 200
