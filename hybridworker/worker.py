@@ -265,11 +265,11 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         except RuntimeError:
             self._refuse_patches()  # the locks of the import itself may have been exchanged
             raise
-        except (ImportError, AppImportError) as exc:
+        except (ImportError, AppImportError, TypeError) as exc:
             if (line := advice(loader.uri if loader.second else uri, exc)) is None:
                 raise  # something inside of the application: its traceback tells
             line = f"{VARIABLE}={line}" if loader.second else line
-            self._fail(line, Arbiter.WORKER_BOOT_ERROR if isinstance(exc, ImportError) else Arbiter.APP_LOAD_ERROR)
+            self._fail(line, Arbiter.APP_LOAD_ERROR if isinstance(exc, AppImportError) else Arbiter.WORKER_BOOT_ERROR)
         except (Exception, SystemExit):
             if loader.second:
                 self.log.error("%s=%s cannot be loaded", VARIABLE, loader.uri)  # the arbiter says why

@@ -38,6 +38,9 @@ from .wrappers import held_by, plain
 #: What applications are called.
 USUAL = ("app", "application", "create_app")
 
+#: A line that makes one, in the text of a module that is not to be imported for a hint.
+USUAL_LINE = re.compile(r"(?:async )?(?:def )?(app|application)\b\s*[(:=]")
+
 #: What functions are called that make one.
 FACTORY = re.compile(r"(create|make|get|build)_?(app|asgi|wsgi)\w*|\w*factory", re.IGNORECASE)
 
@@ -297,14 +300,16 @@ def advice(uri: str | None, exc: Exception) -> str | None:
     if uri is None:
         return None
     module, _, variable = uri.partition(":")
-    if isinstance(exc, ImportError):
-        path = module.removesuffix(".py")
-        if (path != module or os.sep in path) and os.path.isfile(f"{path}.py"):
-            name = path.removeprefix("./").replace(os.sep, ".")
-            return f"{uri}: that is a file and no module; did you mean {name}:{variable or 'application'}?"
-        if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
+    if isinstance(exc, (ImportError, TypeError)):  # the latter for ./shop.py, which looks like a relative import
+        if meant := _module_of_file(module, variable):
+            return f"{uri}: that is a file and no module; did you mean {meant}?"
+        name = getattr(exc, "name", None)
+        if name is None or not f"{module}.".startswith(f"{name}."):
             return None
-        return f"{uri}: there is no module {exc.name!r} in {os.getcwd()} or on Python's path; --chdir names its folder"
+        package, _, attribute = module.rpartition(".")
+        if name == module and hasattr(sys.modules.get(package), attribute):  # as Django's WSGI_APPLICATION has it
+            return f"{uri}: there is no module {name!r}; did you mean {package}:{attribute}?"
+        return f"{uri}: there is no module {name!r} in {os.getcwd()} or on Python's path; --chdir names its folder"
     loaded = vars(sys.modules[module]) if module in sys.modules else {}
     wanted = variable.partition("(")[0] or "application"
     names = [name for name, value in loaded.items() if callable(value) and not name.startswith("_")]
@@ -312,6 +317,22 @@ def advice(uri: str | None, exc: Exception) -> str | None:
     likely = [name for name in near if name in names and name != wanted]
     hint = f"did you mean {module}:{likely[0]}?" if likely else "name the application as module:variable"
     return f"{uri}: {str(exc).rstrip('.')}; {hint}"
+
+
+def _module_of_file(path: str, variable: str) -> str | None:
+    """What to write for ``path``, where it is one of a file (``shop/wsgi.py``, ``shop.wsgi.py``, ``/srv/shop.py``)."""
+    stem = path.removeprefix("./").removesuffix(".py")
+    if stem == path:
+        return None if os.sep not in path else _module_of_file(f"{path}.py", variable)
+    file = next((name for name in (f"{stem}.py", f"{stem.replace('.', os.sep)}.py") if os.path.isfile(name)), None)
+    if file is None:
+        return None
+    if not variable:
+        with open(file, encoding="utf-8", errors="replace") as lines:
+            usual = {match[1] for line in lines if (match := USUAL_LINE.match(line))}
+        variable = "app" if usual == {"app"} else "application"
+    folder, name = os.path.split(stem) if stem.startswith((os.sep, "..")) else ("", stem.replace(os.sep, "."))
+    return f"--chdir {folder} {name}:{variable}" if folder else f"{name}:{variable}"
 
 
 def single_callable(app: Any, interface: Interface) -> ASGIApp:

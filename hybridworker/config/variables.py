@@ -219,15 +219,17 @@ def read_variables(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def near_misses(environ: Mapping[str, str]) -> list[str]:
     """Warnings for the names in ``environ`` that look like variables of ours and have another prefix."""
-    known = {name.removeprefix(PREFIX) for name in VARIABLES}
+    joined = {name.replace("_", ""): name for name in VARIABLES}
     found = []
     for name in sorted(environ):
         words = name.upper().split("_")
+        meant = joined.get("".join(words))
         for at in range(1, len(words)):
             prefix, rest = "".join(words[:at]), "_".join(words[at:])
-            if rest in known and not name.upper().startswith(PREFIX):
-                if difflib.SequenceMatcher(None, prefix, PREFIX.rstrip("_")).ratio() >= 0.85:
-                    found.append(f"{name} is not a variable of hybridworker; did you mean {PREFIX}{rest}?")
+            if PREFIX + rest in VARIABLES and difflib.SequenceMatcher(None, prefix, PREFIX[:-1]).ratio() >= 0.85:
+                meant = PREFIX + rest
+        if meant and not name.upper().startswith(PREFIX):
+            found.append(f"{name} is not a variable of hybridworker; did you mean {meant}?")
     return found
 
 

@@ -668,6 +668,12 @@ def test_advice_for_a_module_that_is_missing(uri: str | None, name: str | None, 
         ("site/wsgi.py", "site.wsgi:application"),
         ("./site/wsgi.py:main", "site.wsgi:main"),
         ("site/wsgi:main", "site.wsgi:main"),
+        ("site.wsgi.py", "site.wsgi:application"),
+        ("./shop.py", "shop:app"),
+        ("shop.py", "shop:app"),
+        ("{folder}/site/wsgi.py", "--chdir {folder}/site wsgi:application"),
+        ("{folder}/shop:app", "--chdir {folder} shop:app"),
+        ("../{name}/shop.py:main", "--chdir ../{name} shop:main"),
     ],
 )
 def test_advice_for_a_file_names_the_module(
@@ -675,12 +681,32 @@ def test_advice_for_a_file_names_the_module(
 ) -> None:
     """gunicorn's own would leave the slash in it."""
     (tmp_path / "site").mkdir()
-    for name in ("shop.py", "site/wsgi.py"):
-        (tmp_path / name).touch()
+    (tmp_path / "shop.py").write_text("import sys\n\nasync def app(scope, receive, send):\n    application = 1\n")
+    (tmp_path / "site" / "wsgi.py").touch()
     monkeypatch.chdir(tmp_path)
+    uri, meant = (text.format(folder=tmp_path, name=tmp_path.name) for text in (uri, meant))
     said = f"{uri}: that is a file and no module; did you mean {meant}?"
     assert advice(uri, ImportError("Failed to find application, did you mean ...")) == said
     assert advice(uri, ModuleNotFoundError("No module named ...", name="site/wsgi")) == said
+    assert advice(uri, TypeError("the 'package' argument is required to perform a relative import")) == said
+
+
+def test_advice_for_a_dot_in_place_of_the_colon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Django's WSGI_APPLICATION has it; not where the module before the dot has no such name."""
+    module = ModuleType("shop")
+    vars(module).update(application=asgi3)
+    monkeypatch.setitem(sys.modules, "shop", module)
+    exc = ModuleNotFoundError("'shop' is not a package", name="shop.application")
+    assert advice("shop.application", exc) == (
+        "shop.application: there is no module 'shop.application'; did you mean shop:application?"
+    )
+    exc = ModuleNotFoundError("'shop' is not a package", name="shop.app")
+    assert "--chdir names its folder" in (advice("shop.app", exc) or "")
+
+
+def test_no_advice_for_what_the_application_itself_raises() -> None:
+    """Its TypeError has a traceback."""
+    assert advice("shop:app", TypeError("unsupported operand")) is None
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def test_a_misspelt_name_gets_the_right_one(name: str, nearest: str) -> None:
     ("name", "nearest"),
     [
         ("HYBRID_WORKER_MAX_RSS", "HYBRIDWORKER_MAX_RSS"),
+        ("HYBRIDWORKERMAX_RSS", "HYBRIDWORKER_MAX_RSS"),
         ("HYBRIDWORKERS_SLOW_LOOP", "HYBRIDWORKER_SLOW_LOOP"),
         ("HYBIRDWORKER_INTERFACE", "HYBRIDWORKER_INTERFACE"),
         ("hybrid_worker_ws_compression", "HYBRIDWORKER_WS_COMPRESSION"),
