@@ -10,6 +10,8 @@ JOBS   ?= 4
 TESTS  ?= tests
 CASES  ?= *
 HTTP   ?= 1.1
+ROUNDS ?= 3
+SECONDS ?= 2
 
 PYTHON2 ?= python2.7
 
@@ -70,8 +72,9 @@ checklist: $(BENCH)/.bench  ## Run the ASGI and PEP 3333 statements against a se
 autobahn: $(VENV)/.test $(SUITE)/.suite  ## Run the Autobahn WebSocket suite, half an hour (CASES='1.* 9.*' for some, HTTP=2); needs PYTHON2=python2.7
 	@set -f; $(BIN)/python -m tests.autobahn "$(PYTHON2)" $(SUITE) $(SUITE)/report $(HTTP) $(CASES)
 
-bench: $(BENCH)/.bench  ## Measure this worker beside others (SCENARIO=... for some); needs wrk and h2load
-	@$(BENCH)/bin/python -m tests.benchmarks run $(SCENARIO)
+bench: $(BENCH)/.bench  ## Measure this worker beside others, an hour (SCENARIO=... for some, RESUME=1, BASE=REV); needs wrk and h2load
+	@set -f; exec $(BENCH)/bin/python -m tests.benchmarks run $(SCENARIO) --rounds $(ROUNDS) --seconds $(SECONDS) \
+	  $(if $(RESUME),--resume) $(if $(BASE),--base "$(BASE)") $(if $(SERVERS),--servers "$(SERVERS)")
 
 profile: $(BENCH)/.bench  ## Profile the worker alone under load (SCENARIO=...)
 	@$(BENCH)/bin/python -m tests.benchmarks profile $(or $(SCENARIO),asgi-hello)

@@ -1,175 +1,95 @@
 """
-The command line: ``python -m tests.benchmarks run | profile | report | list``.
+The command line: ``python -m tests.benchmarks run | profile | report | bars | list``.
 
-``run`` writes its results after every scenario, so that what was finished is kept when it is stopped. Ctrl-C and
-SIGTERM end every process that was started.
+``run`` stores each scenario as soon as it is complete; stopped by Ctrl-C or SIGTERM it ends every process that it has
+started, and ``run --resume`` goes on with what is missing or older than the code.
 """
 
 from __future__ import annotations
 
 import argparse
-import compileall
-import datetime
-import json
-import os
-import resource
-import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from tests.benchmarks import h2load, overview, report
-from tests.benchmarks.measure import measure, prepare, to_json
+from tests.benchmarks import chart, figures, overview, report
 from tests.benchmarks.profile import profile
-from tests.benchmarks.scenarios import SCENARIOS, Scenario, chosen
-from tests.benchmarks.servers import BASELINE, ROOT, SERVERS, Server, ServerError, version
-
-RESULTS = Path(__file__).parent / "results"
-
-
-class UsageError(Exception):
-    """Something that the user has to change."""
+from tests.benchmarks.revision import RevisionError, code_of
+from tests.benchmarks.run import Options, UsageError, run, with_load, workplace
+from tests.benchmarks.scenarios import SCENARIOS, chosen
+from tests.benchmarks.servers import BASE, BASELINE, SERVERS, ServerError
+from tests.benchmarks.store import RESULTS, Store, outdated
 
 
-def with_load(scenarios: Sequence[Scenario]) -> list[Scenario]:
-    """Those scenarios whose load can be made here; a line on the others. :class:`UsageError` where none is left."""
-    if shutil.which("h2load"):
-        return list(scenarios)
-    left = [scenario for scenario in scenarios if scenario.client != "h2load"]
-    if len(left) < len(scenarios):
-        names = ", ".join(scenario.name for scenario in scenarios if scenario not in left)
-        line = f"{names}: the load comes from h2load, which is not installed ({h2load.PACKAGE})"
-        if not left:
-            raise UsageError(line)
-        print(f"left out are {line}", file=sys.stderr)
-    return left
+def write_report(store: Store, page: Path | None = None) -> None:
+    """
+    Write the tables and the charts from the stored results, and the overview into a page with the markers.
 
-
-@contextmanager
-def workplace(scenarios: Sequence[Scenario]) -> Iterator[tuple[Path, int, int]]:
-    """Check what is needed, take the load's core, and give a directory that is removed at the end."""
-    if not hasattr(os, "sched_setaffinity") or not Path("/proc/self/smaps_rollup").exists():
-        raise UsageError("the benchmark needs Linux: it pins processes to cores and reads /proc")
-    if any(scenario.client in ("wrk", "overload") for scenario in scenarios) and not shutil.which("wrk"):
-        raise UsageError("the load comes from wrk, which is not installed (Debian and Ubuntu: apt install wrk)")
-    tls = any(scenario.tls for scenario in scenarios)
-    if tls and not shutil.which("openssl"):
-        raise UsageError("a TLS scenario needs the openssl program for its certificate (apt install openssl)")
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        raise UsageError("the benchmark needs two cores, one for the server and one for the load")
-    needed = 2 * max(scenario.connections * max(1, scenario.streams) for scenario in scenarios) + 500
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise UsageError(f"{needed} open files are needed and {hard} allowed (ulimit -Hn)")
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-    if os.getloadavg()[0] > 0.5:
-        print("warning: something else is running on this machine; wait, or trust the ratios only", file=sys.stderr)
-    os.sched_setaffinity(0, {cores[1]})
-    # As every package that pip installed is: no start is to be measured with the compiler.
-    compileall.compile_dir(ROOT / BASELINE, quiet=1)
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
-        prepare(Path(directory), tls)
-        yield Path(directory), cores[0], cores[1]
-
-
-def participants(scenario: Scenario, names: Sequence[str] | None) -> list[Server]:
-    """The servers of a scenario that were asked for and are installed."""
-    servers = [SERVERS[name] for name in scenario.servers if names is None or name in names]
-    return [server for server in servers if version(server.package) is not None]
-
-
-def run(patterns: Sequence[str], rounds: int, seconds: int, names: Sequence[str] | None) -> None:
-    scenarios = with_load(chosen(patterns))
-    for missing in (server for server in SERVERS.values() if version(server.package) is None):
-        print(f"{missing.name} is left out: {missing.package} is not installed", file=sys.stderr)
-    with workplace(scenarios) as (directory, server_core, load_core):
-        environment = report.environment(server_core, load_core)
-        for scenario in scenarios:
-            if not (servers := participants(scenario, names)):
-                continue
-            samples: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
-            for number in range(rounds):
-                # Each round begins with another server: what the machine does after a pause hits them all in turn.
-                first = number % len(servers)
-                for server in servers[first:] + servers[:first]:
-                    samples[server.name].append(_sample(scenario, server, seconds, directory, server_core))
-                    _progress(scenario, server, number, rounds, samples[server.name][-1])
-            result = {"date": f"{datetime.date.today()}", "rounds": rounds, "seconds": seconds, "samples": samples}
-            save({"environment": environment, "scenarios": {scenario.name: result}})
-            print(report.details(scenario, result), end="\n\n", flush=True)
-    write_report(None)
-
-
-def _sample(scenario: Scenario, server: Server, seconds: int, directory: Path, core: int) -> dict[str, Any]:
-    try:
-        return to_json(measure(scenario, server, seconds, directory, core))
-    except ServerError as exc:
-        return {"error": str(exc)}
-
-
-def _progress(scenario: Scenario, server: Server, number: int, rounds: int, sample: dict[str, Any]) -> None:
-    value = sample.get("error") or f"{report.number(sample['value'])} {scenario.measure.value}"
-    print(f"{scenario.name}, round {number + 1} of {rounds}, {server.name}: {value}", file=sys.stderr, flush=True)
-
-
-def load_results() -> dict[str, Any] | None:
-    path = RESULTS / "results.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def save(current: dict[str, Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    merged = report.merge(load_results(), current)
-    fresh = RESULTS / "results.json.new"
-    fresh.write_text(json.dumps(merged, indent=1) + "\n")
-    fresh.replace(RESULTS / "results.json")
-
-
-def write_report(page: Path | None) -> None:
-    """Write the tables and the charts from the stored results, and the overview into a page with the markers."""
-    if (results := load_results()) is None:
+    Those of a comparison with an earlier revision are one page, which is printed.
+    """
+    if not (results := store.load()):
         raise UsageError("there are no results yet: run first")
-    short, whole = report.render(results)
-    (RESULTS / "summary.rst").write_text(short)
-    (RESULTS / "results.rst").write_text(whole)
-    if rows := overview.throughput(results):
-        (RESULTS / "overview.svg").write_text(overview.picture(rows))
-    if not report.chart(results, RESULTS / "chart.svg"):
-        print("no chart: it needs matplotlib, and rates of this worker and a peer", file=sys.stderr)
-    if page is not None:
-        picture = (RESULTS / "overview.svg").relative_to(page.resolve().parent)
-        page.write_text(report.insert(page.read_text(), overview.overview(results, str(picture))))
-    print(f"written to {RESULTS}", file=sys.stderr)
+    code = code_of()
+    if old := outdated(results, code):
+        print(f"warning: older than the code: {', '.join(old)} (run --resume renews them)", file=sys.stderr)
+    folder = store.path.parent
+    if any(result.get("base") for result in results.values()):
+        text = report.comparison(results, code)
+        store.path.with_suffix(".rst").write_text(text)
+        print(text)
+    else:
+        short, whole = report.render(results, code)
+        (folder / "summary.rst").write_text(short)
+        (folder / "results.rst").write_text(whole)
+        if rows := overview.throughput(results):
+            (folder / "overview.svg").write_text(overview.picture(rows))
+        if not chart.chart(results, folder / "chart.svg"):
+            print("no chart: it needs matplotlib, and rates of this worker and a peer", file=sys.stderr)
+        if page is not None:
+            picture = (folder / "overview.svg").relative_to(page.resolve().parent)
+            page.write_text(report.insert(page.read_text(), overview.overview(results, str(picture))))
+    print(f"written to {folder}", file=sys.stderr)
+
+
+def show_bars(store: Store) -> None:
+    """What this worker has set itself, and whether it holds by the stored results."""
+    results = store.load()
+    for scenario in SCENARIOS:
+        samples: figures.Samples = results.get(scenario.name, {}).get("samples", {})
+        for server in (BASELINE, *scenario.bars):
+            if text := figures.verdict(scenario, samples, server):
+                print(f"{scenario.name:22} {'' if server == BASELINE else server:20} {text}")
 
 
 def show_profile(name: str, server: str, seconds: int, native: bool) -> None:
     scenarios = with_load(chosen([name]))
-    with workplace(scenarios) as (directory, core, _):
+    with workplace(scenarios) as place:
         for scenario in scenarios:
-            print(profile(scenario, SERVERS[server], seconds, directory, core, native))
+            core = place.server_cores[0]
+            print(profile(scenario, SERVERS[server], seconds, place.directory, core, native))
 
 
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Compare servers, one worker each.")
     commands = root.add_subparsers(dest="command", required=True)
-    run_parser = commands.add_parser("run", help="measure, and write tables and chart")
+    run_parser = commands.add_parser("run", help="measure, and write tables and charts")
     run_parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="names or shell patterns (default: all)")
-    run_parser.add_argument("--rounds", type=int, default=5)
-    run_parser.add_argument("--seconds", type=int, default=3, help="of load per round and server")
-    run_parser.add_argument("--servers", help=f"comma-separated: {', '.join(SERVERS)}")
+    run_parser.add_argument("--rounds", type=int, default=3)
+    run_parser.add_argument("--seconds", type=int, default=2, help="of load per round and server")
+    run_parser.add_argument("--servers", help=f"comma-separated: {', '.join(name for name in SERVERS if name != BASE)}")
+    run_parser.add_argument("--base", metavar="REV", help="measure the package of an earlier revision, too")
+    run_parser.add_argument("--resume", action="store_true", help="only what is missing or older than the code")
     profile_parser = commands.add_parser("profile", help="show where a worker spends its time")
     profile_parser.add_argument("scenario", metavar="SCENARIO")
     profile_parser.add_argument("--server", default=BASELINE, choices=SERVERS)
     profile_parser.add_argument("--seconds", type=int, default=5)
     profile_parser.add_argument("--native", action="store_true", help="show C functions too (py-spy only)")
-    report_parser = commands.add_parser("report", help="write tables and chart again from stored results")
+    report_parser = commands.add_parser("report", help="write tables and charts again from stored results")
     report_parser.add_argument("--into", type=Path, metavar="PAGE", help="also between the markers of this page")
+    bars_parser = commands.add_parser("bars", help="show which bars hold by the stored results")
+    for command in (run_parser, report_parser, bars_parser):
+        file = f"of the results (default: {RESULTS.name}/results.json, or that of the revision after --base)"
+        command.add_argument("--file", type=Path, metavar="JSON", help=file)
     commands.add_parser("list", help="show the scenarios")
     return root
 
@@ -177,25 +97,35 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     arguments = parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    store = Store(arguments.file.resolve()) if getattr(arguments, "file", None) else None
     try:
         match arguments.command:
             case "run":
                 names = arguments.servers.split(",") if arguments.servers else None
                 if unknown := set(names or ()) - set(SERVERS):
                     raise UsageError(f"no server {', '.join(sorted(unknown))}; there are: {', '.join(SERVERS)}")
-                run(arguments.scenarios, max(1, arguments.rounds), max(1, arguments.seconds), names)
+                options = Options(
+                    rounds=max(1, arguments.rounds),
+                    seconds=max(1, arguments.seconds),
+                    names=names,
+                    base=arguments.base,
+                    resume=arguments.resume,
+                )
+                write_report(run(chosen(arguments.scenarios), options, store))
             case "profile":
                 show_profile(arguments.scenario, arguments.server, max(1, arguments.seconds), arguments.native)
             case "report":
-                write_report(arguments.into)
+                write_report(store or Store(), arguments.into)
+            case "bars":
+                show_bars(store or Store())
             case "list":
                 for scenario in SCENARIOS:
                     print(f"{scenario.name:22} {scenario.title} ({scenario.interface}): {', '.join(scenario.servers)}")
-    except (UsageError, ValueError, ServerError) as exc:
+    except (UsageError, ValueError, ServerError, RevisionError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; what was finished is kept", file=sys.stderr)
+        print("stopped; what was complete is kept; run --resume (make bench RESUME=1) goes on", file=sys.stderr)
         return 130
     return 0
 

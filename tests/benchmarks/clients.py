@@ -1,9 +1,10 @@
 """
 Clients that wrk and h2load are not: WebSocket echo and broadcast, held connections, slow senders, a large download.
 
-``python -m tests.benchmarks.clients ROLE PORT CONNECTIONS [SECONDS]``, run by ``load.py`` on the core of the load.
-The load roles (``echo``, ``echo-plain``, ``broadcast``) print one line of JSON as ``load.lua`` does. The others print
-``ready`` when all are connected, stay until standard input ends, and then print ``{"lost": N}``.
+``python -m tests.benchmarks.clients ROLE PORT CONNECTIONS [SECONDS [PATH]]``, run by ``load.py`` on the core of the
+load. The load roles (``echo``, ``echo-plain``, ``broadcast``, ``probe``) print one line of JSON as ``load.lua`` does.
+The others print ``ready`` when all are connected, stay until standard input ends, and then print ``{"lost": N}``;
+``pages`` adds its ``rate``.
 
 The WebSocket client knows no more of RFC 6455 than the load needs (short unfragmented frames, masked with a constant),
 so that it is never the slower side.
@@ -22,7 +23,7 @@ from typing import Any
 
 import uvloop
 
-from tests.benchmarks import http2
+from tests.benchmarks import groups, http2
 
 MESSAGE = b"0123456789abcdef" * 4
 MASK = b"\x11\x22\x33\x44"
@@ -221,6 +222,16 @@ def _result(clients: list[Any], requests: int, seconds: float, latencies: array[
     return {**seen, "p50": p50, "p99": p99, "max": ordered[-1] * 1e3}
 
 
+async def probe(port: int, count: int, seconds: float, path: str) -> dict[str, Any]:
+    """What a balancer sees that looks after a server: how long one waits who asks now and then."""
+    group = groups.Group(port, path=path)
+    tasks = [asyncio.create_task(group.kept()) for _ in range(count)]
+    await asyncio.sleep(seconds)
+    group.over = True
+    await asyncio.gather(*tasks)
+    return group.result(seconds)
+
+
 # -- company: connected until standard input ends
 
 
@@ -311,12 +322,29 @@ async def download(port: int, count: int) -> dict[str, Any]:
     return {"lost": short}
 
 
-async def main(role: str, port: int, count: int, seconds: float) -> None:
+async def pages(port: int, count: int) -> dict[str, Any]:
+    """Pages that keep the processor busy, as many at once as there are connections."""
+    group = groups.Group(port, path="/report", pause=0)
+    tasks = [asyncio.create_task(group.kept()) for _ in range(count)]
+    await asyncio.sleep(1.0)
+    begun, before = time.perf_counter(), len(group.waits)
+    await until_dismissed()
+    rate = (len(group.waits) - before) / (time.perf_counter() - begun)
+    group.over = True
+    failed = sum(result is not None for result in await asyncio.gather(*tasks, return_exceptions=True))
+    return {"lost": group.lost + failed, "rate": rate}
+
+
+async def main(role: str, port: int, count: int, seconds: float, path: str) -> None:
     match role:
         case "echo" | "echo-plain":
             result = await echo(port, count, seconds, deflate=role == "echo")
         case "broadcast":
             result = await broadcast(port, count, seconds)
+        case "probe":
+            result = await probe(port, count, seconds, path)
+        case "pages":
+            result = await pages(port, count)
         case _ if role in HELD:
             result = await hold(port, count, HELD[role])
         case "trickle":
@@ -329,4 +357,5 @@ async def main(role: str, port: int, count: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4] if len(sys.argv) > 4 else 0)))
+    role, port, count, *rest = sys.argv[1:]
+    uvloop.run(main(role, int(port), int(count), float(rest[0] if rest else 0), rest[1] if len(rest) > 1 else "/"))

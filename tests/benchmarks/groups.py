@@ -45,8 +45,10 @@ async def ask(streams: Streams, path: str) -> bytes:
 class Group:
     """What the clients of one group of workers saw."""
 
-    def __init__(self, port: int, speaks_http2: bool = False) -> None:
+    def __init__(self, port: int, speaks_http2: bool = False, path: str = "/", pause: float = PAUSE) -> None:
         self.port = port
+        self.path = path
+        self.pause = pause  #: between two requests of a client
         self.speaks_http2 = speaks_http2
         self.waits: list[float] = []
         self.lost = 0
@@ -73,11 +75,11 @@ class Group:
             try:
                 streams = await self.connect()
                 with closing(streams[1]):
-                    await ask(streams, "/")
+                    await ask(streams, self.path)
             except (OSError, EOFError):
                 self.lost += 1
             self.waits.append(time.perf_counter() - begun)
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(self.pause)
 
     async def kept(self) -> None:
         """One request after the other on a connection; when that has ended, as any may between two, on another one."""
@@ -85,17 +87,17 @@ class Group:
         while not self.over:
             begun = time.perf_counter()
             try:
-                await ask(streams, "/")
+                await ask(streams, self.path)
             except (OSError, EOFError) as exc:
                 streams[1].close()
                 streams = await self.connect()
                 try:
-                    await ask(streams, "/")
+                    await ask(streams, self.path)
                 except (OSError, EOFError):
                     self.lost += 1
                 self.lost += isinstance(exc, asyncio.IncompleteReadError) and bool(exc.partial)
             self.waits.append(time.perf_counter() - begun)
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(self.pause)
         streams[1].close()
 
     async def block(self) -> None:

@@ -25,12 +25,15 @@ from typing import Any
 import httpx
 
 from tests.benchmarks import h2load
+from tests.benchmarks.processes import spawned
 from tests.benchmarks.scenarios import Scenario
-from tests.benchmarks.servers import ROOT, Running, ServerError, end
+from tests.benchmarks.servers import ROOT, Running, ServerError
 
 LUA = Path(__file__).parent / "load.lua"
 START_DEADLINE = 30.0
-SLOW_CLIENTS = 500
+
+#: How many clients of a role there are beside what is measured.
+COMPANY = {"trickle": 500, "download": 1, "pages": 32}
 
 #: Seconds that a call takes which a server is overloaded with.
 CALL = 0.05
@@ -82,6 +85,11 @@ def check(scenario: Scenario, running: Running) -> float:
     return answered_at - running.started_at
 
 
+def _fields(scenario: Scenario) -> dict[str, str]:
+    pairs = (field.partition(":") for field in scenario.headers)
+    return {name: value.strip() for name, _, value in pairs}
+
+
 def _ask(scenario: Scenario, port: int) -> tuple[int, bytes]:
     connection: http.client.HTTPConnection
     if scenario.tls:
@@ -91,7 +99,7 @@ def _ask(scenario: Scenario, port: int) -> tuple[int, bytes]:
     else:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_DEADLINE)
     try:
-        connection.request(scenario.method, scenario.path, body=b"x" * scenario.body or None)
+        connection.request(scenario.method, scenario.path, b"x" * scenario.body or None, _fields(scenario))
         response = connection.getresponse()
         return response.status, response.read()
     finally:
@@ -103,7 +111,8 @@ def _ask_http2(scenario: Scenario, port: int) -> tuple[int, bytes]:
     url = f"{'https' if scenario.tls else 'http'}://127.0.0.1:{port}{scenario.path}"
     try:
         with httpx.Client(http1=False, http2=True, verify=False, timeout=START_DEADLINE) as client:
-            response = client.request(scenario.method, url, content=b"x" * scenario.body or None)
+            body = b"x" * scenario.body or None
+            response = client.request(scenario.method, url, content=body, headers=_fields(scenario))
             return response.status_code, response.content
     except httpx.ConnectError as exc:
         raise ConnectionRefusedError(str(exc)) from exc
@@ -128,7 +137,7 @@ def put_load(scenario: Scenario, running: Running, seconds: int) -> Load:
     elif scenario.workers > 1:
         command = _group(scenario.client, scenario, running, seconds)
     else:
-        command = _client(scenario.client, port, scenario.connections, str(seconds))
+        command = _client(scenario.client, port, scenario.connections, str(seconds), scenario.path)
     result, used = _run(command, seconds, read)
     problems = ", ".join(f"{count} {kind}" for kind, count in result["errors"].items() if count)
     if problems:
@@ -156,15 +165,11 @@ def _last_line(output: str) -> dict[str, Any]:
 def _run(command: list[str], seconds: int, read: Callable[[str], dict[str, Any]]) -> tuple[dict[str, Any], float]:
     """What a client reports, as ``read`` understands it, and the processor time that it used."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        output, errors = process.communicate(timeout=seconds + START_DEADLINE + 30)
-    except subprocess.TimeoutExpired:
-        raise ServerError("the load did not come to its end") from None
-    finally:
-        end(process)
+    with spawned(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            output, errors = process.communicate(timeout=seconds + START_DEADLINE + 30)
+        except subprocess.TimeoutExpired:
+            raise ServerError("the load did not come to its end") from None
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:
         reason = (errors or output).decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
@@ -213,32 +218,30 @@ def _group(role: str, scenario: Scenario, running: Running, seconds: int) -> lis
 
 
 @contextmanager
-def beside(role: str, port: int, connections: int) -> Iterator[None]:
+def beside(role: str, port: int, connections: int) -> Iterator[dict[str, Any]]:
     """
-    Have the clients of a role connected meanwhile.
+    Have the clients of a role connected meanwhile; what they report is in the dictionary when they have gone.
 
     They announce themselves when all are connected, stay until their standard input ends, and then report; a report
     of lost connections is a :class:`ServerError`, for the measurement was not what it says.
     """
-    command = _client(role, port, connections)
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
-    assert process.stdin and process.stdout and process.stderr
-    try:
+    report: dict[str, Any] = {}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with spawned(_client(role, port, connections), cwd=ROOT, **pipes) as process:
+        assert process.stdout and process.stderr
         ready, _, _ = select.select([process.stdout], [], [], START_DEADLINE)
         if not ready or not process.stdout.readline():
             process.send_signal(signal.SIGTERM)
             reason = process.stderr.read().decode(errors="replace").strip().splitlines()[-1:]
             raise ServerError(f"{role}: could not connect {connections} clients; {''.join(reason)}")
-        yield
-        output, _ = process.communicate(timeout=START_DEADLINE)
-        report: dict[str, Any] = json.loads(output.splitlines()[-1])
+        yield report
+        try:
+            output, _ = process.communicate(timeout=START_DEADLINE)
+        except subprocess.TimeoutExpired:
+            raise ServerError(f"{role}: the clients did not come to their end") from None
+        try:
+            report |= json.loads(output.splitlines()[-1])
+        except (ValueError, IndexError):
+            raise ServerError(f"{role}: the clients have reported nothing") from None
         if report["lost"]:
             raise ServerError(f"{role}: {report['lost']} of {connections} connections were lost meanwhile")
-    except subprocess.TimeoutExpired:
-        raise ServerError(f"{role}: the clients did not come to their end") from None
-    finally:
-        end(process)
-        for stream in (process.stdin, process.stdout, process.stderr):
-            stream.close()

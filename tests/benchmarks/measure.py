@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import h2load, load
+from tests.benchmarks.processes import resident
 from tests.benchmarks.scenarios import Measure, Scenario
-from tests.benchmarks.servers import BASELINE, HTTP1, Launch, Running, Server, ServerError, free_port, resident, serving
+from tests.benchmarks.servers import (
+    BASELINE,
+    HTTP1,
+    OWN,
+    ROOT,
+    Launch,
+    Running,
+    Server,
+    ServerError,
+    free_port,
+    serving,
+)
 
 WARM_UP = 1  # seconds; wrk counts in whole ones
-HUP_SECONDS = 8
+#: Loads that need some seconds: a reload with an import of 3 s, a queue that grows until no answer comes in time.
+LEAST = {"hup": 8, "overload": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +38,9 @@ class Sample:
     The numbers of one measurement.
 
     ``value`` is the scenario's measure in its unit. Rates are per second of wall clock, ``per_cpu`` per second of CPU
-    of the whole process tree of the server; ``busy`` is the share of its core the server used, ``load_busy`` that of
+    of the whole process tree of the server; ``busy`` is the share of a core the server used, ``load_busy`` that of
     the load: where the second is near 1 and the first is not, the load was the limit. ``least`` and ``most`` are the
-    shares of the workers in a burst of connections.
+    shares of the workers in a burst of connections, ``pages`` is the rate of the pages that were asked for beside.
     """
 
     value: float
@@ -35,19 +51,27 @@ class Sample:
     max: float | None = None
     least: float | None = None
     most: float | None = None
+    pages: float | None = None
     rss: float | None = None
     busy: float | None = None
     load_busy: float | None = None
 
 
-def prepare(directory: Path, tls: bool) -> None:
-    """Make the files that scenarios serve, and the certificate where one of them needs it."""
+def prepare(directory: Path, scenarios: Sequence[Scenario]) -> None:
+    """Make the files that scenarios serve, and the certificate and the database where one of them needs it."""
     (directory / "50k.bin").write_bytes(b"x" * 51_200)
     with open(directory / "100m.bin", "wb") as file:
         file.truncate(100 * 1_048_576)
     h2load.write_targets(directory)
     (directory / "hypercorn.toml").write_text("keep_alive_max_requests = 1000000000\n")
-    if tls:
+    if any(scenario.database for scenario in scenarios):
+        command = [sys.executable, "-m", "tests.benchmarks.frameworks.with_django_shop"]
+        environment = {**os.environ, "BENCHMARK_FILES": str(directory)}
+        made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=60)
+        if made.returncode:
+            reason = made.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            raise ServerError(f"the database of the shop could not be made: {''.join(reason)}")
+    if any(scenario.tls for scenario in scenarios):
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         command += ["-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost"]
         command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
@@ -55,9 +79,11 @@ def prepare(directory: Path, tls: bool) -> None:
 
 
 def launch_of(scenario: Scenario, *extra: str, server: str = BASELINE) -> Launch:
+    """How a server is started for a scenario; only this worker serves its application under its settings."""
+    own = server in OWN
     return Launch(
-        app=scenario.app if server == BASELINE else scenario.peer_app or scenario.app,
-        interface=scenario.interface,
+        app=scenario.app if own else scenario.peer_app or scenario.app,
+        interface=scenario.interface if own else scenario.peer_interface or scenario.interface,
         port=free_port(),
         workers=scenario.workers,
         threads=1 if scenario.interface == "asgi" else scenario.threads,
@@ -65,14 +91,15 @@ def launch_of(scenario: Scenario, *extra: str, server: str = BASELINE) -> Launch
         http2=scenario.http2 and server != HTTP1,
         access_log=scenario.access_log,
         bounded=scenario.bounded,
-        limited=scenario.limited and server == BASELINE,
+        settings=scenario.settings if own else (),
         extra=extra,
     )
 
 
-def measure(scenario: Scenario, server: Server, seconds: int, directory: Path, core: int) -> Sample:
-    """Start the server, check it, measure, and end it; :class:`ServerError` says what was wrong."""
-    with serving(server, launch_of(scenario, server=server.name), directory, core) as running:
+def measure(scenario: Scenario, server: Server, seconds: int, directory: Path, cores: Sequence[int]) -> Sample:
+    """Start the server on the first of its cores, check it, measure, and end it; :class:`ServerError` says why not."""
+    cores = cores[: scenario.cores]
+    with serving(server, launch_of(scenario, server=server.name), directory, cores) as running:
         first_answer = load.check(scenario, running)
         match scenario.measure:
             case Measure.STARTUP:
@@ -115,9 +142,10 @@ def _shares(scenario: Scenario, running: Running) -> Sample:
 
 def _load(scenario: Scenario, server: Server, running: Running, seconds: int) -> Sample:
     with ExitStack() as stack:
+        company: dict[str, Any] = {}
         if scenario.beside:
-            count = load.SLOW_CLIENTS if scenario.beside == "trickle" else 1
-            stack.enter_context(load.beside(scenario.beside, running.port, count))
+            count = load.COMPANY[scenario.beside]
+            company = stack.enter_context(load.beside(scenario.beside, running.port, count))
         # A warm-up must not block, reload or overload the workers.
         gentle = {"held": "fresh", "hup": "fresh", "overload": "wrk"}
         warm_up = replace(scenario, client=gentle.get(scenario.client, scenario.client))
@@ -125,7 +153,7 @@ def _load(scenario: Scenario, server: Server, running: Running, seconds: int) ->
         if scenario.client == "hup":  # the import of the new workers takes 3 s, and what comes behind it some more
             stack.callback((running.directory / "slow").unlink)
             (running.directory / "slow").touch()
-            seconds = max(seconds, HUP_SECONDS)
+        seconds = max(seconds, LEAST.get(scenario.client, 0))
         before = running.cpu_seconds()
         seen = load.put_load(scenario, running, seconds)
         used = running.cpu_seconds() - before
@@ -134,6 +162,7 @@ def _load(scenario: Scenario, server: Server, running: Running, seconds: int) ->
         _check_access_log(running.directory / server.access_log, seen.requests)
     rate = seen.requests / seen.seconds
     value = {
+        Measure.P50: seen.p50,
         Measure.P99: seen.p99,
         Measure.MAX: seen.max,
         Measure.RECOVERY: seen.max,
@@ -147,6 +176,7 @@ def _load(scenario: Scenario, server: Server, running: Running, seconds: int) ->
         p50=seen.p50,
         p99=seen.p99,
         max=seen.max,
+        pages=company.get("rate"),
         rss=rss,
         busy=used / seen.seconds,
         load_busy=seen.busy,

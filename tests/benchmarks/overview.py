@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
-from tests.benchmarks.report import Samples, about, ratio
+from tests.benchmarks.figures import Samples, ratio
+from tests.benchmarks.report import about
 from tests.benchmarks.scenarios import SCENARIOS
 from tests.benchmarks.servers import BASELINE
 
 #: Scenario -> what its row is called.
 ROWS = {
-    "fastapi": "FastAPI",
+    "shop-fastapi": "FastAPI",
     "starlette": "Starlette",
-    "django-wsgi": "Django, WSGI",
-    "flask": "Flask, WSGI",
+    "shop-django-wsgi": "Django, WSGI",
+    "shop-flask": "Flask, WSGI",
     "websocket-echo": "WebSocket echo",
     "http2-hello": "HTTP/2",
 }
@@ -43,7 +44,7 @@ def throughput(results: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Row -> server -> its throughput where this worker has 1; rows and servers that were measured."""
     shown: dict[str, dict[str, float]] = {}
     for scenario in SCENARIOS:
-        samples: Samples = results["scenarios"].get(scenario.name, {}).get("samples", {})
+        samples: Samples = results.get(scenario.name, {}).get("samples", {})
         if scenario.name not in ROWS:
             continue
         found = {

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from tests.benchmarks import load
 from tests.benchmarks.measure import launch_of
+from tests.benchmarks.processes import spawned
 from tests.benchmarks.scenarios import Scenario
-from tests.benchmarks.servers import Running, Server, ServerError, end, serving
+from tests.benchmarks.servers import Running, Server, ServerError, serving
 
 TOP = 40
 HOOKS = """
@@ -47,7 +48,7 @@ def profile(scenario: Scenario, server: Server, seconds: int, directory: Path, c
     sampler = py_spy()
     extra = [] if sampler else ["--config", "hooks.py"]
     (directory / "hooks.py").write_text(HOOKS)
-    with serving(server, launch_of(scenario, *extra), directory, core) as running:
+    with serving(server, launch_of(scenario, *extra), directory, (core,)) as running:
         load.check(scenario, running)
         load.put_load(scenario, running, 1)
         if sampler:
@@ -62,14 +63,9 @@ def _sampled(sampler: str, scenario: Scenario, running: Running, seconds: int, n
     output = running.directory / "profile.raw"
     command = [sampler, "record", "--pid", str(running.worker()), "--duration", str(seconds), "--rate", "200"]
     command += ["--format", "raw", "--output", str(output), "--native" if native else "--nonblocking"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-    assert process.stderr
-    try:
+    with spawned(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         seen = load.put_load(scenario, running, seconds)
         _, errors = process.communicate(timeout=30)
-    finally:
-        end(process)
-        process.stderr.close()
     if not output.exists():
         raise ServerError(f"py-spy: {errors.decode(errors='replace').strip()}")
     title = f"{scenario.name}: {seen.requests / seen.seconds:,.0f} per second while sampled by py-spy"

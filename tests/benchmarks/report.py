@@ -1,109 +1,37 @@
 """
-From samples to what is shown: medians, ratios, two tables in reStructuredText and a chart.
+From results to what is shown: pages of tables in reStructuredText.
 
-The results are one JSON document::
-
-    {"environment": {"machine": {...}, "versions": {...}},
-     "scenarios": {NAME: {"date": ..., "rounds": N, "seconds": S,
-                          "samples": {SERVER: [SAMPLE or {"error": TEXT}, ...]}}}}
-
-where position *i* of every list of samples belongs to round *i*.
+Throughput stands in tables of ratios, one per interface; what is in ms, MiB or connections stands as it is, in tables
+of its own. What failed has its reason at the table's foot, what is older than the code is named at the top.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.figures import Sample, Samples, field, linearity, median, ratio, values
 from tests.benchmarks.scenarios import SCENARIOS, Measure, Scenario
-from tests.benchmarks.servers import BASELINE, SERVERS, version
+from tests.benchmarks.servers import BASE, BASELINE, SERVERS, version
+from tests.benchmarks.store import Result, outdated
 
-Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 PACKAGES = ("hybridworker", "gunicorn", "uvloop", "httptools", "asgiref", "websockets", "uvicorn", "uvicorn-worker",
             "granian", "hypercorn", "starlette", "fastapi", "django", "flask")  # fmt: skip
-TABLES = ("asgi", "wsgi", "http/2", "hybrid")
+#: The tables of throughput.
+TABLES = ("asgi", "wsgi", "applications", "hybrid", "http/2")
+#: The tables of what stands as it is.
+PLAIN = {
+    "Latencies and times, ms": (Measure.P50, Measure.P99, Measure.MAX, Measure.RECOVERY, Measure.STARTUP),
+    "Memory": (Measure.REST, Measure.CONNECTION),
+    "Connections of the worker that got most": (Measure.SHARE,),
+}
 BEGIN, END = ".. benchmarks: begin", ".. benchmarks: end"
 
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """How many times better the baseline is: median over the rounds, and the least and the greatest of them."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
-
-
-# -- arithmetic
-
-
-def values(samples: Sequence[Mapping[str, Any]], name: str = "value") -> list[float]:
-    """The values of one field, without the rounds that failed or did not have it."""
-    return [sample[name] for sample in samples if sample.get(name) is not None]
-
-
-def median(samples: Sequence[Mapping[str, Any]], name: str = "value") -> float | None:
-    found = values(samples, name)
-    return statistics.median(found) if found else None
-
-
-def ratio(
-    ours: Sequence[Mapping[str, Any]],
-    theirs: Sequence[Mapping[str, Any]],
-    more_is_better: bool = True,
-    name: str = "value",
-) -> Ratio | None:
-    """
-    The ratio of two servers, taken within each round and only then summed up; None without a common round.
-
-    Above 1 our server is the better one, also where less is better.
-    """
-    ratios = []
-    for our, their in zip(ours, theirs, strict=False):
-        better, worse = (our, their) if more_is_better else (their, our)
-        if better.get(name) and worse.get(name):
-            ratios.append(better[name] / worse[name])
-    return Ratio(statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
-
-
-def verdict(scenario: Scenario, samples: Samples, server: str) -> str:
-    """The bar of a server as text: met or not, or nothing where there is none."""
-    bar = scenario.bars.get(server)
-    found = ratio(samples.get(BASELINE, ()), samples.get(server, ()), scenario.measure.more_is_better)
-    if server == BASELINE and scenario.limit is not None:
-        value = median(samples.get(server, ()))
-        return "" if value is None else f"under {scenario.limit:g}: {'met' if value < scenario.limit else 'NOT MET'}"
-    if bar is None or found is None:
-        return ""
-    return f"{bar:g}: {'met' if found.median >= bar else 'NOT MET'}"
-
-
-def linearity(scenarios: Mapping[str, Any]) -> str:
-    """How far the ratios to the bare ceiling at 8 to 2,000 connections lie apart; empty unless all were measured."""
-    names = [scenario.name for scenario in SCENARIOS if scenario.name.startswith("connections-")]
-    ratios = []
-    for name in names:
-        samples = scenarios.get(name, {}).get("samples", {})
-        if (found := ratio(samples.get(BASELINE, ()), samples.get("bare", ()))) is None:
-            return ""
-        ratios.append(found.median)
-    apart = max(ratios) / min(ratios) - 1
-    listed = ", ".join(f"{value:.2f}" for value in ratios)
-    return f"Ratio to the bare ceiling at 8, 64, 512 and 2,000 connections: {listed}; {apart:.0%} apart (bar: 15%)."
-
-
-# -- the environment and merging
-
-
-def environment(server_core: int, load_core: int) -> dict[str, Any]:
+def environment(server_cores: Sequence[int], load_core: int) -> dict[str, Any]:
     """The machine and the versions that a result belongs to."""
     model = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -113,7 +41,7 @@ def environment(server_core: int, load_core: int) -> dict[str, Any]:
     machine = {
         "cpu": model or platform.machine(),
         "cores": os.cpu_count(),
-        "server core": server_core,
+        "server cores": list(server_cores),
         "load core": load_core,
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -121,14 +49,7 @@ def environment(server_core: int, load_core: int) -> dict[str, Any]:
     return {"machine": machine, "versions": {name: found for name in PACKAGES if (found := version(name))}}
 
 
-def merge(stored: Mapping[str, Any] | None, current: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep what was measured before in the same environment; results of another one are not comparable and go."""
-    if stored is None or stored["environment"] != current["environment"]:
-        return {"environment": current["environment"], "scenarios": dict(current["scenarios"])}
-    return {"environment": current["environment"], "scenarios": {**stored["scenarios"], **current["scenarios"]}}
-
-
-# -- tables
+# -- text
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -154,28 +75,100 @@ def share(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}"
 
 
-def summary(results: Mapping[str, Any]) -> str:
-    """A table per interface, and one of HTTP/2: a row per scenario, our median, and its ratio to each peer."""
-    parts = []
-    for name in TABLES:
-        shown = [s for s in SCENARIOS if s.table == name and s.name in results["scenarios"]]
-        peers = [peer for peer in SERVERS if peer != BASELINE and any(peer in s.servers for s in shown)]
-        rows = []
-        for scenario in shown:
-            samples = results["scenarios"][scenario.name]["samples"]
-            ours = samples.get(BASELINE, ())
-            cells = [f"{scenario.title}, {scenario.measure.value}", number(median(ours)) or _absence(ours)]
-            for peer in peers:
-                found = ratio(ours, samples.get(peer, ()), scenario.measure.more_is_better)
-                cells.append(f"{found.median:.2f}" if found else _absence(samples.get(peer, ())))
-            rows.append(cells)
-        if rows:
-            parts.append(table([f"{name.upper()}, times better than", BASELINE, *peers], rows))
-    return "\n\n".join(parts)
+def _absence(samples: Sequence[Sample]) -> str:
+    return "failed" if samples and all("error" in sample for sample in samples) else ""
 
 
-def _absence(samples: Sequence[Mapping[str, Any]]) -> str:
-    return "failed" if samples and not values(samples) else ""
+def _escaped(text: str) -> str:
+    return "".join("\\" + char if char in "\\*`_|" else char for char in text)
+
+
+def _heading(title: str, line: str) -> str:
+    return f"{title}\n{line * len(title)}"
+
+
+# -- tables
+
+
+def _chosen(results: Mapping[str, Result], shown: Callable[[Scenario], bool]) -> list[Scenario]:
+    return [scenario for scenario in SCENARIOS if scenario.name in results and shown(scenario)]
+
+
+def _columns(results: Mapping[str, Result], scenarios: Iterable[Scenario]) -> list[str]:
+    """The servers that were measured in any of these scenarios, without an earlier revision."""
+    measured = {server for scenario in scenarios for server in results[scenario.name]["samples"]}
+    return [server for server in SERVERS if server in measured and server != BASE]
+
+
+def _throughput(results: Mapping[str, Result], name: str) -> str:
+    """A row per scenario, our median, and its ratio to each peer."""
+    scenarios = _chosen(results, lambda scenario: scenario.table == name and scenario.measure.relative)
+    peers = [server for server in _columns(results, scenarios) if server != BASELINE]
+    rows = []
+    for scenario in scenarios:
+        samples: Samples = results[scenario.name]["samples"]
+        ours = samples.get(BASELINE, ())
+        cells = [f"{scenario.title}, {scenario.measure.value}", number(median(ours)) or _absence(ours)]
+        for peer in peers:
+            found = ratio(ours, samples.get(peer, ()), scenario.measure.more_is_better)
+            cells.append(f"{found.median:.2f}" if found else _absence(samples.get(peer, ())))
+        rows.append(cells)
+    return _footed([f"{name.upper()}, times better than", BASELINE, *peers], rows, results, scenarios)
+
+
+def _plain(results: Mapping[str, Result], title: str, measures: Sequence[Measure]) -> str:
+    """A row per scenario and measure, the median of each server; less is better."""
+    scenarios = _chosen(results, lambda scenario: any(measure in measures for measure in scenario.measures))
+    servers = _columns(results, scenarios)
+    rows = []
+    for scenario in scenarios:
+        for measure in (measure for measure in scenario.measures if measure in measures):
+            name, samples = field(scenario, measure), results[scenario.name]["samples"]
+            of_servers = [samples.get(server, ()) for server in servers]
+            unit = measure.value.removeprefix("ms, ").removeprefix("ms")
+            title_of_row = ", ".join(part for part in (scenario.title, unit.strip()) if part)
+            rows.append([title_of_row, *(number(median(own, name)) or _absence(own) for own in of_servers)])
+    return _footed([title, *servers], rows, results, scenarios)
+
+
+def _footed(
+    header: Sequence[str], rows: Sequence[Sequence[str]], results: Mapping[str, Result], scenarios: Iterable[Scenario]
+) -> str:
+    """A table with the reasons of what failed; nothing without rows."""
+    if not rows:
+        return ""
+    shown = [
+        f"* {scenario.title}: {reason}"
+        for scenario in scenarios
+        for reason in failures(results[scenario.name]["samples"], whole=True)
+    ]
+    return "\n\n".join([table(header, rows), *(["\n".join(shown)] if shown else [])])
+
+
+def failures(samples: Samples, whole: bool = False) -> list[str]:
+    """A line for each server that failed in some rounds, or in all of them where only the ``whole`` is of interest."""
+    lines = []
+    for server in (server for server in SERVERS if server in samples):
+        errors = [sample["error"] for sample in samples[server] if "error" in sample]
+        if errors and not (whole and values(samples[server])):
+            many = f"in {len(errors)} of {len(samples[server])} rounds"
+            lines.append(f"{server} failed {many}: {_escaped(errors[0])}")
+    return lines
+
+
+def summary(results: Mapping[str, Result]) -> str:
+    """All the tables of an overview."""
+    tables = [_throughput(results, name) for name in TABLES]
+    tables += [_plain(results, title, measures) for title, measures in PLAIN.items()]
+    return "\n\n".join(filter(None, tables))
+
+
+def _spread(samples: Sequence[Sample], name: str = "value") -> str:
+    """The median, and the least and the greatest of the rounds."""
+    if not (found := values(samples, name)):
+        return "failed"
+    low, high = number(min(found)), number(max(found))
+    return number(median(samples, name)) + (f" ({low}-{high})" if len(found) > 1 else "")
 
 
 def details(scenario: Scenario, result: Mapping[str, Any]) -> str:
@@ -184,64 +177,134 @@ def details(scenario: Scenario, result: Mapping[str, Any]) -> str:
 
     The ratio stands twice, by the clock and by CPU time: on a busy machine the second is the steadier one.
     """
-    header = ["server", scenario.measure.value, f"{BASELINE} is better by", "bar", "per CPU second", "better by",
+    header = ["server", scenario.measure.value, f"{BASELINE} is better by", "per CPU second", "better by",
               "p50 ms", "p99 ms", "max ms", "RSS MiB", "core", "load core"]  # fmt: skip
-    samples = result["samples"]
+    samples: Samples = result["samples"]
     ours = samples.get(BASELINE, ())
-    rows, failures = [], []
+    rows = []
     for server in (name for name in SERVERS if name in samples):
         theirs = samples[server]
         by_clock = ratio(ours, theirs, scenario.measure.more_is_better) if server != BASELINE else None
         by_cpu = ratio(ours, theirs, name="per_cpu") if server != BASELINE else None
         rows.append([
-            server, number(median(theirs)) or "failed", str(by_clock or ""), verdict(scenario, samples, server),
+            server, _spread(theirs), str(by_clock or ""),
             number(median(theirs, "per_cpu")), str(by_cpu or ""),
             number(median(theirs, "p50"), 2), number(median(theirs, "p99"), 2), number(median(theirs, "max"), 2),
             number(median(theirs, "rss"), 1),
             share(median(theirs, "busy")), share(median(theirs, "load_busy")),
         ])  # fmt: skip
-        errors = [sample["error"] for sample in theirs if "error" in sample]
-        if errors:
-            failures.append(f"* {server} failed in {len(errors)} of {len(theirs)} rounds: {_escaped(errors[0])}")
+    parts = [_heading(f"{scenario.title} ({scenario.table.upper()})", "-"), "", _how(scenario, result), ""]
+    parts.append(table(header, rows))
+    if reasons := failures(samples):
+        parts += ["", *(f"* {reason}" for reason in reasons)]
+    for title, name, text in (
+        ("Least to greatest share of a worker", "most", _shares_of),
+        ("Pages beside, per second", "pages", lambda samples: number(median(samples, "pages"))),
+    ):
+        if shown := [
+            f"{server} {text(samples[server])}" for server in SERVERS if values(samples.get(server, ()), name)
+        ]:
+            parts += ["", f"{title}: {', '.join(shown)}."]
+    return "\n".join(parts)
+
+
+def _how(scenario: Scenario, result: Mapping[str, Any]) -> str:
+    """What the load of a scenario was, where it ran, and which code it met."""
     streams = f" of {scenario.streams} streams" if scenario.streams > 1 else ""
-    how = f"{scenario.connections} connections{streams}"
-    how += f", {result['rounds']} rounds of {result['seconds']} s, {result['date']}"
-    title = f"{scenario.title} ({scenario.table.upper()})"
-    parts = [title, "-" * len(title), "", f"``{scenario.name}``: {how}.", "", table(header, rows)]
-    if shares := [
-        f"{server} {_shares_of(samples[server])}" for server in SERVERS if values(samples.get(server, ()), "most")
-    ]:
-        parts += ["", f"Least to greatest share of a worker: {', '.join(shares)}."]
-    return "\n".join([*parts, "", *failures] if failures else parts)
+    words = [f"{scenario.connections} connections{streams}"]
+    machine = result["environment"]["machine"]
+    if scenario.cores > 1:
+        free = machine["load core"] not in machine["server cores"][: scenario.cores]
+        words.append(f"{scenario.workers} workers on {scenario.cores} cores, the load on " + ("a third" if free else
+                     "the second of them"))  # fmt: skip
+    elif scenario.workers > 1:
+        words.append(f"{scenario.workers} workers on one core")
+    words += [f"{result['rounds']} rounds of {result['seconds']} s", result["date"]]
+    commit = f", revision {result['commit']}" if result.get("commit") else ""
+    return f"``{scenario.name}``: {', '.join(words)}{commit}."
 
 
-def _shares_of(samples: Sequence[Mapping[str, Any]]) -> str:
+def _shares_of(samples: Sequence[Sample]) -> str:
     """The least and the greatest share that a worker got in any round."""
     return f"{min(values(samples, 'least')):.0f}-{max(values(samples, 'most')):.0f}"
 
 
-def _escaped(text: str) -> str:
-    return "".join("\\" + char if char in "\\*`_|" else char for char in text)
+# -- before and after
 
 
-def about(results: Mapping[str, Any]) -> str:
-    machine = results["environment"]["machine"]
-    versions = ", ".join(f"{name} {found}" for name, found in results["environment"]["versions"].items())
+def before_after(results: Mapping[str, Result]) -> str:
+    """How the code compares with the earlier revision that was measured beside it; above 1 the code is better."""
+    rows, without = [], []
+    for scenario in _chosen(results, lambda scenario: bool(results[scenario.name].get("base"))):
+        result = results[scenario.name]
+        before, after = result["samples"].get(BASE, ()), result["samples"].get(BASELINE, ())
+        if reason := result["base"]["lacks"]:
+            without.append(f"* {scenario.name}: {reason}")
+            continue
+        without += [f"* {scenario.name}: {reason}" for reason in failures({BASE: before, BASELINE: after})]
+        for measure in scenario.measures:
+            name, main = field(scenario, measure), measure is scenario.measure
+            times = ratio(after, before, measure.more_is_better, name)
+            by_cpu = ratio(after, before, name="per_cpu") if main else None
+            cells = [number(median(samples, name)) or _absence(samples) for samples in (before, after)]
+            if by_cpu:
+                per_cpu = [number(median(samples, "per_cpu")) for samples in (before, after)]
+            else:
+                per_cpu = ["", ""]
+            rows.append([f"{scenario.name}, {measure.value}", *cells, str(times or ""), *per_cpu, str(by_cpu or "")])
+    header = ["scenario", "before", "after", "times better", "per CPU second, before", "after", "times better"]
+    return "\n\n".join([*([table(header, rows)] if rows else []), *(["\n".join(without)] if without else [])])
+
+
+def comparison(results: Mapping[str, Result], code: str) -> str:
+    """The page of a comparison with an earlier revision."""
+    latest = _latest(results)
+    parts = [f"Before: revision {latest['base']['commit']}. After: revision {latest['commit']}.", about(results)]
+    return "\n\n".join([*parts, *_warnings(results, code), before_after(results)]) + "\n"
+
+
+# -- pages
+
+
+def _latest(results: Mapping[str, Result]) -> Result:
+    return max(results.values(), key=lambda result: result["date"])
+
+
+def about(results: Mapping[str, Result]) -> str:
+    """The machine, and the versions."""
+    found = _latest(results)["environment"]
+    machine = found["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return (
         f"Measured on {machine['cpu']} ({machine['cores']} cores, one for the server, one for the load), "
         f"{machine['system']}, {machine['python']}: {versions}."
     )
 
 
-def render(results: Mapping[str, Any]) -> tuple[str, str]:
-    """The tables in summary, and the whole page."""
-    parts = [about(results), summary(results)]
-    if sentence := linearity(results["scenarios"]):
+def _warnings(results: Mapping[str, Result], code: str) -> list[str]:
+    """What is not of this code, or not of one machine and one set of versions."""
+    newest = _latest(results)["environment"]
+    others = [name for name, result in results.items() if result["environment"] != newest]
+    named = {
+        "Older than the code of this worker, and to be measured again": outdated(results, code),
+        "From another machine or with other versions": others,
+    }
+    every = "all of them" if len(results) > 1 else ""
+    return [
+        f"{title}: {every if every and len(names) == len(results) else ', '.join(names)}."
+        for title, names in named.items()
+        if names
+    ]
+
+
+def render(results: Mapping[str, Result], code: str) -> tuple[str, str]:
+    """The tables in summary, and the whole page. ``code`` is that of the worker as it is now."""
+    parts = [about(results), *_warnings(results, code), summary(results)]
+    if sentence := linearity(results):
         parts.append(sentence)
     short = "\n\n".join(parts)
-    pages = [details(s, results["scenarios"][s.name]) for s in SCENARIOS if s.name in results["scenarios"]]
-    title = "Benchmark results"
-    return short + "\n", "\n\n".join([f"{title}\n{'=' * len(title)}", short, *pages]) + "\n"
+    pages = [details(scenario, results[scenario.name]) for scenario in _chosen(results, lambda scenario: True)]
+    return short + "\n", "\n\n".join([_heading("Benchmark results", "="), short, *pages]) + "\n"
 
 
 def insert(text: str, short: str) -> str:
@@ -251,79 +314,3 @@ def insert(text: str, short: str) -> str:
     if not begin or not end:
         raise ValueError(f"the page needs the comments {BEGIN!r} and {END!r}")
     return f"{before}{BEGIN}\n\n{short}\n{END}{after}"
-
-
-# -- chart
-
-
-def chart(results: Mapping[str, Any], path: Path) -> bool:
-    """
-    Throughput of the peers as a share of this worker's, scenario by scenario, and how unfair each shares a burst.
-
-    False without matplotlib or data.
-    """
-    try:
-        import matplotlib
-    except ImportError:
-        return False
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = BASELINE  # the same results give the same file
-    from matplotlib import pyplot
-
-    panels = [(f"{name.upper()}: throughput{_per(name)}, {BASELINE} = 1", _shares(results, name)) for name in TABLES]
-    panels.append(("Connections of the worker that got most, times its fair share", _bursts(results)))
-    panels = [(label, shares) for label, shares in panels if shares]
-    if not panels:
-        return False
-    heights = [len(shares) for _, shares in panels]
-    figure, all_axes = pyplot.subplots(
-        len(panels), figsize=(9, 1 + 0.55 * sum(heights)), height_ratios=heights, squeeze=False, layout="constrained"
-    )
-    colors = {name: f"C{index}" for index, name in enumerate(name for name in SERVERS if name != BASELINE)}
-    colors[BASELINE] = "black"
-    for axes, (label, shares) in zip(all_axes[:, 0], panels, strict=True):
-        peers = [name for name in colors if any(name in by_peer for _, by_peer in shares)]
-        height = 0.8 / len(peers)
-        for index, peer in enumerate(peers):
-            bars = [(row + index * height, by_peer[peer]) for row, (_, by_peer) in enumerate(shares) if peer in by_peer]
-            axes.barh([y for y, _ in bars], [share for _, share in bars], height, label=peer, color=colors[peer])
-        axes.set_yticks([row + 0.4 - height / 2 for row in range(len(shares))], [title for title, _ in shares])
-        axes.invert_yaxis()
-        axes.axvline(1.0, color="black", linewidth=1)
-        axes.set_xlabel(label)
-        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
-    return True
-
-
-def _per(name: str) -> str:
-    """How the throughput of a table is meant."""
-    return " per second of processor time" if name == "http/2" else ""
-
-
-def _shares(results: Mapping[str, Any], name: str) -> list[tuple[str, dict[str, float]]]:
-    shares = []
-    for scenario in SCENARIOS:
-        if scenario.table != name or scenario.measure not in (Measure.RATE, Measure.MESSAGES, Measure.CPU):
-            continue
-        samples = results["scenarios"].get(scenario.name, {}).get("samples", {})
-        ratios = {
-            peer: ratio(samples.get(BASELINE, ()), theirs, scenario.measure.more_is_better)
-            for peer, theirs in samples.items()
-            if peer != BASELINE
-        }
-        by_peer = {peer: 1 / found.median for peer, found in ratios.items() if found}
-        if by_peer:
-            shares.append((scenario.title, by_peer))
-    return shares
-
-
-def _bursts(results: Mapping[str, Any]) -> list[tuple[str, dict[str, float]]]:
-    bursts = []
-    for scenario in SCENARIOS:
-        samples = results["scenarios"].get(scenario.name, {}).get("samples", {})
-        if scenario.measure is Measure.SHARE and samples:
-            found = {name: median(theirs) for name, theirs in samples.items()}
-            bursts.append((scenario.title, {name: value for name, value in found.items() if value is not None}))
-    return bursts

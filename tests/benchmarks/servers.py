@@ -12,7 +12,6 @@ import importlib
 import importlib.metadata
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -22,19 +21,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.benchmarks import processes
+
 ROOT = Path(__file__).parents[2]
 #: How many requests granian takes at once where its queue is bounded: what 8 threads do in a second of 50 ms calls.
 BACKPRESSURE = 160
-#: Everything that is looked at for each request, with the numbers of the README.
-LIMITS = (
-    "REQUEST_TIMEOUT=30",
-    "QUEUE_TIMEOUT=5",
-    "REQUESTS_MAX=200",
-    "LIMIT_REQUEST_BODY=10485760",
-    "SLOW_REQUEST=5",
-    "METRICS_PATH=/metrics",
-)
-CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class ServerError(Exception):
@@ -54,7 +45,7 @@ class Launch:
     http2: bool = False
     access_log: bool = False
     bounded: bool = False
-    limited: bool = False
+    settings: Sequence[str] = ()
     extra: Sequence[str] = ()
 
     @property
@@ -64,12 +55,18 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server of the tables: ``package`` gives its version, ``access_log`` is the file its access lines go to."""
+    """
+    A server of the tables.
+
+    ``package`` gives its version, ``access_log`` is the file its access lines go to, ``path`` the folders that its
+    modules come from before all others.
+    """
 
     name: str
     package: str
     command: Callable[[Launch], list[str]]
     access_log: str = "access.log"
+    path: Sequence[Path] = ()
 
 
 def _gunicorn(worker_class: str, threads: int | None = None) -> Callable[[Launch], list[str]]:
@@ -86,17 +83,15 @@ def _gunicorn(worker_class: str, threads: int | None = None) -> Callable[[Launch
             options += [] if launch.tls else ["--http2-cleartext", "prior-knowledge"]
         if launch.access_log:
             options += ["--access-logfile", "access.log"]
-        if launch.bounded:
-            options += ["--env", "HYBRIDWORKER_QUEUE_TIMEOUT=1"]
-        if launch.limited:
-            options += [part for limit in LIMITS for part in ("--env", f"HYBRIDWORKER_{limit}")]
+        options += [part for setting in launch.settings for part in ("--env", f"HYBRIDWORKER_{setting}")]
         return [*options, *launch.extra, launch.app]
 
     return command
 
 
 def _granian(launch: Launch) -> list[str]:
-    options = [sys.executable, "-m", "granian", "--interface", launch.interface, "--workers", "1"]
+    options = [sys.executable, "-m", "granian", "--interface", launch.interface]
+    options += ["--workers", str(launch.workers)]
     options += ["--host", "127.0.0.1", "--port", str(launch.port), "--log-level", "warning"]
     options += ["--http", "2" if launch.http2 else "1"]
     # Everything shares one core: a second runtime thread could only take turns with the first.
@@ -112,7 +107,8 @@ def _granian(launch: Launch) -> list[str]:
 
 
 def _hypercorn(launch: Launch) -> list[str]:
-    options = [sys.executable, "-m", "hypercorn", "--worker-class", "uvloop", "--workers", "1", "--bind", launch.bind]
+    options = [sys.executable, "-m", "hypercorn", "--worker-class", "uvloop", "--bind", launch.bind]
+    options += ["--workers", str(launch.workers)]
     options += ["--keep-alive", "75", "--backlog", "2048", "--log-level", "warning"]
     if launch.http2:  # it speaks it wherever it is spoken to; by default it ends a connection after 1,000 requests
         options += ["--config", "hypercorn.toml"]
@@ -132,10 +128,17 @@ BASELINE = "hybridworker"
 #: This worker where a scenario is about HTTP/2 and it speaks HTTP/1.1.
 HTTP1 = f"{BASELINE}-http1"
 
+#: An earlier revision of this worker; ``revision.py`` says where it is.
+BASE = f"{BASELINE}-base"
+
+#: Those that serve this worker's own application with the scenario's settings.
+OWN = (BASELINE, BASE)
+
 SERVERS = {
     server.name: server
     for server in (
         Server(name=BASELINE, package="hybridworker", command=_gunicorn("hybridworker.Worker")),
+        Server(name=BASE, package="hybridworker", command=_gunicorn("hybridworker.Worker")),
         Server(name=f"{BASELINE}-alone", package="hybridworker", command=_gunicorn("hybridworker.Worker")),
         Server(name=HTTP1, package="hybridworker", command=_gunicorn("hybridworker.Worker")),
         Server(name="bare", package="httptools", command=_bare),
@@ -166,7 +169,7 @@ def version(package: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A started server: its first process, and what ``/proc`` says about the tree under it."""
+    """A started server: its first process, and what is known of the tree under it."""
 
     process: subprocess.Popen[bytes]
     launch: Launch
@@ -177,46 +180,17 @@ class Running:
     def port(self) -> int:
         return self.launch.port
 
-    def pids(self) -> list[int]:
-        """The first process and all its descendants, parents first."""
-        children: dict[int, list[int]] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and (fields := _stat(int(entry.name))):
-                children.setdefault(int(fields[1]), []).append(int(entry.name))
-        pids = [self.process.pid]
-        for pid in pids:
-            pids += children.get(pid, [])
-        return pids
-
     def worker(self) -> int:
         """The process that serves: the largest one under the first, or the first where it is alone."""
-        return max(self.pids()[1:] or [self.process.pid], key=resident)
+        return max(processes.family(self.process.pid)[1:] or [self.process.pid], key=processes.resident)
 
     def cpu_seconds(self) -> float:
         """User and system time of the whole tree since it was started."""
-        fields = [_stat(pid) for pid in self.pids()]
-        return sum(int(field[11]) + int(field[12]) for field in fields if field) / CLOCK_TICKS
+        return processes.cpu_seconds(processes.family(self.process.pid))
 
     def log_tail(self) -> str:
         lines = (self.directory / "server.log").read_text(errors="replace").strip().splitlines()
         return " | ".join(" ".join(line.split())[:160] for line in lines[-3:]) or "nothing in its log"
-
-
-def _stat(pid: int) -> list[str] | None:
-    """The fields of ``/proc/PID/stat`` from the state on (proc(5) number 3 is index 0), None for a gone process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-
-
-def resident(pid: int) -> int:
-    """Resident bytes of a process. From smaps: the counter in ``statm`` may be late by several pages per thread."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Rss:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def free_port() -> int:
@@ -231,37 +205,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(server: Server, launch: Launch, directory: Path, core: int) -> Iterator[Running]:
-    """Run a server in `directory`, pinned to `core`, and end it with everything it started."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BENCHMARK_FILES": str(directory)}
+def serving(server: Server, launch: Launch, directory: Path, cores: Sequence[int]) -> Iterator[Running]:
+    """Run a server in `directory`, pinned to `cores`, and end it with everything it started."""
+    path = os.pathsep.join(map(str, (*server.path, ROOT)))
+    environment = {**os.environ, "PYTHONPATH": path, "BENCHMARK_FILES": str(directory)}
     for leftover in ("server.log", "access.log"):
         (directory / leftover).unlink(missing_ok=True)
     with open(directory / "server.log", "wb") as log:
         started_at = time.perf_counter()
-        process = subprocess.Popen(
-            server.command(launch),
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # safe: the harness has one thread
-        )
-    try:
-        yield Running(process, launch, directory, started_at)
-    finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
-    """End a process started in its own session: kindly first, then its whole group. A second Ctrl-C only hurries it."""
-    try:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+        with processes.spawned(server.command(launch), cores, cwd=directory, env=environment, **streams) as process:
+            yield Running(process, launch, directory, started_at)

@@ -1,0 +1,103 @@
+"""
+Processes of the benchmark, and what ``/proc`` says about them.
+
+Invariant: each is started by :func:`spawned`, in a session of its own, so that ending it ends whatever it started and
+nothing else, whenever Ctrl-C comes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def postponed() -> Iterator[None]:
+    """Keep SIGINT and SIGTERM until the block is left: a process that was just started must have its owner."""
+    caught: list[tuple[int, FrameType | None]] = []
+    handlers = {
+        number: signal.signal(number, lambda *call: caught.append(call)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for signum, frame in caught:
+        if callable(call := handlers[signal.Signals(signum)]):
+            call(signum, frame)
+
+
+@contextmanager
+def spawned(command: Sequence[str], cores: Sequence[int] = (), **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command, on some cores or where this process runs, and end it with everything it started."""
+    if cores:
+        options["preexec_fn"] = lambda: os.sched_setaffinity(0, cores)  # safe: the harness has one thread
+    process = None
+    try:
+        with postponed():
+            process = subprocess.Popen(command, start_new_session=True, **options)
+        yield process
+    finally:
+        if process is not None:
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
+    """End a process started in its own session: kindly first, then its whole group. A second Ctrl-C only hurries it."""
+    try:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with suppress(BrokenPipeError):  # what it was to be told, and did not live to hear
+                    stream.close()
+
+
+def family(pid: int) -> list[int]:
+    """A process and all its descendants, parents first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    pids = [pid]
+    for parent in pids:
+        pids += children.get(parent, [])
+    return pids
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """User and system time of some processes since they were started."""
+    fields = [_stat(pid) for pid in pids]
+    return sum(int(field[11]) + int(field[12]) for field in fields if field) / CLOCK_TICKS
+
+
+def resident(pid: int) -> int:
+    """Resident bytes of a process. From smaps: the counter in ``statm`` may be late by several pages per thread."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Rss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of ``/proc/PID/stat`` from the state on (proc(5) number 3 is index 0), None for a gone process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
