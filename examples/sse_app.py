@@ -46,8 +46,8 @@ async def events(send):
     """
     One event a second, until the worker leaves or the client does.
 
-    ``is_leaving()`` is true as soon as the worker is told to go: the stream ends as any response does, and the browser
-    asks again after the milliseconds of ``retry``. When the client has left, ``send()`` raises an OSError.
+    ``is_leaving()`` is true as soon as the worker takes no more connections: the stream ends as any response does, and
+    the browser asks again after the milliseconds of ``retry``. When the client has left, ``send()`` raises an OSError.
     """
     headers = [
         (b"content-type", b"text/event-stream"),
