@@ -159,6 +159,8 @@ def failures(samples: Samples, whole: bool = False) -> list[str]:
 def summary(results: Mapping[str, Result]) -> str:
     """All the tables of an overview."""
     tables = [_throughput(results, name) for name in TABLES]
+    if shared := _chosen(results, lambda scenario: scenario.cores > 1):
+        tables.append(f"The applications with 2 workers have 2 cores, {_load_of(results[shared[0].name])}.")
     tables += [_plain(results, title, measures) for title, measures in PLAIN.items()]
     return "\n\n".join(filter(None, tables))
 
@@ -212,16 +214,20 @@ def _how(scenario: Scenario, result: Mapping[str, Any]) -> str:
     """What the load of a scenario was, where it ran, and which code it met."""
     streams = f" of {scenario.streams} streams" if scenario.streams > 1 else ""
     words = [f"{scenario.connections} connections{streams}"]
-    machine = result["environment"]["machine"]
     if scenario.cores > 1:
-        free = machine["load core"] not in machine["server cores"][: scenario.cores]
-        words.append(f"{scenario.workers} workers on {scenario.cores} cores, the load on " + ("a third" if free else
-                     "the second of them"))  # fmt: skip
+        words.append(f"{scenario.workers} workers on {scenario.cores} cores, {_load_of(result)}")
     elif scenario.workers > 1:
         words.append(f"{scenario.workers} workers on one core")
     words += [f"{result['rounds']} rounds of {result['seconds']} s", result["date"]]
     commit = f", revision {result['commit']}" if result.get("commit") else ""
     return f"``{scenario.name}``: {', '.join(words)}{commit}."
+
+
+def _load_of(result: Mapping[str, Any]) -> str:
+    """Where the load is when the server has two cores."""
+    machine = result["environment"]["machine"]
+    shared = machine["load core"] in machine["server cores"]
+    return "the load on the second of them" if shared else "the load on a third"
 
 
 def _shares_of(samples: Sequence[Sample]) -> str:

@@ -123,11 +123,15 @@ def participants(scenario: Scenario, names: Sequence[str] | None) -> list[Server
 
 
 def with_base(scenario: Scenario, servers: Sequence[Server], base: Base | None) -> tuple[list[Server], str | None]:
-    """The servers, this worker's earlier revision behind it; or the reason why that one cannot take part."""
+    """
+    The servers, this worker's earlier revision behind it; or the reason why that one cannot take part.
+
+    Without it this worker alone has nothing to be compared with: then there are no servers.
+    """
     if base is None or BASELINE not in [server.name for server in servers]:
         return list(servers), None
     if reason := base.lacks(scenario):
-        return list(servers), reason
+        return list(servers) if len(servers) > 1 else [], reason
     return [servers[0], base.server, *servers[1:]], None
 
 
@@ -167,8 +171,8 @@ class Run:
     def all(self, scenarios: Sequence[Scenario]) -> None:
         """Say how long it takes, and measure what is wanted."""
         stored = self.store.load()
-        planned = {scenario.name: participants(scenario, self.options.names) for scenario in scenarios}
-        wanted = [scenario for scenario in scenarios if planned[scenario.name] and self._is_wanted(scenario, stored)]
+        possible = [scenario for scenario in scenarios if participants(scenario, self.options.names)]
+        wanted = [scenario for scenario in possible if self._is_wanted(scenario, stored)]
         if not wanted:
             return say("nothing is to be measured: all that was asked for is there, and as new as the code")
         progress = Progress({scenario.name: self._expected(scenario, stored) for scenario in wanted})
@@ -176,30 +180,35 @@ class Run:
         for scenario in wanted:
             result = self._measured(scenario, progress, stored)
             self.store.save(scenario.name, result)
-            print(report.details(scenario, result), end="\n\n", flush=True)
+            if result["samples"]:
+                print(report.details(scenario, result), end="\n\n", flush=True)
+
+    def _servers(self, scenario: Scenario) -> tuple[list[Server], str | None]:
+        """Who takes part in a scenario, and why the earlier revision does not."""
+        return with_base(scenario, participants(scenario, self.options.names), self.base)
 
     def _is_wanted(self, scenario: Scenario, stored: Mapping[str, Result]) -> bool:
         """All is, but for what a run that is resumed finds complete."""
         if not self.options.resume:
             return True
-        names = [server.name for server in participants(scenario, self.options.names)]
+        names = [server.name for server in self._servers(scenario)[0]]
         reason = self.wanted.missing(stored.get(scenario.name), names)
         say(f"{scenario.name}: {reason or 'kept'}")
         return reason is not None
 
     def _expected(self, scenario: Scenario, stored: Mapping[str, Result]) -> list[float]:
         """Seconds of each measurement of a scenario."""
-        servers, _ = with_base(scenario, participants(scenario, self.options.names), self.base)
+        servers, _ = self._servers(scenario)
         of_servers = [expected(scenario, server.name, self.options.seconds, stored) for server in servers]
         return of_servers * self.options.rounds
 
     def _measured(self, scenario: Scenario, progress: Progress, stored: Mapping[str, Result]) -> Result:
         """All rounds of a scenario, each beginning with another server: a slow moment hits them all in turn."""
-        servers, lacks = with_base(scenario, participants(scenario, self.options.names), self.base)
+        servers, lacks = self._servers(scenario)
         if lacks:
             say(f"{scenario.name}: {BASE} is left out: {lacks}")
         samples: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
-        for number in range(self.options.rounds):
+        for number in range(self.options.rounds if servers else 0):
             first = number % len(servers)
             for server in servers[first:] + servers[:first]:
                 sample = self._sample(scenario, server)

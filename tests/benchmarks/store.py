@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.servers import BASE
-
 Result = dict[str, Any]
 
 RESULTS = Path(__file__).parent / "results"
@@ -77,7 +75,7 @@ class Wanted:
             return "beside another revision"
         if result["rounds"] < self.rounds or result["seconds"] < self.seconds:
             return f"only {result['rounds']} rounds of {result['seconds']} s"
-        if absent := [server for server in servers if server not in result["samples"] and server != BASE]:
+        if absent := [server for server in servers if server not in result["samples"]]:
             return f"without {', '.join(absent)}"
         return None
 
