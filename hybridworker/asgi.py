@@ -35,6 +35,12 @@ WAITED = "hybridworker.waited"
 #: The key of a scope, and of an environ, under which the name of the part of a Hybrid stands that serves the request.
 PART = "hybridworker.part"
 
+#: The key of a scope under which the mount point of a WSGI part of a Hybrid stands, percent-decoded.
+MOUNT = "hybridworker.mount"
+
+#: The key of a scope under which a WSGI call over HTTP/2 leaves its trailers.
+TRAILERS = "hybridworker.trailers"
+
 _UNPRINTABLE = re.compile(rb"[^ -~]")
 
 

@@ -41,7 +41,6 @@ from .application.assembly import assemble
 from .application.detect import Decision, Interface, advice
 from .application.inspection import VARIABLE, Served, inspect, pair
 from .application.lending import make_lender
-from .application.parts import Parts
 from .config.gunicornsettings import is_changed
 from .config.settings import Settings, check
 from .connection.context import WorkerContext
@@ -53,8 +52,7 @@ from .group.succession import Succession
 from .log.access import access_writer
 from .log.hooks import RequestHooks
 from .process import bootretry
-from .process.boot import explain_tls, read_certificate, versions
-from .process.certificates import Certificates, identify
+from .process.boot import explain_tls, identify, read_certificate, versions
 from .process.exit import BOOT_ERROR, FAILED, LOAD_ERROR, exit_code, leave_without_threads
 from .process.leftovers import describe
 from .process.memory import set_aside
@@ -65,7 +63,6 @@ from .process.signals import Signals
 from .process.watchdog import Watchdog
 from .standing import here
 from .states import ProgramState
-from .wsgi.threads import ThreadPool
 
 #: File descriptors that an event loop needs, at least.
 LOOP_FDS = 12
@@ -342,16 +339,22 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         await program.run()
 
     def _new_program(self, loop: asyncio.AbstractEventLoop) -> Program:
-        settings, served, pool, lender = self._settings, self._served, None, None
+        settings, served, pool, lender, parts = self._settings, self._served, None, None, None
         hybrid = served[0].part is not None
+        # Here and below: what few applications need is loaded by their workers alone.
         if any(application.is_wsgi for application in served):
+            from .wsgi.threads import ThreadPool
+
             timed = bool(settings.metrics_path)
             pool = ThreadPool(settings.threads, loop, timed=timed, lanes=len(served), patience=settings.queue_timeout)
         if not all(application.is_wsgi for application in served):
             lender = make_lender(settings, loop, self.log, bounded=not hybrid)
         hooks = RequestHooks.from_gunicorn(self.cfg, self, self.log)
         applications = assemble(served, settings, pool, lender, hooks, SERVER_SOFTWARE)
-        parts = Parts.of(applications, settings, hooks) if hybrid else None
+        if hybrid:
+            from .application.parts import Parts
+
+            parts = Parts.of(applications, settings, hooks)
         context = WorkerContext(
             application=applications[0] if parts is None else parts.default,
             parts=parts,
@@ -372,6 +375,8 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         program = Program(self, server, pool, succession, self._signals, self._watchdog)
         program.leadership = self._leadership
         if self._tls is not None and not is_changed(self.cfg, "ssl_context"):  # the hook may do as it likes
+            from .process.certificates import Certificates
+
             program.certificates = Certificates(context, server, self._ssl_context, self._tls_files)
         return program
 

@@ -80,7 +80,11 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     ("group", ({"share", "succession"}, {"leadership", "scoreboard"}, {"durations", "ledger"})),
     (
         "wsgi",
-        ({"middleware"}, {"clientsocket", "environ", "handoff", "streams", "threads", "values"}, {"spool", "waits"}),
+        (
+            {"middleware"},
+            {"clientsocket", "environ", "handoff", "streams", "threads", "values"},
+            {"calls", "spool", "waits"},
+        ),
     ),
     ("config", ({"commandline", "inventory", "settings"}, {"gunicornsettings", "variables"}, {"atoms"})),
     ("", ({"asgi", "cache", "callcontext", "errors", "standing", "states"}, {"identity"})),

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ..asgi import ASGIApp, Hooks, Receive, Scope, Send
+from ..asgi import MOUNT, ASGIApp, Hooks, Receive, Scope, Send
 from ..config.settings import Settings
-from ..wsgi.middleware import MOUNT, WSGIMiddleware
-from ..wsgi.threads import LostCall
+from ..wsgi.calls import LostCall
 from .directory import Part, enter_mount
+
+if TYPE_CHECKING:
+    from ..wsgi.middleware import WSGIMiddleware
 
 
 class Call(Protocol):

@@ -16,7 +16,6 @@ callable itself is looked at.
 
 from __future__ import annotations
 
-import difflib
 import enum
 import functools
 import inspect
@@ -313,6 +312,8 @@ def advice(uri: str | None, exc: Exception) -> str | None:
     loaded = vars(sys.modules[module]) if module in sys.modules else {}
     wanted = variable.partition("(")[0] or "application"
     names = [name for name, value in loaded.items() if callable(value) and not name.startswith("_")]
+    import difflib  # for mistakes only
+
     near = (*difflib.get_close_matches(wanted, names, n=1), *USUAL) if variable else USUAL
     likely = [name for name in near if name in names and name != wanted]
     hint = f"did you mean {module}:{likely[0]}?" if likely else "name the application as module:variable"

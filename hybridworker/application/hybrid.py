@@ -13,14 +13,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from types import FunctionType, MethodType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 from ..asgi import Receive, Scope, Send
 from ..errors import HybridError
 from .detect import undeclared
 from .directory import Part
-from .dispatcher import Dispatcher
+
+if TYPE_CHECKING:
+    from .dispatcher import Dispatcher
 
 #: Any callable that speaks ASGI or WSGI. What it speaks is found out when it is served.
 AnyApplication = Callable[..., Any]
@@ -81,6 +83,8 @@ class Hybrid:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope of ASGI 3, on any server. WSGI parts run through asgiref's ``WsgiToAsgi``."""
         if self._dispatcher is None:
+            from .dispatcher import Dispatcher  # this worker serves the parts without it
+
             try:
                 self._dispatcher = Dispatcher(self.parts)
             except HybridError as exc:

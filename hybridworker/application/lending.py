@@ -21,13 +21,15 @@ import asyncio
 import contextvars
 import sys
 from collections.abc import Callable, MutableMapping
-from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..asgi import ASGIApp, Message, Receive, Scope, Send
 from ..config.settings import Settings
-from . import djangodb
-from .lentthreads import Lender, Loan
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from .lentthreads import Lender
 
 #: The module that is loaded where Django's handler serves ASGI.
 HANDLER = "django.core.handlers.asgi"
@@ -71,6 +73,9 @@ def make_lender(
     if find_hook() is None:
         log.info("This version of asgiref lends no threads: each call has one of its own")
         return None
+    from . import djangodb  # few applications borrow threads
+    from .lentthreads import Lender
+
     djangodb.watch()
     size = settings.threads if bounded and settings.threads > 1 else 0
     most = f"at most {size} at once" if size else "as many as are needed"
@@ -83,6 +88,8 @@ def lend(app: ASGIApp, lender: Lender | None) -> ASGIApp:
     hook = None if lender is None else find_hook()
     if lender is None or hook is None:
         return app
+    from .lentthreads import Loan  # it is loaded: there is a lender
+
     new_context, current, executors = hook
 
     async def borrowing(scope: Scope, receive: Receive, send: Send) -> None:

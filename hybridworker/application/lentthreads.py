@@ -31,7 +31,7 @@ from types import FrameType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from ..asgi import PART, Scope, request_label
-from ..wsgi.threads import RunningCall
+from ..wsgi.calls import LENT, RunningCall
 from ..wsgi.waits import Waits
 from .djangodb import Connections
 
@@ -43,9 +43,6 @@ PATIENCE = 1.0
 
 #: Seconds for which a thread stays that nobody needs, where their number has no bound.
 IDLE_MAX = 30.0
-
-#: How the names of the threads begin.
-NAME = "lent-"
 
 
 class Job(NamedTuple):
@@ -64,7 +61,7 @@ class LentThread(threading.Thread):
     def __init__(self, lender: Lender, number: int) -> None:
         # Its own context is empty, also from Python 3.14 on, where a thread may inherit that of the one that starts it.
         context = contextvars.Context()
-        super().__init__(target=context.run, args=(self._work,), name=f"{NAME}{number}", daemon=True)
+        super().__init__(target=context.run, args=(self._work,), name=f"{LENT}{number}", daemon=True)
         self.lender = lender
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.connections = Connections()

@@ -7,7 +7,6 @@ same name in :class:`~.settings.Settings`.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -226,15 +225,23 @@ def near_misses(environ: Mapping[str, str]) -> list[str]:
         meant = joined.get("".join(words))
         for at in range(1, len(words)):
             prefix, rest = "".join(words[:at]), "_".join(words[at:])
-            if PREFIX + rest in VARIABLES and difflib.SequenceMatcher(None, prefix, PREFIX[:-1]).ratio() >= 0.85:
+            if PREFIX + rest in VARIABLES and _resembles(prefix, PREFIX[:-1]):
                 meant = PREFIX + rest
         if meant and not name.upper().startswith(PREFIX):
             found.append(f"{name} is not a variable of hybridworker; did you mean {meant}?")
     return found
 
 
+def _resembles(one: str, other: str) -> bool:
+    import difflib  # for mistakes only
+
+    return difflib.SequenceMatcher(None, one, other).ratio() >= 0.85
+
+
 def suggestion(name: str) -> str:
     """Name the nearest variable, or all of them. The common prefix is not compared: with it all would be near."""
+    import difflib  # for mistakes only
+
     known = [variable.removeprefix(PREFIX) for variable in VARIABLES]
     nearest = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1, cutoff=0.5)
     if nearest:

@@ -14,13 +14,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..application.application import Application
-from ..application.lentthreads import Lender
-from ..application.parts import Parts
 from ..asgi import Scope
 from ..config.settings import Settings
 from ..group.durations import Durations
 from ..group.scoreboard import CELLS, IN_FLIGHT, THREADED, Slot
-from ..wsgi.threads import LostCall
+from ..wsgi.calls import LostCall
 from .admission import Admission, limited
 from .clock import Clock
 from .flow import FlowControl
@@ -34,6 +32,9 @@ from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from ..application.lentthreads import Lender
+    from ..application.parts import Parts
 
 
 class Log(Protocol):

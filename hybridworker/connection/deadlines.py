@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..wsgi.threads import LostCall
+from ..wsgi.calls import LostCall
 from .context import Cycle, WorkerContext
 
 #: Seconds for which a call that was cancelled may clean up before it is reported.

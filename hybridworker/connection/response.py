@@ -243,6 +243,14 @@ def error_response(status: int, fields: bytes, extra: bytes = b"", body: bool = 
     )
 
 
+#: What the refusal of a WebSocket must say beside its status. A 426 names the version that is spoken (RFC 6455 4.4,
+#: RFC 9110 15.5.22).
+REFUSAL_FIELDS = {
+    405: b"Allow: GET\r\n",
+    426: b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
+}
+
+
 def as_bytes(body: object) -> bytes:
     """Accept any bytes-like body (checklist H50). Raises :class:`~.errors.InvalidMessage`."""
     if isinstance(body, bytes | bytearray | memoryview):

@@ -8,10 +8,13 @@ where there is nothing to choose. Event loop side only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ..application.application import Application
-from ..application.parts import Parts
 from ..asgi import Headers, Scope
+
+if TYPE_CHECKING:
+    from ..application.parts import Parts
 
 
 class Router:

@@ -12,7 +12,6 @@ part and never falls. A name counts from the moment its length is written, after
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from ..wsgi.waits import WAITS
@@ -99,4 +98,6 @@ def _fitting(name: str) -> bytes:
     if len(data) <= NAME_BYTES:
         return data
     kept = data[: NAME_BYTES - 9].decode("utf-8", "ignore").encode()
+    import hashlib  # for few names
+
     return kept + b"~" + hashlib.sha256(data).hexdigest()[:8].encode()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from ..asgi import Scope
 from ..connection import kernel
@@ -29,11 +29,15 @@ from ..connection.peer import Peer
 from ..connection.scope import websocket_scope
 from ..errors import ProtocolError
 from ..states import CallState, ConnectionState, RequestState
-from ..websocket import protocol as websocket
-from ..websocket.handshake import Upgrade
-from .carrier import SocketCarrier
 from .cycle import Head, HTTP11Cycle
 from .refusal import refuse
+
+if TYPE_CHECKING:
+    from ..websocket.protocol import WebSocketProtocol
+    from .carrier import SocketCarrier
+
+    #: What a connection becomes by the handshake of a WebSocket.
+    Successor = WebSocketProtocol | SocketCarrier
 
 NEW, ACTIVE, IDLE = ConnectionState.NEW, ConnectionState.ACTIVE, ConnectionState.IDLE
 UPGRADED, CLOSING, CLOSED = ConnectionState.UPGRADED, ConnectionState.CLOSING, ConnectionState.CLOSED
@@ -42,9 +46,6 @@ HEADERS, BODY, DONE = RequestState.HEADERS, RequestState.BODY, RequestState.DONE
 
 #: The deadline of a connection that may take its time.
 NEVER = math.inf
-
-#: What a connection becomes by the handshake of a WebSocket.
-Successor = websocket.WebSocketProtocol | SocketCarrier
 
 
 class RequestConnection(asyncio.Protocol):
@@ -333,15 +334,22 @@ class RequestConnection(asyncio.Protocol):
         if application.takes_websockets:
             if head.request is BODY:
                 raise ProtocolError("a WebSocket handshake with a body (RFC 6455 4.1)")
+            try:  # the first handshake takes 10 ms for it; applications without WebSockets save a MiB of each worker
+                from ..websocket import handshake
+                from ..websocket import protocol as websocket
+            except OSError as exc:  # no descriptor is left to read it: the next handshake tries again
+                raise ProtocolError(f"WebSocket cannot be loaded now: {exc}", 503) from exc
             if not websocket.available():
                 context.warn_once(
                     "A WebSocket handshake was refused: install hybridworker[websockets] to serve WebSocket connections"
                 )
                 raise ProtocolError("WebSocket is not installed", 501, logged=True)
             scope = websocket_scope(scope)
-            opening = Upgrade(context, self.transport, scope, method)
+            opening = handshake.Upgrade(context, self.transport, scope, method)
             return websocket.WebSocketProtocol(context, application, self.flow, scope, opening)
         if application.takes_sockets and head.request is DONE and method == b"GET":
+            from .carrier import SocketCarrier  # for few WSGI applications
+
             return SocketCarrier(context, self.flow, head, scope)
         return None
 

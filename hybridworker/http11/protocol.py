@@ -17,7 +17,7 @@ Invariant: the parser gets exactly one head, or bytes of one body, at a time.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httptools
 
@@ -25,11 +25,14 @@ from ..connection.context import WorkerContext
 from ..connection.cycle import WHOLE_BODY_MAX
 from ..connection.fields import UPGRADE
 from ..errors import ProtocolError
-from .connection import ACTIVE, BODY, DONE, HEADERS, HELD, IDLE, NEVER, UPGRADED, RequestConnection, Successor
+from .connection import ACTIVE, BODY, DONE, HEADERS, HELD, IDLE, NEVER, UPGRADED, RequestConnection
 from .cycle import HTTP11Cycle
 from .framing import HeadScanner, body_parser, misdirected
 from .head import MORE, RequestHead
 from .rewriting import pose, unknown_method
+
+if TYPE_CHECKING:
+    from .connection import Successor
 
 
 class HTTPProtocol(RequestConnection):

@@ -10,9 +10,8 @@ from ..asgi import Scope
 from ..connection.context import WorkerContext
 from ..connection.peer import Peer
 from ..connection.refusal import note_refusal
-from ..connection.response import encode_fields, error_response
+from ..connection.response import REFUSAL_FIELDS, encode_fields, error_response
 from ..errors import ProtocolError
-from ..websocket.handshake import REFUSAL_FIELDS
 
 
 def refuse(

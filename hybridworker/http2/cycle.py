@@ -15,7 +15,7 @@ import math
 from typing import Any, Protocol
 
 from ..application.application import Application
-from ..asgi import Message, Scope, logged_target
+from ..asgi import TRAILERS, Message, Scope, logged_target
 from ..connection.context import WorkerContext
 from ..connection.cycle import RequestResponseCycle
 from ..connection.files import became_shorter
@@ -35,7 +35,6 @@ from ..connection.response import (
 from ..connection.sendfile import FilePart, read_some
 from ..errors import ClientDisconnected
 from ..states import RequestState, ResponseState
-from ..wsgi.middleware import TRAILERS
 from .frames import FrameReader
 from .outbox import Outbox, next_turn
 from .response import default_block, defaults, encode_fields, error_block, status_field, statuses

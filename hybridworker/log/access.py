@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import FunctionType, ModuleType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gunicorn import glogging
 from gunicorn.instrument import statsd
@@ -29,9 +29,11 @@ from gunicorn.instrument import statsd
 from ..asgi import Headers, Scope
 from ..config.settings import Settings
 from ..errors import WorkerExit
-from .jsonline import JSONLine
 from .skip import Muffler, SkippedPaths
 from .views import ENVIRON, Answer, RequestView, ResponseView, environ_of, text
+
+if TYPE_CHECKING:
+    from .jsonline import JSONLine
 
 _Name = TypeVar("_Name", str, bytes)
 
@@ -74,6 +76,8 @@ def access_writer(log: Any, cfg: Any, settings: Settings | None = None) -> Write
     write: Writer = calling
     if settings is not None and settings.access_json is not None:
         if _logs_plainly(log) and (_genuine(log.access, glogging) or _genuine(log.access, statsd)):
+            from .jsonline import JSONLine  # few logs are JSON
+
             line = JSONLine(settings.access_json, log._get_user, identified=settings.request_id != b"")
             write = AccessLog(log, cfg, line)
             if counts:

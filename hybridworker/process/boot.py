@@ -2,31 +2,36 @@
 Boot: what a worker reads and says before it serves.
 
 :func:`versions` is for the first line of the log. :func:`read_certificate` reads what each scope
-tells of this server's certificate. :func:`explain_tls` names the setting with which no TLS
-context can be made. No loop, no thread.
+tells of this server's certificate, :func:`identify` what tells when its files change.
+:func:`explain_tls` names the setting with which no TLS context can be made. No loop, no thread.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import platform
+import os
 import re
 import ssl
+import sys
 
 import httptools
 import uvloop
 
 from ..config.settings import Settings
 
+Identity = list[tuple[int, ...] | None]
+
 
 def versions(asgi_loop: str) -> str:
     """What the worker runs on, for bug reports: the loop, the parsers, Python."""
-    try:
-        websockets = f"websockets {importlib.metadata.version('websockets')}"  # not imported: that is up to the workers
+    try:  # not imported: that is up to the workers. And not `version()`, for which a parser of mails is loaded
+        metadata = importlib.metadata.distribution("websockets").read_text("METADATA") or ""
+        version = re.search(r"^Version: (.+)$", metadata, re.MULTILINE)
+        websockets = f"websockets {version[1] if version else '?'}"
     except importlib.metadata.PackageNotFoundError:
         websockets = "no websockets"
     loop = "asyncio" if asgi_loop == "asyncio" else f"uvloop {uvloop.__version__}"  # type: ignore[attr-defined]
-    return f"{loop}, httptools {httptools.__version__}, {websockets}, Python {platform.python_version()}"
+    return f"{loop}, httptools {httptools.__version__}, {websockets}, Python {sys.version.split()[0]}"
 
 
 def read_certificate(path: str | None) -> str | None:
@@ -36,6 +41,19 @@ def read_certificate(path: str | None) -> str | None:
             return file.read()
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def identify(settings: Settings) -> Identity:
+    """What tells one state of the TLS files from another, symbolic links followed; None for one that is missing."""
+    return [_identify(path) for path in (settings.certfile, settings.keyfile, settings.ca_certs) if path]
+
+
+def _identify(path: str) -> tuple[int, ...] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def explain_tls(settings: Settings) -> str | None:

@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import datetime
 import math
-import os
 import ssl
 from collections.abc import Callable
 
-from ..config.settings import Settings
 from ..connection.context import WorkerContext
 from ..errors import BootFailed
-from .boot import explain_tls, read_certificate
+from .boot import Identity, explain_tls, identify, read_certificate
 from .server import Server
 
 #: Seconds between two looks at the files.
@@ -33,15 +31,12 @@ NOTICE = 7
 DAY = 86400.0
 
 
-Identity = list[tuple[int, ...] | None]
-
-
 class Certificates:
     """
     The TLS files of one worker.
 
     ``build()`` makes a context as at boot, from files that are known to be good. ``seen`` is what
-    :func:`identify` said before the first one was made: they may have changed since.
+    :func:`~.boot.identify` said before the first one was made: they may have changed since.
     """
 
     __slots__ = ("build", "context", "due", "expires", "seen", "server", "warn_at")
@@ -98,19 +93,6 @@ class Certificates:
         else:
             line = "The certificate in %s expires on %s, in %d day(s): renew it"
             self.context.log.warning(line, path, f"{expires:%Y-%m-%d %H:%M} UTC", math.ceil(left))
-
-
-def identify(settings: Settings) -> Identity:
-    """What tells one state of the TLS files from another, symbolic links followed; None for one that is missing."""
-    return [_identify(path) for path in (settings.certfile, settings.keyfile, settings.ca_certs) if path]
-
-
-def _identify(path: str) -> tuple[int, ...] | None:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 # -- the end of a certificate

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..application.application import Application, Endpoint
 from ..asgi import Receive, Scope, Send
@@ -62,8 +63,10 @@ from ..group.scoreboard import (
     WorkerState,
     present,
 )
-from ..wsgi.threads import ThreadPool
 from ..wsgi.waits import WAIT_BOUNDS, WAITS
+
+if TYPE_CHECKING:
+    from ..wsgi.threads import ThreadPool
 
 #: Seconds for which the queue of WSGI calls may stand still.
 STUCK = 1.0

@@ -15,12 +15,16 @@ import sys
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from ..connection.context import Cycle, WorkerContext
 from ..connection.deadlines import Deadlines, Late, Latecomer
 from ..group.scoreboard import SHED, SHEDS
-from ..wsgi.threads import LostCall, ThreadPool
+from ..wsgi.calls import LostCall
 from .report import format_stack, format_task, label, running_calls
+
+if TYPE_CHECKING:
+    from ..wsgi.threads import ThreadPool
 
 #: Seconds between two reports that are alike, and how many kinds of reports are remembered.
 INTERVAL, REMEMBERED = 60.0, 256

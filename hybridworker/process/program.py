@@ -16,15 +16,13 @@ import os
 import random
 import time
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..group.leadership import Leadership
 from ..group.scoreboard import LAST_RECYCLE, LAST_RECYCLED, LEFTOVERS, REASONS, RECYCLED, WorkerState, set_state
 from ..group.succession import Outlook, Succession
 from ..standing import here
 from ..states import ProgramState
-from ..wsgi.threads import ThreadPool
-from .certificates import Certificates
 from .endpoints import Status
 from .foreignloops import ForeignLoops
 from .grace import Grace
@@ -35,6 +33,10 @@ from .overload import Overload
 from .server import Server
 from .signals import Signals
 from .watchdog import Watchdog, warn_of_slow_calls
+
+if TYPE_CHECKING:
+    from ..wsgi.threads import ThreadPool
+    from .certificates import Certificates
 
 STARTING, SERVING, WISHING = ProgramState.STARTING, ProgramState.SERVING, ProgramState.WISHING
 HANDING_OVER, DRAINING, EXITING = ProgramState.HANDING_OVER, ProgramState.DRAINING, ProgramState.EXITING

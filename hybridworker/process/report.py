@@ -16,14 +16,16 @@ import time
 import traceback
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..application.application import Application
-from ..application.lentthreads import NAME as LENT
 from ..asgi import PART, Scope, request_label
 from ..connection.context import WorkerContext
-from ..wsgi.threads import RunningCall, ThreadPool
+from ..wsgi.calls import LENT, RunningCall
 from .leftovers import own_tasks, printable
+
+if TYPE_CHECKING:
+    from ..wsgi.threads import ThreadPool
 
 #: Calls shown of the stack of a thread and of a task, the innermost ones; requests shown, the oldest ones; other tasks.
 THREAD_CALLS, TASK_CALLS, MOST_REQUESTS, MOST_TASKS = 100, 6, 100, 20

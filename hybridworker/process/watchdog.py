@@ -27,11 +27,13 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..connection.context import Log, WorkerContext
-from ..wsgi.threads import ThreadPool
 from .report import format_stack, holder, report
+
+if TYPE_CHECKING:
+    from ..wsgi.threads import ThreadPool
 
 #: Seconds between two looks at the loop, at least; a quarter of ``HYBRIDWORKER_SLOW_LOOP`` where that is more.
 PERIOD = 0.25

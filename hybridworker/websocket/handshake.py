@@ -23,6 +23,7 @@ from ..asgi import Headers, Message, Scope
 from ..connection.context import WorkerContext
 from ..connection.response import (
     DATE,
+    REFUSAL_FIELDS,
     SERVER,
     TOKEN,
     as_bytes,
@@ -39,12 +40,6 @@ from ..errors import InvalidMessage, ProtocolError, ResponseError
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 1.3
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
-
-#: What a refusal must say beside its status. A 426 names the version that is spoken (RFC 6455 4.4, RFC 9110 15.5.22).
-REFUSAL_FIELDS = {
-    405: b"Allow: GET\r\n",
-    426: b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
-}
 
 
 class Opening(Protocol):

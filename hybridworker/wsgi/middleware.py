@@ -27,17 +27,31 @@ from typing import Any
 
 from asgiref.wsgi import WsgiToAsgi, WsgiToAsgiInstance
 
-from ..asgi import PART, WAITED, Headers, Hooks, Message, Receive, Scope, Send, WSGIApp, request_label
+from ..asgi import (
+    MOUNT,
+    PART,
+    TRAILERS,
+    WAITED,
+    Headers,
+    Hooks,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    WSGIApp,
+    request_label,
+)
 from ..callcontext import VARIABLES
 from ..config.settings import Settings
 from ..errors import ConfigurationError, WSGIError, caused_by_disconnect
 from ..identity import REQUEST_ID, current
+from .calls import LostCall
 from .clientsocket import ENVIRON_KEY, SOCKET
 from .environ import encrypted_environ, mount_environ, request_environ
 from .handoff import AHEAD_MAX, JOIN_MAX, READ, ROOM, Handoff
 from .spool import Disk
 from .streams import BLOCK, ErrorStream, FileWrapper, RequestBody
-from .threads import LostCall, ThreadPool
+from .threads import ThreadPool
 from .values import START_RESPONSE, encode_fields, encode_status, iterate, length_field
 
 #: A request body of at most this many bytes is complete before the application is called.
@@ -45,14 +59,8 @@ WHOLE_BODY_MAX = 65536
 
 _BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 
-#: The key of a scope under which a call over HTTP/2 leaves its trailers.
-TRAILERS = "hybridworker.trailers"
-
 #: Takes the place of a scope that nobody needs any more.
 _NO_SCOPE: Scope = {"method": "-", "hybridworker.target": b"-"}
-
-#: The key of a scope under which the mount point of a part of a Hybrid stands, percent-decoded.
-MOUNT = "hybridworker.mount"
 
 #: What a report says of a call that has failed.
 _KEPT = ("method", "hybridworker.target", REQUEST_ID)

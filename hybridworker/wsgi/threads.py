@@ -42,8 +42,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from .calls import LostCall, RunningCall
 from .waits import WaitsOfThreads
 
 #: Seconds between two looks at threads that may be blocked. A call that takes less is quick.
@@ -89,23 +90,6 @@ class Call(Protocol):
 
     def wake(self) -> None:
         """Loop side: the call was posted, or has ended."""
-
-
-class RunningCall(NamedTuple):
-    """One call in a thread."""
-
-    thread: int  #: ``threading.get_ident()`` of its thread
-    label: str
-    started: float  #: ``time.monotonic()``
-
-
-class LostCall(NamedTuple):
-    """A call that goes on in its thread although its time is up."""
-
-    thread: str  #: the name of its thread
-    label: str
-    age: float  #: seconds for which the thread has run it
-    frame: FrameType | None
 
 
 class _Worker(threading.Thread):

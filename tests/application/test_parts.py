@@ -10,11 +10,11 @@ from hybridworker import Hybrid, Interface, as_asgi, as_wsgi
 from hybridworker.application.application import Application
 from hybridworker.application.inspection import inspect, pair
 from hybridworker.application.parts import KNOWN_MAX, Parts
+from hybridworker.asgi import MOUNT
 from hybridworker.cache import LIMIT
 from hybridworker.config.settings import Settings
 from hybridworker.errors import ConfigurationError
 from hybridworker.wsgi.environ import request_environ
-from hybridworker.wsgi.middleware import MOUNT
 from tests.harness import Threaded, make_settings
 
 

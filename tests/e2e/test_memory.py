@@ -1,4 +1,4 @@
-"""What workers share: the heap of the master stays one heap, also the large one of ``--preload``."""
+"""What a worker loads, and what workers share: the heap of the master, also the large one of ``--preload``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ pytestmark = [
 ]
 
 MIB = 2**20
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 
 
 def private(pid: int) -> int:
@@ -47,3 +52,24 @@ def test_a_worker_at_rest_shares_what_the_master_has(gunicorn: Servers) -> None:
     [worker] = server.worker_pids()
     assert server.request().status == 200
     assert private(worker) < 0.4 * memory(worker)
+
+
+#: What few applications need, or none of this kind.
+SELDOM = {"websockets", "hpack", "uwsgi", "jsonline", "dispatcher", "parts", "lentthreads", "certificates", "carrier"}
+
+
+@pytest.mark.parametrize(
+    ("app", "more"), [("app", {"asgiref.wsgi", "middleware", "threads", "spool"}), ("wsgi", {"handshake", "frames"})]
+)
+def test_a_worker_loads_what_its_application_needs(gunicorn: Servers, app: str, more: set[str]) -> None:
+    """The library for WebSockets with the first of them: until then it would be a MiB for nothing."""
+    server = gunicorn(f"loaded:{app}")
+    loaded = server.request().text.split("\n")
+    ours = {name.rpartition(".")[2] for name in loaded if name.startswith("hybridworker.")}
+    assert {"cycle", "server", "hybrid"} < ours
+    assert not {name for name in SELDOM | more if name in ours or name in loaded}
+    if app == "app":
+        with server.connect() as client:
+            client.send(HANDSHAKE)
+            assert client.head()[0] == 101
+        assert {"websockets", "hybridworker.websocket.frames"} < set(server.request().text.split("\n"))

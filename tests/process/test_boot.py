@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,19 +18,14 @@ SERVER = AUTHORITY.issue_cert("localhost")
 CLIENT = AUTHORITY.issue_cert("client.example")
 
 
-def test_the_versions_for_the_boot_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_versions_for_the_boot_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The loop that is used, and whether there is a WebSocket implementation."""
-    installed = {"websockets": "15.0"}
-
-    def version(name: str) -> str:
-        try:
-            return installed[name]
-        except KeyError:
-            raise importlib.metadata.PackageNotFoundError(name) from None
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    folder = tmp_path / "websockets-15.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: websockets\nVersion: 15.0\n\nVersion: of the text\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert re.fullmatch(r"uvloop [\d.]+, httptools [\d.]+, websockets 15\.0, Python 3\.\d+\.\S+", versions("auto"))
-    installed.clear()
+    monkeypatch.setattr(sys, "path", [])
     assert re.fullmatch(r"asyncio, httptools [\d.]+, no websockets, Python 3\.\d+\.\S+", versions("asyncio"))
 
 

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from hybridworker.connection.context import WorkerContext
 from hybridworker.errors import BootFailed
 from hybridworker.process import certificates as module
-from hybridworker.process.boot import read_certificate
-from hybridworker.process.certificates import DAY, INTERVAL, Certificates, expiry, identify
+from hybridworker.process.boot import identify, read_certificate
+from hybridworker.process.certificates import DAY, INTERVAL, Certificates, expiry
 from hybridworker.process.server import Server
 from tests.fakes import FakeLog
 from tests.harness import HELLO, application, make_settings

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from hybridworker.connection.response import REFUSAL_FIELDS
 from hybridworker.errors import InvalidMessage, ProtocolError, ResponseError
 from hybridworker.websocket.handshake import (
-    REFUSAL_FIELDS,
     Denial,
     Upgrade,
     accept_key,
