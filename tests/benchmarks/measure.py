@@ -64,6 +64,11 @@ def prepare(directory: Path, scenarios: Sequence[Scenario]) -> None:
         file.truncate(100 * 1_048_576)
     h2load.write_targets(directory)
     (directory / "hypercorn.toml").write_text("keep_alive_max_requests = 1000000000\n")
+    if any(scenario.tls for scenario in scenarios):
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost"]
+        command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=60)
     if any(scenario.database for scenario in scenarios):
         command = [sys.executable, "-m", "tests.benchmarks.frameworks.with_django_shop"]
         environment = {**os.environ, "BENCHMARK_FILES": str(directory)}
@@ -71,11 +76,6 @@ def prepare(directory: Path, scenarios: Sequence[Scenario]) -> None:
         if made.returncode:
             reason = made.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise ServerError(f"the database of the shop could not be made: {''.join(reason)}")
-    if any(scenario.tls for scenario in scenarios):
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        command += ["-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost"]
-        command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=60)
 
 
 def launch_of(scenario: Scenario, *extra: str, server: str = BASELINE) -> Launch:

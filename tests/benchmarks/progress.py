@@ -16,7 +16,7 @@ OVERHEAD = 2.5
 FIXED = {Measure.STARTUP: 1.2, Measure.REST: 1.2, Measure.CONNECTION: 6.0, Measure.SHARE: 3.0}
 
 #: Seconds that those loads take longer which have an end of their own: a reload, a recovery.
-LONGER = {"hup": 6.0, "overload": 14.0}
+LONGER = {"hup": 6.0, "overload": 30.0}
 
 
 def expected(scenario: Scenario, server: str, seconds: int, results: Mapping[str, Any]) -> float:

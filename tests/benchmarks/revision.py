@@ -41,13 +41,11 @@ def _object(kind: bytes, content: bytes) -> hashlib._Hash:
 
 
 def _git(*arguments: str) -> bytes:
-    """What git prints; :class:`RevisionError` where it fails or is not there."""
+    """What git prints; CalledProcessError where it fails, :class:`RevisionError` where it is not there."""
     try:
         return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, timeout=60).stdout
     except FileNotFoundError:
         raise RevisionError("git is not installed") from None
-    except subprocess.CalledProcessError as exc:
-        raise RevisionError(exc.stderr.decode(errors="replace").strip().splitlines()[0]) from exc
 
 
 def current() -> str:
@@ -55,7 +53,7 @@ def current() -> str:
     try:
         commit = _git("rev-parse", "--short=10", "HEAD").decode().strip()
         unchanged = _git("rev-parse", f"HEAD:{BASELINE}").decode().strip() == code_of()
-    except RevisionError:
+    except (RevisionError, subprocess.CalledProcessError):
         return ""
     return commit if unchanged else f"{commit}+"
 
@@ -71,9 +69,13 @@ class Base:
     @classmethod
     def find(cls, revision: str) -> Base:
         """Look a revision up; :class:`RevisionError` where it has no package."""
-        found = _git("rev-parse", "--short=10", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-        commit = found.decode().strip()
-        code = _git("rev-parse", f"{commit}:{BASELINE}").decode().strip()
+        names = []
+        for name, absence in ((f"{revision}^{{commit}}", "no such revision"), (f"{revision}:{BASELINE}", "no package")):
+            try:
+                names.append(_git("rev-parse", "--verify", "--end-of-options", name).decode().strip())
+            except subprocess.CalledProcessError:
+                raise RevisionError(f"{revision}: {absence}") from None
+        commit, code = names[0][:10], names[1]
         return cls(commit, code, SERVERS[BASE])
 
     def exported(self, directory: Path) -> Base:
