@@ -262,7 +262,7 @@ class Worker(BaseWorker):  # type: ignore[misc]  # gunicorn has no types
         except RuntimeError:
             self._refuse_patches()  # the locks of the import itself may have been exchanged
             raise
-        except (ImportError, AppImportError, TypeError) as exc:
+        except (ImportError, AppImportError, TypeError, AttributeError) as exc:
             if (line := advice(loader.uri if loader.second else uri, exc)) is None:
                 raise  # something inside of the application: its traceback tells
             line = f"{VARIABLE}={line}" if loader.second else line

@@ -309,6 +309,11 @@ def advice(uri: str | None, exc: Exception) -> str | None:
         if name == module and hasattr(sys.modules.get(package), attribute):  # as Django's WSGI_APPLICATION has it
             return f"{uri}: there is no module {name!r}; did you mean {package}:{attribute}?"
         return f"{uri}: there is no module {name!r} in {os.getcwd()} or on Python's path; --chdir names its folder"
+    if isinstance(exc, AttributeError):
+        if exc.name != "__code__" or not variable.endswith(")"):  # what gunicorn looks for in a factory that refuses
+            return None
+        name = variable.partition("(")[0]
+        return f"{uri}: {name!r} cannot be called so: if it is the application, write {module}:{name}"
     loaded = vars(sys.modules[module]) if module in sys.modules else {}
     wanted = variable.partition("(")[0] or "application"
     names = [name for name, value in loaded.items() if callable(value) and not name.startswith("_")]

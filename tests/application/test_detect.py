@@ -705,8 +705,18 @@ def test_advice_for_a_dot_in_place_of_the_colon(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_advice_for_what_the_application_itself_raises() -> None:
-    """Its TypeError has a traceback."""
+    """Its errors have a traceback."""
     assert advice("shop:app", TypeError("unsupported operand")) is None
+    assert advice("shop:app()", AttributeError("no attribute", name="shelf")) is None
+    assert advice("shop:app", AttributeError("no attribute", name="__code__")) is None
+
+
+def test_advice_for_an_application_with_brackets() -> None:
+    """It is called as a factory, refuses, and is no function that gunicorn could look at."""
+    exc = AttributeError("'FastAPI' object has no attribute '__code__'", name="__code__")
+    assert (
+        advice("shop:app()", exc) == "shop:app(): 'app' cannot be called so: if it is the application, write shop:app"
+    )
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,24 @@ def test_a_package_without_the_module(gunicorn: Servers) -> None:
     assert "there is no module 'json.no_such_part'" in line
 
 
-def test_a_file_name_for_a_module(gunicorn: Servers, tmp_path: Path) -> None:
-    """``app.py`` instead of ``app:app``: gunicorn knows what was meant."""
-    (tmp_path / "site.py").write_text("")
-    line = error_line(gunicorn("site.py", "--chdir", str(tmp_path), ready=False, dirty=True), 3)
-    assert "did you mean site:application?" in line
+@pytest.mark.parametrize("uri", ["shop.py", "./shop.py"])
+def test_a_file_name_for_a_module(gunicorn: Servers, tmp_path: Path, uri: str) -> None:
+    """``shop.py`` instead of ``shop:app``: the line has the name that the file gives to it."""
+    (tmp_path / "shop.py").write_text("app = print\n")
+    line = error_line(gunicorn(uri, "--chdir", str(tmp_path), ready=False, dirty=True), 3)
+    assert line == f"{uri}: that is a file and no module; did you mean shop:app?"
+
+
+@pytest.mark.parametrize(
+    ("uri", "end"),
+    [
+        ("wsgi.app", "there is no module 'wsgi.app'; did you mean wsgi:app?"),
+        ("forms:asgi_object()", "'asgi_object' cannot be called so: if it is the application, write forms:asgi_object"),
+    ],
+)
+def test_a_dot_for_the_colon_and_brackets_behind_an_object(gunicorn: Servers, uri: str, end: str) -> None:
+    """The line has what was meant."""
+    assert error_line(gunicorn(uri, ready=False, dirty=True), 3) == f"{uri}: {end}"
 
 
 @pytest.mark.parametrize(
