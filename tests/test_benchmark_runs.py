@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -345,6 +344,17 @@ def test_a_run_that_was_stopped_is_resumed(
     assert "nothing is to be measured" in capsys.readouterr().err
 
 
+def test_code_that_changes_meanwhile_has_no_figures(
+    measured: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is resumed measures again what may be of either."""
+    codes = iter(["one", "one", "two"])
+    monkeypatch.setattr(run, "code_of", lambda: next(codes))
+    options = run.Options(rounds=1, seconds=1, names=(BASELINE,))
+    run.run(chosen(["asgi-close", "asgi-tls"]), options, store_in(tmp_path))
+    assert [stored["code"] for stored in store_in(tmp_path).load().values()] == ["one", "changed meanwhile"]
+
+
 def test_a_run_with_a_base_stores_what_could_not_take_part(
     measured: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,5 +419,4 @@ def test_a_signal_waits_for_the_owner_of_a_new_process() -> None:
 
 def test_the_results_that_are_stored_name_scenarios_that_are_there() -> None:
     """What nobody can measure again would stay for ever."""
-    stored = json.loads(Store().path.read_text())["scenarios"]
-    assert set(stored) <= {scenario.name for scenario in SCENARIOS}
+    assert set(Store().load()) <= {scenario.name for scenario in SCENARIOS}

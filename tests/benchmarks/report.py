@@ -218,7 +218,8 @@ def _how(scenario: Scenario, result: Mapping[str, Any]) -> str:
         words.append(f"{scenario.workers} workers on {scenario.cores} cores, {_load_of(result)}")
     elif scenario.workers > 1:
         words.append(f"{scenario.workers} workers on one core")
-    words += [f"{result['rounds']} rounds of {result['seconds']} s", result["date"]]
+    many = "round" if result["rounds"] == 1 else "rounds"
+    words += [f"{result['rounds']} {many} of {result['seconds']} s", result["date"]]
     commit = f", revision {result['commit']}" if result.get("commit") else ""
     return f"``{scenario.name}``: {', '.join(words)}{commit}."
 

@@ -220,12 +220,15 @@ class Run:
                 value = sample.get("error") or f"{report.number(sample['value'])} {scenario.measure.value}"
                 where = f"{scenario.name}, round {number + 1} of {self.options.rounds}, {server.name}"
                 say(f"{progress.line(scenario.name)} {where}: {value}")
+        if (code := code_of()) != self.wanted.code:
+            code = "changed meanwhile"
+            say(f"warning: {scenario.name}: the code has changed meanwhile, this is to be measured again")
         result: Result = {
             "date": f"{datetime.date.today()}",
             "rounds": self.options.rounds,
             "seconds": self.options.seconds,
             "commit": self.commit,
-            "code": self.wanted.code,
+            "code": code,
             "environment": self.wanted.environment,
             "samples": samples,
         }
