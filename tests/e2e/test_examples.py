@@ -56,11 +56,13 @@ NUMBERS = "".join(f"{number}\n" for number in range(10))
 
 
 def test_every_example_has_a_command_and_is_tested() -> None:
-    """What begins with a command is started by a test, here or in a file of its own."""
+    """One command, which is all that one has to type, and it is started by a test, here or in a file of its own."""
     tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     commanded = [path for path in EXAMPLES.rglob("*.py") if "    gunicorn " in header(path)]
     assert len(commanded) > 10
     for path in commanded:
+        assert command(path)
+        assert "pip install" not in re.sub(r"``.*?``", "", header(path))
         names = f'"{path.relative_to(EXAMPLES)}"', f'"{path.stem}:app"'
         assert any(name in tests for name in names), f"{path} is not tested"
 
