@@ -122,6 +122,8 @@ def test_a_reload_needs_less_memory_than_is_allowed() -> None:
     compose = configured("compose.yaml")
     workers, rss = seconds(r'WEB_CONCURRENCY: "(\d+)"$', compose), seconds(r'HYBRIDWORKER_MAX_RSS: "(\d+)"$', compose)
     assert workers * rss < seconds(r"mem_limit: (\d+)m$", compose)
+    docker = configured("Dockerfile")
+    assert seconds(r"HYBRIDWORKER_MAX_RSS=(\d+) app$", docker) < seconds(r"--memory (\d+)m ", docker)
 
 
 def checked(folder: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
