@@ -26,7 +26,7 @@ export PIP_NO_WARN_SCRIPT_LOCATION := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage test-oldest lint types format docs-check checklist autobahn bench profile clean
+.PHONY: help run test coverage test-oldest lint types format docs-check checklist compare autobahn bench profile clean
 
 help:  ## Show this list
 	@echo "make TARGET [NAME=VALUE ...]"
@@ -68,6 +68,9 @@ docs-check: $(VENV)/.test  ## Render README.rst and CHANGELOG.rst; a warning is 
 
 checklist: $(BENCH)/.bench  ## Run the ASGI and PEP 3333 statements against a server (SERVER=hybridworker, uvicorn, ...)
 	@exec $(BENCH)/bin/python -m tests.checklist $(SERVER)
+
+compare: $(BENCH)/.bench  ## Try each feature of the README's table on this worker and its peers, a quarter of an hour (ROWS=... for some)
+	@exec $(BENCH)/bin/python -m tests.compare run $(ROWS)
 
 autobahn: $(VENV)/.test $(SUITE)/.suite  ## Run the Autobahn WebSocket suite, half an hour (CASES='1.* 9.*' for some, HTTP=2); needs PYTHON2=python2.7
 	@set -f; $(BIN)/python -m tests.autobahn "$(PYTHON2)" $(SUITE) $(SUITE)/report $(HTTP) $(CASES)

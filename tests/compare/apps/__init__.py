@@ -1,0 +1,1 @@
+"""What the servers serve, as users write it; it runs in their processes."""
