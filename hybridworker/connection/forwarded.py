@@ -92,12 +92,14 @@ class FieldPolicy:
     is trusted as well.
     """
 
-    __slots__ = ("names_client", "settings", "trusted")
+    __slots__ = ("answer", "names_client", "question", "settings", "trusted")
 
     def __init__(self, settings: Settings, trusted: bool, announced: Client | None = None) -> None:
         self.settings = settings
         self.trusted = trusted
         self.names_client = trusted and (announced is None or trusts(settings.forwarded_networks, announced))
+        self.question: object = None  #: what :meth:`resolve` was asked last; most requests of a connection ask the same
+        self.answer: tuple[str, AnyClient] = "", None
 
     def keeps(self, name: bytes) -> bool:
         """
@@ -144,6 +146,9 @@ class FieldPolicy:
         """
         if not self.trusted:
             return scheme, client
+        question = fields, scheme, client, forwarded_client
+        if question == self.question:
+            return self.answer
         secure = self.settings.secure_scheme_headers
         said = {"https" if value == secure[name] else "http" for name, value in fields if name in secure}
         if len(said) > 1:
@@ -153,6 +158,7 @@ class FieldPolicy:
         if forwarded_client and self.names_client:
             values = [value for name, value in fields if name == b"x-forwarded-for"]
             client = client_from(values, self.settings) or client
+        self.question, self.answer = question, (scheme, client)
         return scheme, client
 
 

@@ -17,6 +17,7 @@ from ..asgi import Headers, Scope
 from ..cache import remember
 from ..connection.context import WorkerContext
 from ..connection.fields import (
+    EXPECT,
     HOST,
     LENGTH,
     MEANINGS,
@@ -33,11 +34,14 @@ from ..connection.fields import (
 from ..connection.method import is_permitted, seen_as
 from ..connection.peer import Peer
 from ..connection.response import CONTROLS, TOKEN
-from ..connection.scope import http_scope, same_scope
+from ..connection.scope import decode_path, http_scope, same_scope
 from ..errors import ProtocolError
 
 #: What a field means here only, beside the meanings of :mod:`..connection.fields`.
 COOKIE = 1 << 16
+
+#: What a field says that is to be read anew each time.
+_OF_ONE_REQUEST = LENGTH | EXPECT
 
 #: RFC 9113 8.3.1, and RFC 8441 4.
 _PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
@@ -79,8 +83,8 @@ class RequestHead:
     """
 
     __slots__ = (
-        "application", "context", "ended", "expects_continue", "fields", "known", "length", "method", "path", "peer",
-        "section", "websocket",
+        "application", "context", "ended", "expects_continue", "fields", "known", "length", "method", "path", "path_at",
+        "peer", "section", "websocket",
     )  # fmt: skip
 
     def __init__(self, context: WorkerContext, peer: Peer) -> None:
@@ -93,8 +97,10 @@ class RequestHead:
         self.websocket = False  #: it is an extended CONNECT to one (RFC 8441 4), and its scope still one of HTTP
         self.method = self.path = b""
         self.expects_continue = False  #: the client waits for a 100
-        self.section: Headers | None = None  #: the last one: a client that repeats its request repeats the object
-        self.known: dict[str, Any] | None = None  #: what the scopes say that were made of it, if it has come twice
+        self.section: Headers | None = None  #: the last one that was read anew
+        self.path_at = 0  #: where ``:path`` is in it
+        #: what the scopes say that were made of it, if it has come twice; another path changes nothing else
+        self.known: dict[str, Any] | None = None
 
     def read(self, section: Headers, ended: bool, oversized: bool = False) -> Scope:
         """
@@ -103,15 +109,15 @@ class RequestHead:
         ``oversized``: more of the section was dropped. Raises :class:`~.errors.ProtocolError`.
         """
         self.ended = ended
-        if section is self.section and self.known is not None:
-            scope = same_scope(self.known)
+        known = self.known
+        if known is not None and (section is self.section or (self._differs_in_path(section) and not oversized)):
+            scope = same_scope(known)
+            self.path = section[self.path_at][1]
+            if section is not self.section:
+                _set_target(scope, self.path)
             self.fields.headers = scope["headers"]
         else:
-            repeated, self.section, self.known = section is self.section, None, None
-            scope = self._read(section, oversized)
-            if repeated and not self.fields.seen and not self.websocket:
-                self.known = same_scope(scope)
-            self.section = section
+            scope = self._read_anew(section, oversized)
         self.application = self.fields.complete(scope, self.context, self.websocket)
         if self.websocket and not self.application.takes_websockets:
             if isinstance(self.application, Unclaimed):
@@ -133,6 +139,32 @@ class RequestHead:
         return scope
 
     # -- the pieces of it
+
+    def _differs_in_path(self, section: Headers) -> bool:
+        """Whether it is the last section but for the path, at most, and that one is valid."""
+        at, last = self.path_at, self.section
+        if last is None or len(section) != len(last) or section[at][0] != b":path":
+            return False
+        path = section[at][1]
+        return (
+            section[at + 1 :] == last[at + 1 :]
+            and section[:at] == last[:at]
+            and path[:1] == b"/"
+            and len(path) <= self.context.settings.limit_request_line
+            and not path.translate(None, _VISIBLE)
+        )
+
+    def _read_anew(self, section: Headers, oversized: bool) -> dict[str, Any]:
+        """The scope of a section that :attr:`known` does not cover; it will when the section comes again."""
+        repeated = self._differs_in_path(section)
+        self.section = self.known = None
+        scope = self._read(section, oversized)
+        if repeated and not self.fields.seen & _OF_ONE_REQUEST and not self.websocket:
+            self.known = same_scope(scope)
+        if self.path[:1] == b"/":
+            self.section = section
+            self.path_at = next(at for at, field in enumerate(section) if field[0] == b":path")
+        return scope
 
     def _read(self, section: Headers, oversized: bool) -> dict[str, Any]:
         """The scope of what was not seen before, but for what the application and the peer say."""
@@ -286,13 +318,22 @@ class RequestHead:
             check_host(headers[0][1])
 
     def _raw_scope(self) -> dict[str, Any]:
-        target = path = self.path
-        query = b""
-        if 63 in path:
-            path, _, query = path.partition(b"?")
-        return http_scope(
-            self.peer.template, "2", self.method.decode("ascii"), path, query, target, self.fields.headers
+        scope = http_scope(
+            self.peer.template, "2", self.method.decode("ascii"), b"", b"", self.path, self.fields.headers
         )
+        _set_target(scope, self.path)
+        return scope
+
+
+def _set_target(scope: dict[str, Any], target: bytes) -> None:
+    """Put the target of a request into its scope."""
+    path, query = target, b""
+    if 63 in target:
+        path, _, query = target.partition(b"?")
+    scope["path"] = path.decode("ascii") if 37 not in path else decode_path(path)
+    scope["raw_path"] = path
+    scope["query_string"] = query
+    scope["hybridworker.target"] = target
 
 
 def _pseudo_fields(section: Headers) -> dict[bytes, bytes]:

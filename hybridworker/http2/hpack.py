@@ -14,6 +14,8 @@ that of the peer.
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
 
@@ -36,6 +38,8 @@ BOMB = 4
 #: To be sent before the next field when the peer's table gets smaller (RFC 7541 4.2): we use none of it.
 SIZE_UPDATE = b"\x20"
 
+_Known: TypeAlias = dict[bytes, tuple[Headers, int]]
+
 #: A field in a table, and its size (RFC 7541 4.1), which is asked for whenever the field is used.
 _Entry = tuple[tuple[bytes, bytes], int]
 
@@ -44,6 +48,7 @@ _STATIC: tuple[_Entry, ...] = tuple(
     ((name, value), len(name) + len(value) + OVERHEAD) for name, value in ((b"", b""), *HeaderTable.STATIC_TABLE)
 )
 _DYNAMIC = len(_STATIC)  #: the index of the newest field of the dynamic table
+_FIRST_DYNAMIC = 0x80 | _DYNAMIC  #: the byte that names it
 
 # -- Huffman (RFC 7541 5.2 and B)
 
@@ -70,49 +75,69 @@ def _make_tree() -> list[_Node]:
 
 
 def _make_ends(tree: list[_Node]) -> frozenset[int]:
-    """The states in which a string may end: behind a symbol, or up to seven bits into EOS (RFC 7541 5.2)."""
+    """The nodes in which a string may end: behind a symbol, or up to seven bits into EOS (RFC 7541 5.2)."""
     ends, node = {0}, 0
     for _ in range(7):
         following = tree[node][1]
         assert following is not None and following > 0
         node = following
-        ends.add(node << 8)
+        ends.add(node)
     return frozenset(ends)
 
 
+#: What a byte leads to: the steps from there, the symbols that end in it, and the node.
+_Step: TypeAlias = "tuple[_Row, bytes, int]"
+#: The steps of the 256 bytes at one node of the tree, made when they are first needed.
+_Row: TypeAlias = "list[_Step | None]"
+
 _tree = _make_tree()
 _ends = _make_ends(_tree)
+_rows: list[_Row] = [[None] * 256 for _ in _tree]  #: by node
 
-#: ``node << 8 | byte`` -> ``(node << 8, symbols)``. It fills itself; there are 256 inner nodes and 256 bytes.
-_steps: dict[int, tuple[int, bytes]] = {}
+#: Where EOS leads, and no byte leads out of.
+_BROKEN: _Row = []
+_BROKEN += [(_BROKEN, b"", -1)] * 256
 
 
-def _step(key: int) -> tuple[int, bytes]:
-    node, symbols = key >> 8, bytearray()
+def _make_steps(data: bytes) -> None:
+    """Make the steps of this string that were not made before."""
+    node = 0
+    for byte in data:
+        if node < 0:
+            break
+        step = _rows[node][byte]
+        if step is None:
+            step = _rows[node][byte] = _step(node, byte)
+        node = step[2]
+
+
+def _step(node: int, byte: int) -> _Step:
+    symbols = bytearray()
     for place in range(7, -1, -1):
-        following = _tree[node][key >> place & 1]
+        following = _tree[node][byte >> place & 1]
         assert following is not None
         node = following
         if node < 0:
             if node == ~_EOS:
-                raise HPACKError("EOS in a Huffman-coded string (RFC 7541 5.2)")
+                return _BROKEN, b"", -1
             symbols.append(~node)
             node = 0
-    step = _steps[key] = node << 8, bytes(symbols)
-    return step
+    return _rows[node], bytes(symbols), node
 
 
 def huffman_decode(data: bytes) -> bytes:
     """The text of a Huffman-coded string. Raises :class:`~.errors.HPACKError`."""
-    state = 0
-    parts: list[bytes] = []
-    add, known = parts.append, _steps.get
-    for byte in data:
-        state, symbols = known(state | byte) or _step(state | byte)
-        add(symbols)
-    if state not in _ends:
-        raise HPACKError("the padding of a Huffman-coded string (RFC 7541 5.2)")
-    return b"".join(parts)
+    while True:
+        step: Any = (_rows[0], b"", 0)
+        try:
+            text = b"".join([(step := step[0][byte])[1] for byte in data])
+        except TypeError:  # a step that is not there
+            _make_steps(data)
+            continue
+        if step[2] not in _ends:
+            wrong = "EOS in" if step[2] < 0 else "the padding of"
+            raise HPACKError(f"{wrong} a Huffman-coded string (RFC 7541 5.2)")
+        return text
 
 
 def huffman_encode(text: bytes) -> bytes:
@@ -137,10 +162,11 @@ class Decoder:
     ``size`` is the size of the section that was decoded last, also of what was dropped.
 
     A block that leaves the table as it was means the same as long as the table stays so. A client that repeats a
-    request repeats its block: such blocks are remembered, and their sections are the same object each time.
+    request repeats its block: such blocks are remembered, and their sections are the same object each time. One that
+    asks for another path repeats what follows it.
     """
 
-    __slots__ = ("capacity", "changes", "held", "known", "limit", "size", "table")
+    __slots__ = ("capacity", "changes", "held", "known", "limit", "size", "table", "tails")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -149,7 +175,8 @@ class Decoder:
         self.capacity = TABLE_SIZE  #: the most that the peer lets it grow to
         self.size = 0
         self.changes = 0  #: how often the table was changed
-        self.known: dict[bytes, tuple[Headers, int]] = {}  #: block -> its fields and their size, for this table
+        self.known: _Known = {}  #: block -> its fields and their size, for this table
+        self.tails: _Known = {}  #: the same for what stands behind the last field that is no part of a table
 
     @property
     def oversized(self) -> bool:
@@ -169,23 +196,23 @@ class Decoder:
             return fields
         fields = []
         at, end, size, limit = 0, len(block), 0, self.limit
-        table, changes = self.table, self.changes
+        table, changes, behind = self.table, self.changes, (0, 0, 0)
         try:
             if end and block[0] & 0xE0 == 0x20:
                 at = self._resize(block)
             while at < end:
                 first = block[at]
                 at += 1
-                if first > 0x7F:  # 6.1: a field of a table
-                    index = first & 0x7F
-                    if index == 0x7F:
-                        index, at = _integer(block, at, index)
-                    if index >= _DYNAMIC:
-                        field, need = table[_DYNAMIC - 1 - index]
-                    elif index:
-                        field, need = _STATIC[index]
+                if first > 0x80:  # 6.1: a field of a table
+                    if first < _FIRST_DYNAMIC:
+                        field, need = _STATIC[first & 0x7F]
+                    elif first < 0xFF:
+                        field, need = table[_FIRST_DYNAMIC - 1 - first]
                     else:
-                        raise HPACKError("index 0 (RFC 7541 6.1)")
+                        index, at = _integer(block, at, 0x7F)
+                        field, need = table[_DYNAMIC - 1 - index]
+                elif first == 0x80:
+                    raise HPACKError("index 0 (RFC 7541 6.1)")
                 else:
                     field, need, at = self._literal(block, at, first)
                 size += need
@@ -193,15 +220,25 @@ class Decoder:
                     fields.append(field)
                 elif size > BOMB * limit:
                     raise HTTP2Error(ENHANCE_YOUR_CALM, "a field section of several times the limit")
+                if first < 0x20 and end - at <= KNOWN_SIZE:  # for most clients that is :path
+                    tail = self.tails.get(block[at:])
+                    if tail is not None and size + tail[1] <= limit:
+                        fields += tail[0]
+                        size += tail[1]
+                        break
+                    behind = at, size, len(fields)
         except IndexError:
             raise HPACKError("an index beyond the table, or a truncated section (RFC 7541 2.3.3)") from None
         self.size = size
         if changes != self.changes:
             self.known.clear()
-        elif end <= KNOWN_SIZE and size <= limit:
-            if len(self.known) >= KNOWN:
-                self.known.clear()
-            self.known[block] = fields, size
+            self.tails.clear()
+        elif size <= limit:
+            if end <= KNOWN_SIZE:
+                _keep(self.known, block, fields, size)
+            start, before, count = behind
+            if start < at == end and start:
+                _keep(self.tails, block[start:], fields[count:], size - before)
         return fields
 
     def _literal(self, block: bytes, at: int, first: int) -> tuple[tuple[bytes, bytes], int, int]:
@@ -261,6 +298,12 @@ class Decoder:
             self.held -= size
             count += 1
         del table[:count]
+
+
+def _keep(known: _Known, block: bytes, fields: Headers, size: int) -> None:
+    if len(known) >= KNOWN:
+        known.clear()
+    known[block] = fields, size
 
 
 def _integer(block: bytes, at: int, number: int) -> tuple[int, int]:

@@ -477,3 +477,15 @@ def test_who_says_when_a_request_began() -> None:
     assert trusted.waited([field, field], NOW) == 0.0
     assert trusted.waited([], NOW) == 0.0
     assert FieldPolicy(settings, False).waited([field], NOW) == 0.0
+
+
+def test_what_was_resolved_before_holds_for_the_same_question_only() -> None:
+    """Fields, scheme, client and application each change the answer."""
+    policy = FieldPolicy(DEFAULTS, True)
+    fields = [(b"x-forwarded-for", b"192.0.2.1")]
+    for _ in range(2):
+        assert policy.resolve(list(fields), "http", PEER, True) == ("http", ("192.0.2.1", 0))
+        assert policy.resolve(list(fields), "http", PEER, False) == ("http", PEER)
+        assert policy.resolve(list(fields), "https", PEER, True) == ("https", ("192.0.2.1", 0))
+        assert policy.resolve([(b"x-forwarded-for", b"192.0.2.2")], "http", PEER, True) == ("http", ("192.0.2.2", 0))
+        assert policy.resolve([], "http", None, True) == ("http", None)

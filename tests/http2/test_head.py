@@ -98,6 +98,39 @@ def test_each_scope_is_its_own(head: RequestHead) -> None:
     assert one["headers"] is not other["headers"]
 
 
+FIELDS: Headers = [(b"cookie", b"a=1"), (b"x-forwarded-for", b"203.0.113.7"), (b"x-forwarded-proto", b"https")]
+
+
+@pytest.mark.parametrize("fields", [[], FIELDS, [(b"content-length", b"3")], [(b"expect", b"100-continue")]])
+@pytest.mark.parametrize("path", [b"/", b"/a%20b", b"/%C3%A9?q=%20", b"/x??y", b"*", b"", b"x", b"/a b", b"/" * 5000])
+def test_another_path_changes_nothing_else(loop: asyncio.AbstractEventLoop, fields: Headers, path: bytes) -> None:
+    """A head that has read the same fields before says what a new one says."""
+    used = make(loop, forwarded_networks=None)
+    first = [*GET, *fields]
+    for _ in range(3):
+        used.read(list(first), False)
+    for ended in (False, True):
+        for section in ([*GET[:3], (b":path", path), *fields], first):
+            fresh = make(loop, forwarded_networks=None)
+            answers: list[Any] = []
+            for head in (fresh, used):
+                try:
+                    scope: Any = head.read(list(section), ended)
+                except ProtocolError as exc:
+                    answers.append((str(exc), exc.status, head.path, head.refused()))
+                else:
+                    answers.append((scope, head.method, head.path, head.length, head.expects_continue, list(scope)))
+            assert answers[0] == answers[1]
+
+
+def test_a_section_that_was_cut_is_no_repetition(head: RequestHead) -> None:
+    """It is refused, although what is left of it says what was said before."""
+    for _ in range(3):
+        head.read(list(GET), True)
+    assert head.known is not None
+    assert status(head, list(GET), oversized=True) == 431
+
+
 def test_a_repeated_request_has_scopes_of_its_own(head: RequestHead) -> None:
     """Equal ones, whatever an application has made of the one before; and another request in between is another."""
     section: Headers = [*GET, (b"accept", b"*/*")]

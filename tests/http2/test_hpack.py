@@ -385,14 +385,78 @@ def test_a_bomb_ends_the_connection() -> None:
     assert caught.value.code == 11
 
 
+def test_what_follows_another_path_is_remembered() -> None:
+    """As ``nghttp2`` writes it: a new path, which joins no table, then the fields of the table as before."""
+    made = decoder()
+    made.decode(literal(b"x-a", b"1") + literal(b"x-b", b"2"))
+    for path in (b"/1", b"/2", b"/3"):
+        block = b"\x82" + literal(b":path", path, 0) + b"\x86\xbf\xbe"
+        assert made.decode(block) == [
+            (b":method", b"GET"), (b":path", path), (b":scheme", b"http"), (b"x-a", b"1"), (b"x-b", b"2"),
+        ]  # fmt: skip
+        assert made.size == 42 + 37 + len(path) + 43 + 36 + 36
+        assert list(made.tails) == [b"\x86\xbf\xbe"]
+    made.decode(literal(b"x-c", b"3"))  # now the same bytes name others
+    assert made.decode(b"\x82" + literal(b":path", b"/4", 0) + b"\x86\xbf\xbe")[3:] == [(b"x-b", b"2"), (b"x-c", b"3")]
+
+
+def test_what_is_remembered_exceeds_no_limit() -> None:
+    """A tail that was within the limit is cut behind a longer path, as if it had not been remembered."""
+    made = decoder(limit=150)
+    tail = b"\x82\x86"
+    assert len(made.decode(literal(b":path", b"/", 0) + tail)) == 3
+    assert tail in made.tails
+    assert made.decode(literal(b":path", b"/" * 60, 0) + tail) == [(b":path", b"/" * 60), (b":method", b"GET")]
+    assert made.oversized
+    assert made.size == 97 + 42 + 43
+
+
+def test_what_is_remembered_of_a_table_is_bounded() -> None:
+    """A client cannot fill memory with blocks, nor have each end of a long one looked up."""
+    made = decoder(limit=1_000_000)
+    made.decode(literal(b"x", b"y"))
+    for number in range(200):
+        made.decode(literal(b":path", b"/%d" % number, 0) + b"\xbe" * (number + 1))
+    assert len(made.tails) <= hpack.KNOWN
+    assert max(map(len, made.tails)) <= hpack.KNOWN_SIZE
+    with at_most(0.2):
+        made.decode(literal(b"", b"", 0) * 30_000 + b"\x82")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.sampled_from([(b":method", b"GET"), (b"x-a", b"1"), (b"x-b", b"2")]), max_size=6),
+            st.sampled_from([b"/", b"/a", b"/bb"]),
+            st.booleans(),
+        ),
+        max_size=12,
+    )
+)
+def test_what_is_remembered_agrees_with_the_oracle(requests: list[tuple[Headers, bytes, bool]]) -> None:
+    """Any row of sections, with paths that are indexed or not."""
+    theirs, ours, second = oracle.Encoder(), decoder(limit=300), oracle.Decoder()
+    for fields, path, sensitive in requests:
+        block = theirs.encode([(b":scheme", b"http", False), (b":path", path, sensitive), *fields])
+        expected = second.decode(block, raw=True)
+        size = 0
+        kept = []
+        for name, value in expected:
+            size += len(name) + len(value) + OVERHEAD
+            if size <= 300:
+                kept.append((bytes(name), bytes(value)))
+        assert ours.decode(block) == kept
+        assert ours.size == size
+
+
 def test_the_steps_of_huffman_are_bounded() -> None:
     """Whatever is decoded: 257 states and 256 bytes."""
     generator = random.Random(7541)
     for _ in range(2000):
         text = generator.randbytes(30)
         assert huffman_decode(huffman_encode(text)) == text
-    assert len(hpack._steps) <= 256 * 256
-    assert len(hpack._tree) == 256
+    assert len(hpack._rows) == len(hpack._tree) == 256
+    assert {len(row) for row in hpack._rows} == {256}
 
 
 # -- encoding
