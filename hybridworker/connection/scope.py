@@ -144,15 +144,6 @@ def http_scope(
     return scope
 
 
-def same_scope(scope: dict[str, Any]) -> dict[str, Any]:
-    """Another scope of HTTP that says the same, in dictionaries and lists of its own."""
-    same = scope.copy()
-    same["asgi"] = scope["asgi"].copy()
-    same["headers"] = scope["headers"].copy()
-    same["extensions"] = {name: {} for name in scope["extensions"]}
-    return same
-
-
 def websocket_scope(scope: Scope) -> Scope:
     """Turn the HTTP scope of a handshake into a WebSocket scope (ASGI WebSocket 2.5)."""
     offers = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]

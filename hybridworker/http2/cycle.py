@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import types
+from collections.abc import Generator
 from typing import Any, Protocol
 
 from ..application.application import Application
@@ -36,7 +38,7 @@ from ..connection.sendfile import FilePart, read_some
 from ..errors import ClientDisconnected
 from ..states import RequestState, ResponseState
 from .frames import FrameReader
-from .outbox import Outbox, next_turn
+from .outbox import Outbox
 from .response import default_block, defaults, encode_fields, error_block, status_field, statuses
 from .stream import Stream
 from .wire import INTERNAL_ERROR
@@ -85,7 +87,8 @@ class HTTP2Cycle(RequestResponseCycle):
     def __init__(
         self, connection: HTTP2Connection, application: Application, stream: Stream, scope: Scope, request: RequestState
     ) -> None:
-        super().__init__(connection.context, application, stream, scope, request)
+        # Here and below without super(), which looks a method up each time.
+        RequestResponseCycle.__init__(self, connection.context, application, stream, scope, request)
         self.connection = connection
         self.stream = stream
         self.head = b""  #: until it is sent; then the trailers
@@ -218,9 +221,11 @@ class HTTP2Cycle(RequestResponseCycle):
 
     def _take(self) -> bytes:
         size = self.buffered
-        body = super()._take()
-        if size:
-            self.connection.reader.credit(self.stream, size)
+        if not size:
+            self.delivered = self.request is DONE
+            return b""
+        body = RequestResponseCycle._take(self)
+        self.connection.reader.credit(self.stream, size)
         return body
 
     @property
@@ -234,11 +239,12 @@ class HTTP2Cycle(RequestResponseCycle):
             self.connection.outbox.section(self.stream, CONTINUE)
         self.connection.body_wanted(self.stream)
 
-    async def settle(self) -> None:
+    @types.coroutine
+    def settle(self) -> Generator[Any, None, None]:  # `async` would take one coroutine more
         if self.state is not COMPLETE:
-            await self.stream.drain()
-        elif not self.stream.size:  # its last message waits in the outbox
-            await next_turn()
+            yield from self.stream.drain().__await__()
+        elif not self.stream.size:  # its last message waits in the outbox, which is written before the next turn
+            yield
 
     def error(self, status: int) -> None:
         page = error_page(status)
@@ -256,11 +262,11 @@ class HTTP2Cycle(RequestResponseCycle):
         outbox = self.connection.outbox
         outbox.defer()
         outbox.joining = True
-        super()._answered()
+        RequestResponseCycle._answered(self)
         outbox.joining = False
 
     def _over(self) -> None:
-        super()._over()
+        RequestResponseCycle._over(self)
         stream = self.stream
         if stream.lingers or stream.lost or self.connection.begun:
             self.connection.call_over(stream)

@@ -34,7 +34,7 @@ from ..connection.fields import (
 from ..connection.method import is_permitted, seen_as
 from ..connection.peer import Peer
 from ..connection.response import CONTROLS, TOKEN
-from ..connection.scope import decode_path, http_scope, same_scope
+from ..connection.scope import decode_path, http_scope
 from ..errors import ProtocolError
 
 #: What a field means here only, beside the meanings of :mod:`..connection.fields`.
@@ -323,6 +323,20 @@ class RequestHead:
         )
         _set_target(scope, self.path)
         return scope
+
+
+def same_scope(scope: dict[str, Any]) -> dict[str, Any]:
+    """Another scope that says the same, in dictionaries and lists of its own, before :meth:`RequestFields.complete`."""
+    same = scope.copy()
+    same["asgi"] = scope["asgi"].copy()
+    same["headers"] = scope["headers"].copy()
+    same["extensions"] = {
+        "http.response.early_hint": {},
+        "http.response.pathsend": {},
+        "http.response.zerocopysend": {},
+        "http.response.trailers": {},
+    }
+    return same
 
 
 def _set_target(scope: dict[str, Any], target: bytes) -> None:

@@ -16,9 +16,8 @@ Invariant: whoever sets ``holding`` calls :meth:`Outbox.flush` before the loop g
 
 from __future__ import annotations
 
-import types
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 from ..connection.context import WorkerContext
 from ..connection.flow import FlowControl
@@ -29,11 +28,8 @@ from .wire import DATA, DEFAULT_FRAME, END_HEADERS, END_STREAM, HEAD, HEADERS, f
 #: Bytes that are given to the transport in one go.
 BATCH = 256 * 1024
 
-
-@types.coroutine
-def next_turn() -> Generator[None, None, None]:
-    """Let the task that awaits this go on in the next turn of the loop, when the outbox is written."""
-    yield
+#: Bytes of the largest body that is copied, so that it can be written in one piece with others.
+COPIED = 4096
 
 
 class Outbox:
@@ -43,7 +39,7 @@ class Outbox:
     ``holding`` says that :meth:`flush` is certain to come, and ``joining`` that a last message may wait for it.
     """
 
-    __slots__ = ("blocked", "context", "ended", "flow", "held", "holding", "joining", "reader", "sent")
+    __slots__ = ("blocked", "bulky", "context", "ended", "flow", "held", "holding", "joining", "reader", "sent")
 
     def __init__(
         self, context: WorkerContext, flow: FlowControl, reader: FrameReader, ended: Callable[[Stream], None]
@@ -54,6 +50,7 @@ class Outbox:
         self.ended = ended
         self.blocked: deque[Stream] = deque()  #: those that have something to send, in the order of their turns
         self.held: list[bytes] = []
+        self.bulky = False  #: some of ``held`` is not to be copied; under TLS all is, or each piece would be a record
         self.holding = False
         self.joining = False
         self.sent = 0
@@ -98,9 +95,13 @@ class Outbox:
         if size:
             stream.send_window -= size
             reader.send_window -= size
+            data = HEAD.pack(size << 8 | DATA, final, stream.id)
             if length:
-                held += HEAD.pack(length << 8 | HEADERS, END_HEADERS, stream.id), head
-            held += HEAD.pack(size << 8 | DATA, final, stream.id), body
+                held += HEAD.pack(length << 8 | HEADERS, END_HEADERS, stream.id), head, data, body
+            else:
+                held += data, body
+            if size > COPIED:
+                self.bulky = not self.flow.encrypted
         elif length:
             held += HEAD.pack(length << 8 | HEADERS, END_HEADERS | final, stream.id), head
         elif final:
@@ -209,6 +210,10 @@ class Outbox:
 
     def _release(self) -> None:
         """Write what is held."""
+        if self.bulky:
+            self.bulky, held, self.held = False, self.held, []
+            self._put_all(_gathered(held), sum(map(len, held)), [])
+            return
         data = b"".join(self.held)
         self.held.clear()
         self.sent += len(data)
@@ -231,3 +236,18 @@ class Outbox:
             stream.wake()
             if ended and not stream.lost:
                 self._end(stream)
+
+
+def _gathered(pieces: list[bytes]) -> list[bytes | memoryview]:
+    """The same bytes in fewer pieces: the small ones between two large ones are one."""
+    buffers: list[bytes | memoryview] = []
+    small: list[bytes] = []
+    for piece in pieces:
+        if len(piece) <= COPIED:
+            small.append(piece)
+        else:
+            buffers += b"".join(small), piece
+            small.clear()
+    if small:
+        buffers.append(b"".join(small))
+    return buffers

@@ -47,7 +47,7 @@ CLOSING, CLOSED = HTTP2State.CLOSING, HTTP2State.CLOSED
 HELD, READY, RUNNING, OVER = CallState.HELD, CallState.READY, CallState.RUNNING, CallState.OVER
 BODY, DONE = RequestState.BODY, RequestState.DONE
 COMPLETE = ResponseState.COMPLETE
-HALF_CLOSED_LOCAL = StreamState.HALF_CLOSED_LOCAL
+HALF_CLOSED_LOCAL, ENDED = StreamState.HALF_CLOSED_LOCAL, StreamState.CLOSED
 
 NEVER = math.inf
 
@@ -392,8 +392,13 @@ class HTTP2Protocol(asyncio.Protocol):
 
     def _sent(self, stream: Stream) -> None:
         """One side of the stream has ended, or both: see whether it is over."""
-        if stream.state is StreamState.CLOSED:
-            self._leave_call(stream)
+        if stream.state is ENDED:
+            cycle = stream.cycle
+            if cycle is not None and cycle.call_state is RUNNING:  # `_leave_call()`, without the call
+                stream.lingers = True
+                self.lingering += 1
+            else:
+                self._leave_call(stream)
             if not self.reader.streams:
                 self._idle()
         elif stream.state is HALF_CLOSED_LOCAL:

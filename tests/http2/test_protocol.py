@@ -54,6 +54,42 @@ def test_the_responses_of_one_read_are_one_write() -> None:
 
 
 @eager
+def test_large_bodies_are_written_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several responses of one read, large and small: one write of the bodies themselves, in order."""
+    large = bytes(range(256)) * 40
+    pieces: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        await send(body(b"small" if scope["path"] == "/small" else large))
+
+    with multiplexed(app) as there:
+        writelines = there.transport.writelines
+
+        def record(data: Any) -> None:
+            pieces.append(list(data))
+            writelines(data)
+
+        monkeypatch.setattr(there.transport, "writelines", record)
+        before = len(there.transport.writes)
+        there.feed(hello(1) + page(3, b"/small") + page(5, b"/small") + hello(7) + page(9, b"/small"))
+        assert len(there.transport.writes) == before + 1
+        assert [there.answers[stream].body for stream in (1, 3, 5, 7, 9)] == [
+            large,
+            b"small",
+            b"small",
+            large,
+            b"small",
+        ]
+        assert [any(piece is large for piece in row) for row in pieces] == [True]
+        assert [len(piece) for piece in pieces[0]][1::2] == [len(large)] * 2
+        assert len(pieces[0]) == 5
+        assert there.protocol.outbox.sent == len(there.transport.sent)
+        there.feed(page(11, b"/small"))
+        assert len(pieces) == 1
+
+
+@eager
 def test_no_code_runs_between_a_last_message_and_its_writing() -> None:
     """What an application does behind its last send() finds the response written, whatever else is begun."""
     seen: list[int] = []
