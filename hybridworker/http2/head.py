@@ -163,7 +163,6 @@ class RequestHead:
             self.known = same_scope(scope)
         if self.path[:1] == b"/":
             self.section = section
-            self.path_at = next(at for at, field in enumerate(section) if field[0] == b":path")
         return scope
 
     def _read(self, section: Headers, oversized: bool) -> dict[str, Any]:
@@ -172,6 +171,8 @@ class RequestHead:
         self.fields.begin()
         pseudo = _pseudo_fields(section)
         self.method, self.path = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
+        if self.path:
+            self.path_at = list(pseudo).index(b":path")
         self._take(section[len(pseudo) :], pseudo.get(b":authority"))
         if oversized:
             raise ProtocolError("the fields exceed http2_max_header_list_size", 431)
