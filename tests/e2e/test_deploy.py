@@ -225,6 +225,29 @@ def test_the_proxies_take_their_files_for_http2(programs: Programs, tmp_path: Pa
     assert traefik["http"]["services"]["app"]["loadBalancer"]["servers"][0]["url"].startswith("h2c://")
 
 
+def test_haproxy_by_http2_in_front(gunicorn: Servers, programs: Programs) -> None:
+    """Requests arrive by HTTP/2, with the client's address and the scheme as HAProxy sees them; its probes pass."""
+    pytest.importorskip("h2", reason="the extra [http2] is not installed")
+    found("haproxy")
+    text = configured("http2-haproxy.cfg")
+    (command,) = re.findall(r"^#     gunicorn (-c .*) module:app$", text, re.MULTILINE)
+    options = command.replace("gunicorn.conf.py", str(CONFIG)).replace("127.0.0.1:8000", "127.0.0.1:0").split()
+    server = gunicorn("asgi:app", *options)
+    port = free_port()
+    changed = configured(
+        "http2-haproxy.cfg",
+        server=f"127.0.0.1:8000\n -> 127.0.0.1:{server.port}\n",
+        port=f"bind :80\n -> bind 127.0.0.1:{port}\n",
+    )
+    programs.haproxy(changed, port)
+    with elsewhere(port) as client:
+        scope = shown(client, "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\n")
+    assert (scope["http_version"], scope["client"][0], scope["scheme"]) == ("2", "127.0.0.2", "http")
+    for path in ("/health", "/%68ealth", "/metrics"):
+        with elsewhere(port) as client:
+            assert client.request(path).status == 403
+
+
 # -- nginx
 
 

@@ -225,3 +225,7 @@ def test_grpc_by_http2_all_the_way(programs: Programs, gunicorn: Servers, author
     assert server.request("/health").text == "ok\n"
     with Client(socket.create_connection(("127.0.0.1", plain), DEADLINE), DEADLINE) as web:
         assert web.request("/trailers").status == 200
+        assert web.request("/health").text == "ok\n"
+    for path in ("/health", "/%68ealth", "/metrics"):
+        with elsewhere(plain) as other:
+            assert other.request(path).status == 403
