@@ -61,7 +61,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"ending", "forwarded", "pace", "requestids", "scope", "tls"},
             {"persistence", "quota", "smallheads", "vocabulary"},
             {"flow", "response"},
-            {"kernel", "waiters"},
+            {"accepted", "kernel", "waiters"},
         ),
     ),
     (

@@ -18,11 +18,13 @@ import array
 import asyncio
 import fcntl
 import os
+import socket
 import termios
 from typing import Protocol
 
 from ..errors import ClientDisconnected
 from . import kernel
+from .accepted import Accepted
 from .waiters import Waiters
 
 #: Seconds that a peer has to see our half-close and to close as well, before the connection is dropped.
@@ -70,14 +72,16 @@ class FlowControl:
         "quiet",
         "read_paused",
         "resets",
+        "sock",
         "taken",
         "transport",
         "waiters",
         "write_paused",
     )
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, sock: Accepted | None = None) -> None:
         self.transport = transport
+        self.sock = sock  #: of the transport, which is asked for its own where this is None
         self.read_paused = False
         self.ended_at: float | None = None  #: since when the peer is seen to have closed behind bytes that nobody reads
         self.write_paused = False
@@ -126,12 +130,22 @@ class FlowControl:
             os.close(self.farewell)
             self.farewell = -1
         elif not self.resets:
-            kernel.shut_down(self.fileno())
+            self._shut_down()
 
     def fileno(self) -> int:
         """The descriptor of the connection, which is the transport's; -1 when it is gone."""
-        sock = self.transport.get_extra_info("socket")
+        sock = self.sock or self.transport.get_extra_info("socket")
         return -1 if sock is None else int(sock.fileno())
+
+    def _shut_down(self) -> None:
+        """End the connection in the kernel, whatever else has it open."""
+        if self.sock is None:
+            kernel.shut_down(self.fileno())
+            return
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the peer was faster, or a transport of TLS has closed it
 
     def ending(self) -> None:
         """The transport is being closed. One of TLS is then out of reach when its time has come to be shut down."""
@@ -180,7 +194,7 @@ class FlowControl:
         # Under TLS the missing close_notify says that something is missing.
         self.resets = reset and not self.encrypted and kernel.reset_when_closed(self.fileno())
         if not self.resets:
-            kernel.shut_down(self.fileno())
+            self._shut_down()
         self.transport.abort()
 
     async def drain(self) -> None:
@@ -235,7 +249,7 @@ class FlowControl:
         """Whether the kernel holds bytes of the peer that the transport has not read yet."""
         waiting = array.array("i", [0])
         try:
-            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)
-        except (OSError, AttributeError, ValueError):  # gone in this very moment, or not a socket
+            fcntl.ioctl(self.fileno(), termios.FIONREAD, waiting)
+        except (OSError, ValueError):  # gone in this very moment, or not a socket
             return False
         return waiting[0] > 0

@@ -95,6 +95,8 @@ def normal_address(address: object, server: bool = False) -> Address:
     ``(path, None)`` on the server's side and None on the client's, which has no name.
     """
     if isinstance(address, tuple):
+        if len(address) == 2:
+            return address  # of IPv4
         host, port = address[:2]
         return host.partition("%")[0], port
     if not server:

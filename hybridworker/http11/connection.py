@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..asgi import Scope
 from ..connection import kernel
+from ..connection.accepted import Accepted
 from ..connection.context import WorkerContext
 from ..connection.cycle import BODY_BUFFER, DRAIN_MAX, NOTHING
 from ..connection.flow import DEAF, LINGER, FlowControl
@@ -52,15 +53,17 @@ class RequestConnection(asyncio.Protocol):
     """One TCP or unix connection, or the inside of a TLS one."""
 
     __slots__ = (
-        "context", "deadline", "eof", "flow", "loop", "peer", "pending", "state", "transport",
+        "context", "deadline", "eof", "flow", "loop", "peer", "pending", "sock", "state", "transport",
         "cycle", "head", "persistent", "progress",  # the request
     )  # fmt: skip
 
     head: Head  #: made by the subclass
     deadline: float  #: loop time by which what is waited for has to come: see :meth:`_expire`
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(self, context: WorkerContext, sock: Accepted | None = None) -> None:
+        """``sock`` is the socket of the transport to come; None where only the transport knows it."""
         self.context = context
+        self.sock = sock
         self.loop = context.loop
         self.state = NEW
         self.eof = False  #: the peer has sent its last byte
@@ -101,8 +104,8 @@ class RequestConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         context = self.context
         self.transport = cast(asyncio.Transport, transport)
-        self.flow = FlowControl(self.transport)
-        self.peer = Peer(self.transport, context)
+        self.flow = FlowControl(self.transport, self.sock)
+        self.peer = Peer(self.transport, context, self.sock)
         self.deadline = self.loop.time() + context.settings.header_timeout
         context.connections.add(self)
 

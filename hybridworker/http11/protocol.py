@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
+from ..connection.accepted import Accepted
 from ..connection.context import WorkerContext
 from ..connection.cycle import WHOLE_BODY_MAX
 from ..connection.fields import UPGRADE
@@ -42,8 +43,8 @@ class HTTPProtocol(RequestConnection):
 
     head: RequestHead
 
-    def __init__(self, context: WorkerContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: WorkerContext, sock: Accepted | None = None) -> None:
+        super().__init__(context, sock)
         self.foreign = False  #: the parser knows one body only
         self.scanner: HeadScanner | None = None
         self.parser: Any = None

@@ -19,6 +19,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+from ..connection.accepted import Accepted, shared_name
+
 #: What ``connect_accepted_socket()`` of a loop returns, and the task that runs it.
 Connecting = Coroutine[Any, Any, tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]
 Arrival = asyncio.Task[tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]
@@ -50,8 +52,8 @@ class Listener:
         self.sock = sock
         self.family = sock.family
         # The properties of a socket make a member of an enum each time; uvloop asks for three.
-        names = {"__slots__": (), "family": sock.family, "type": socket.SOCK_STREAM}
-        self._accepted: type[socket.socket] = type("Accepted", (socket.socket,), names)
+        names = {"__slots__": (), "family": sock.family, "type": socket.SOCK_STREAM, "name": shared_name(sock)}
+        self._accepted: type[Accepted] = type("Accepted", (Accepted,), names | {"templates": {}})
         # What socket.accept() calls, before it makes a socket in its slower way.
         self._accept = sock._accept  # type: ignore[attr-defined]
         poll = select.poll()
@@ -62,20 +64,22 @@ class Listener:
         """Whether a connection waits now. This takes 0.6 us, an ``accept()`` that finds none ten times as long."""
         return bool(self._poll(0))
 
-    def accept(self) -> socket.socket | None:
+    def accept(self) -> Accepted | None:
         """
         The connection that waits longest; None when there is none any more.
 
         Raises OSError when the socket, or this process, cannot accept.
         """
         try:
-            fd, _ = self._accept()
+            fd, address = self._accept()
         except OSError as exc:
             if exc.errno in TRY_AGAIN:
                 return None
             raise
         # Only the number of the socket is used: the loop makes it non-blocking in its own way.
-        return self._accepted(self.family, socket.SOCK_STREAM, 0, fd)
+        accepted = self._accepted(self.family, socket.SOCK_STREAM, 0, fd)
+        accepted.address = address
+        return accepted
 
 
 def establish(connecting: Connecting) -> Arrival:

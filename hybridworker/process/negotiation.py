@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
+from ..connection.accepted import Accepted
 from ..connection.context import WorkerContext
 from ..connection.flow import DEAF, FlowControl
 from ..connection.peer import Peer
@@ -30,14 +31,15 @@ LINE_MAX = 4096
 class Negotiation(asyncio.Protocol):
     """The first protocol of a connection."""
 
-    __slots__ = ("context", "data", "deadline", "flow", "peer", "plain", "state", "transport")
+    __slots__ = ("context", "data", "deadline", "flow", "peer", "plain", "sock", "state", "transport")
 
     transport: asyncio.Transport
     flow: FlowControl
     peer: Peer
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(self, context: WorkerContext, sock: Accepted | None = None) -> None:
         self.context = context
+        self.sock = sock
         self.data = b""  #: what has come, PROXY header included
         self.plain = b""  #: the same without it
         self.deadline = 0.0  #: loop time until which it has to say what it speaks
@@ -46,8 +48,8 @@ class Negotiation(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         context = self.context
         self.transport = transport = cast(asyncio.Transport, transport)
-        self.flow = FlowControl(transport)
-        self.peer = peer = Peer(transport, context)
+        self.flow = FlowControl(transport, self.sock)
+        self.peer = peer = Peer(transport, context, self.sock)
         ssl_object = transport.get_extra_info("ssl_object")
         if ssl_object is not None and ssl_object.selected_alpn_protocol() == "h2":
             self._speak_http2()
@@ -116,7 +118,7 @@ class Negotiation(asyncio.Protocol):
 
     def _speak_http1(self) -> HTTPProtocol:
         self._hand_over()
-        protocol = HTTPProtocol(self.context)
+        protocol = HTTPProtocol(self.context, self.sock)
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
         if self.data:

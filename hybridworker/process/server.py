@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..connection import kernel
+from ..connection.accepted import Accepted
 from ..connection.context import Connection, WorkerContext
 from ..connection.cycle import RequestResponseCycle
 from ..connection.scope import address_name
@@ -114,7 +115,7 @@ class Server:
         self.accepting = False
         self.paused_until = 0.0  #: loop time until which accepting rests
         #: connections accepted that are not among those of the context yet, or have just become one
-        self.arrivals: dict[Arrival, tuple[RequestConnection | Negotiation, socket.socket, str]] = {}
+        self.arrivals: dict[Arrival, tuple[RequestConnection | Negotiation, Accepted]] = {}
         #: the first protocol of a connection
         self.protocol = first_protocol(context)
         self.size = 0  #: connections, with those that are being made
@@ -265,20 +266,19 @@ class Server:
         if not self._awaited():
             self.deferred = 0  # a sibling took the connection, so the next one is another
 
-    def _connect(self, sock: socket.socket) -> None:
+    def _connect(self, sock: Accepted) -> None:
         """Give an accepted socket its transport and protocol; under TLS, shake hands first."""
-        protocol = self.protocol(self.context)
-        client = _address(sock) if self.tls else ""  # a handshake that fails leaves nobody to ask
+        protocol = self.protocol(self.context, sock)
         arrival = establish(self.loop.connect_accepted_socket(lambda: protocol, sock, **self.tls))
-        self.arrivals[arrival] = protocol, sock, client
+        self.arrivals[arrival] = protocol, sock
         arrival.add_done_callback(self._connected)
 
     def _connected(self, arrival: Arrival) -> None:
-        protocol, sock, client = self.arrivals.pop(arrival)
+        protocol, sock = self.arrivals.pop(arrival)
         exc = None if arrival.cancelled() else arrival.exception()
         if isinstance(exc, ssl.SSLError) and exc.reason == "HTTP_REQUEST":
             text = "Invalid request from ip=%s: http:// on a port that speaks TLS"
-            self.context.log.warning(text, client)
+            self.context.log.warning(text, address_name(sock.address))
         elif isinstance(exc, Exception):
             # ssl.SSLError is an OSError; a handshake that failed or took too long harms nobody else.
             level = self.context.log.debug if isinstance(exc, OSError) else self.context.log.error
@@ -387,7 +387,7 @@ class Server:
         there = self.context.connections
         shaking = {
             arrival: sock
-            for arrival, (protocol, sock, _) in self.arrivals.items()
+            for arrival, (protocol, sock) in self.arrivals.items()
             if protocol.state is NEW and protocol not in there and not arrival.done()
         }
         for arrival, sock in shaking.items():
@@ -418,11 +418,3 @@ class Server:
         else:
             await asyncio.sleep(0)  # let the transports say goodbye
         return cut
-
-
-def _address(sock: socket.socket) -> str:
-    """The address of a client, for the log."""
-    try:
-        return address_name(sock.getpeername())
-    except OSError:
-        return "unknown"

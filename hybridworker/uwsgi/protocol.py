@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 
+from ..connection.accepted import Accepted
 from ..connection.context import WorkerContext
 from ..connection.cycle import WHOLE_BODY_MAX
 from ..connection.forwarded import trusts
@@ -35,8 +36,8 @@ class UWSGIProtocol(RequestConnection):
 
     head: RequestHead
 
-    def __init__(self, context: WorkerContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: WorkerContext, sock: Accepted | None = None) -> None:
+        super().__init__(context, sock)
         self.packet = bytearray()  #: as much of one as has come
 
     # -- called by the transport

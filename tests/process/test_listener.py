@@ -74,7 +74,7 @@ class Failing:
 
     def __init__(self, sock: socket.socket, error: int) -> None:
         self.sock, self.errors = sock, [error]
-        self.fileno = sock.fileno
+        self.fileno, self.getsockname, self.getsockopt = sock.fileno, sock.getsockname, sock.getsockopt
 
     def _accept(self) -> Any:
         if self.errors:

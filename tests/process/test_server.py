@@ -17,6 +17,7 @@ import trustme
 import uvloop
 
 from hybridworker.asgi import ASGIApp, Receive, Scope, Send
+from hybridworker.connection.accepted import Accepted
 from hybridworker.connection.context import WorkerContext
 from hybridworker.group.scoreboard import CONNECTIONS, IN_FLIGHT, TAKEN, Group, Scoreboard
 from hybridworker.group.share import LEAD, OFFERS_MAX, Share
@@ -431,8 +432,8 @@ def test_a_connection_that_was_lost_at_once_is_counted_once() -> None:
         protocol = HTTPProtocol(site.context)
         protocol.state = ConnectionState.CLOSED
         site.server.size = 1  # another one
-        with socket.socket() as sock:
-            site.server.arrivals[arrival] = protocol, sock, ""
+        with Accepted(socket.AF_INET) as sock:
+            site.server.arrivals[arrival] = protocol, sock
             site.server._connected(arrival)
             assert site.server.size == 1
 
