@@ -15,15 +15,13 @@ import asyncio
 import errno
 import select
 import socket
-import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..connection.accepted import Accepted, shared_name
 
-#: What ``connect_accepted_socket()`` of a loop returns, and the task that runs it.
+#: What ``connect_accepted_socket()`` of a loop returns.
 Connecting = Coroutine[Any, Any, tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]
-Arrival = asyncio.Task[tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]
 
 #: Errors of ``accept()`` that concern one connection, not the socket: a sibling was faster, or the peer gave up.
 #: accept(2): Linux passes on errors that are pending at the new socket, and a program should treat them as EAGAIN.
@@ -82,9 +80,39 @@ class Listener:
         return accepted
 
 
-def establish(connecting: Connecting) -> Arrival:
-    """Run ``connecting`` as a task. It begins at once where Python can do that (3.12)."""
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(connecting, loop=loop, eager_start=True)
-    return loop.create_task(connecting)
+class Arrival:
+    """
+    A connection that is being established: ``connect_accepted_socket()`` of the loop, without a task.
+
+    Of all that a coroutine may do, this one awaits futures. A task for it, with what asyncio keeps of each task, took
+    4 % of the instructions of a request on a connection of its own. ``ended`` is called with this at the end;
+    ``error`` then says what went wrong, if anything did.
+    """
+
+    __slots__ = ("_connecting", "_ended", "_waiter", "error")
+
+    def __init__(self, connecting: Connecting, ended: Callable[[Arrival], None]) -> None:
+        self._connecting = connecting
+        self._ended = ended
+        self._waiter: asyncio.Future[Any] | None = None  #: what is awaited
+        self.error: BaseException | None = None
+
+    def proceed(self, _: object = None) -> None:
+        """Begin, or go on when what was awaited has come."""
+        try:
+            waiter = self._waiter = self._connecting.send(None)
+        except StopIteration:
+            self._ended(self)
+        except (Exception, asyncio.CancelledError) as exc:
+            self.error = exc
+            self._ended(self)
+        else:
+            if waiter is None:  # `sleep(0)`: a turn of the loop
+                asyncio.get_running_loop().call_soon(self.proceed)
+            else:
+                waiter.add_done_callback(self.proceed)
+
+    def cancel(self) -> None:
+        """Give it up, unless what is awaited has come: it ends in the next turn of the loop."""
+        if self._waiter is not None:
+            self._waiter.cancel()

@@ -31,7 +31,7 @@ from ..http11.connection import RequestConnection
 from ..http11.protocol import HTTPProtocol
 from ..states import ConnectionState, ServerState
 from .grace import RELOAD_MAX
-from .listener import Arrival, Listener, establish
+from .listener import Arrival, Listener
 from .streams import Streams
 
 if TYPE_CHECKING:
@@ -269,24 +269,29 @@ class Server:
     def _connect(self, sock: Accepted) -> None:
         """Give an accepted socket its transport and protocol; under TLS, shake hands first."""
         protocol = self.protocol(self.context, sock)
-        arrival = establish(self.loop.connect_accepted_socket(lambda: protocol, sock, **self.tls))
+        arrival = Arrival(self.loop.connect_accepted_socket(lambda: protocol, sock, **self.tls), self._connected)
         self.arrivals[arrival] = protocol, sock
-        arrival.add_done_callback(self._connected)
+        arrival.proceed()
 
     def _connected(self, arrival: Arrival) -> None:
         protocol, sock = self.arrivals.pop(arrival)
-        exc = None if arrival.cancelled() else arrival.exception()
-        if isinstance(exc, ssl.SSLError) and exc.reason == "HTTP_REQUEST":
-            text = "Invalid request from ip=%s: http:// on a port that speaks TLS"
-            self.context.log.warning(text, address_name(sock.address))
-        elif isinstance(exc, Exception):
-            # ssl.SSLError is an OSError; a handshake that failed or took too long harms nobody else.
-            level = self.context.log.debug if isinstance(exc, OSError) else self.context.log.error
-            level("Connection failed before it was established: %s", exc)
+        error = arrival.error
+        if error is not None:
+            self._complain(error, sock)
         if protocol.state is NEW and protocol not in self.context.connections:  # it never was among them
             kernel.shut_down(sock.fileno())
             sock.close()
             self._closed()
+
+    def _complain(self, error: BaseException, sock: Accepted) -> None:
+        """Log why a connection was not established."""
+        if isinstance(error, ssl.SSLError) and error.reason == "HTTP_REQUEST":
+            text = "Invalid request from ip=%s: http:// on a port that speaks TLS"
+            self.context.log.warning(text, address_name(sock.address))
+        elif isinstance(error, Exception):  # and not given up
+            # ssl.SSLError is an OSError; a handshake that failed or took too long harms nobody else.
+            level = self.context.log.debug if isinstance(error, OSError) else self.context.log.error
+            level("Connection failed before it was established: %s", error)
 
     def _closed(self) -> None:
         """A connection is gone: there may be room for another."""
@@ -381,19 +386,18 @@ class Server:
         self.state = STOPPED
         return cut
 
-    def _cut_arrivals(self) -> list[Arrival]:
-        """Drop the connections that are still shaking hands; returns what has been cancelled."""
+    def _cut_arrivals(self) -> None:
+        """Drop the connections that are still shaking hands: they end in the next turn of the loop."""
         # One that has just become a connection may have its request already.
         there = self.context.connections
         shaking = {
             arrival: sock
             for arrival, (protocol, sock) in self.arrivals.items()
-            if protocol.state is NEW and protocol not in there and not arrival.done()
+            if protocol.state is NEW and protocol not in there
         }
         for arrival, sock in shaking.items():
             kernel.shut_down(sock.fileno())
             arrival.cancel()
-        return list(shaking)
 
     def hang_up(self) -> None:
         """The process is being left without another turn of the loop: end every connection, whatever has it open."""
@@ -403,7 +407,8 @@ class Server:
 
     async def _cut(self) -> int:
         """Cancel and drop whatever is left."""
-        tasks: list[asyncio.Task[Any]] = [*self.context.tasks(), *self._cut_arrivals()]
+        self._cut_arrivals()
+        tasks = list(self.context.tasks())
         cut = len(self.context.cycles)
         for cycle in list(self.context.cycles):
             if cycle.task is not None:

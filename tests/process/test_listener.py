@@ -7,7 +7,6 @@ import errno
 import os
 import re
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from hybridworker.process.listener import Listener, establish
+from hybridworker.process.listener import Arrival, Listener
 
 DEADLINE = 10
 
@@ -111,6 +110,13 @@ def test_what_concerns_the_socket_or_the_process_is_an_error(name: str) -> None:
         Listener(Failing(sock, getattr(errno, name))).accept()  # type: ignore[arg-type]
 
 
+def establish(connecting: Any) -> asyncio.Future[Arrival]:
+    """Begin an arrival; the future is set when it has ended."""
+    arrived: asyncio.Future[Arrival] = asyncio.get_running_loop().create_future()
+    Arrival(connecting, arrived.set_result).proceed()
+    return arrived
+
+
 def on_a_loop(test: Callable[[], Any]) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(asyncio.wait_for(test(), DEADLINE))
@@ -141,7 +147,6 @@ def test_an_accepted_socket_becomes_a_connection(listening: socket.socket) -> No
     on_a_loop(test)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks do not begin at once")
 def test_a_connection_is_begun_at_once() -> None:
     """Not in the next turn of the loop."""
 
@@ -152,8 +157,47 @@ def test_a_connection_is_begun_at_once() -> None:
             begun.append(True)
             await asyncio.sleep(0)
 
-        arrival = establish(connecting())
+        arrived = establish(connecting())
         assert begun == [True]
-        await arrival
+        assert (await arrived).error is None
+
+    on_a_loop(test)
+
+
+def test_what_goes_wrong_is_told() -> None:
+    """Whatever was awaited when it happened."""
+
+    async def test() -> None:
+        awaited = asyncio.get_running_loop().create_future()
+
+        async def connecting() -> Any:
+            await awaited
+
+        arrived = establish(connecting())
+        awaited.set_exception(OSError("gone"))
+        assert isinstance((await arrived).error, OSError)
+
+    on_a_loop(test)
+
+
+def test_an_arrival_that_is_given_up_ends() -> None:
+    """The coroutine can clean up."""
+
+    async def test() -> None:
+        cleaned: list[bool] = []
+
+        async def connecting() -> Any:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                cleaned.append(True)
+
+        arrived = asyncio.get_running_loop().create_future()
+        arrival = Arrival(connecting(), arrived.set_result)
+        arrival.proceed()
+        arrival.cancel()
+        assert isinstance((await arrived).error, asyncio.CancelledError)
+        assert cleaned == [True]
+        arrival.cancel()  # too late
 
     on_a_loop(test)

@@ -23,7 +23,7 @@ from hybridworker.group.scoreboard import CONNECTIONS, IN_FLIGHT, TAKEN, Group, 
 from hybridworker.group.share import LEAD, OFFERS_MAX, Share
 from hybridworker.http11.protocol import HTTPProtocol
 from hybridworker.process import server as module
-from hybridworker.process.listener import Listener, establish
+from hybridworker.process.listener import Arrival, Listener
 from hybridworker.process.server import ACCEPT_BATCH, DEFER, DEFER_MAX, Server
 from hybridworker.states import ConnectionState, ServerState
 from tests.fakes import FakeLog
@@ -427,8 +427,8 @@ def test_a_connection_that_was_lost_at_once_is_counted_once() -> None:
         pass
 
     async def test(site: Site) -> None:
-        arrival = establish(connecting())
-        await arrival
+        arrival = Arrival(connecting(), lambda arrival: None)
+        arrival.proceed()
         protocol = HTTPProtocol(site.context)
         protocol.state = ConnectionState.CLOSED
         site.server.size = 1  # another one
