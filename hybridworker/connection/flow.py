@@ -75,8 +75,8 @@ class FlowControl:
         "sock",
         "taken",
         "transport",
-        "waiters",
         "write_paused",
+        "_waiters",
     )
 
     def __init__(self, transport: asyncio.Transport, sock: Accepted | None = None) -> None:
@@ -88,7 +88,7 @@ class FlowControl:
         self.blocked = False  #: bytes of a file wait for the peer
         self.lost = False
         self.resets = False  #: the connection ends by a reset
-        self.waiters = Waiters()
+        self._waiters: Waiters | None = None
         self.taken = 0  #: bytes that the peer had taken at the last look
         #: loop time when it was last seen to take some, or had nothing to take; None before the first look
         self.progress: float | None = None
@@ -96,6 +96,13 @@ class FlowControl:
         self.quiet = 1  #: how many looks in a row have found nothing to take; nothing was written before the first
         self.encrypted = not transport.can_write_eof()  #: TLS
         self.farewell = -1  #: a duplicate of the descriptor, to shut the connection down when the transport is gone
+
+    @property
+    def waiters(self) -> Waiters:
+        """Who waits until bytes are taken; most connections never have one."""
+        if self._waiters is None:
+            self._waiters = Waiters()
+        return self._waiters
 
     def pause_reading(self) -> None:
         """Stop taking bytes from the kernel; the peer is held back by TCP."""
@@ -117,13 +124,15 @@ class FlowControl:
     def resume_writing(self) -> None:
         """The transport's buffer has been sent."""
         self.write_paused = False
-        self.waiters.wake()
+        if self._waiters is not None:
+            self._waiters.wake()
 
     def lose(self) -> None:
         """The transport is gone: everyone who waits is told so."""
         self.lost = True
         self.write_paused = False
-        self.waiters.wake()
+        if self._waiters is not None:
+            self._waiters.wake()
         # A plain transport closes its descriptor after this call, one of TLS has closed it before.
         if self.farewell >= 0:
             kernel.shut_down(self.farewell)

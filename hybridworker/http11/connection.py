@@ -107,7 +107,12 @@ class RequestConnection(asyncio.Protocol):
         self.flow = FlowControl(self.transport, self.sock)
         self.peer = Peer(self.transport, context, self.sock)
         self.deadline = self.loop.time() + context.settings.header_timeout
+        self._made()
         context.connections.add(self)
+
+    def _made(self) -> None:
+        """The connection is there: make what the subclass needs for it, ``head`` at least."""
+        raise NotImplementedError
 
     def data_received(self, data: bytes) -> None:
         state = self.state
@@ -246,6 +251,7 @@ class RequestConnection(asyncio.Protocol):
     def _next(self) -> None:
         """The response and the request are complete: wait for the next one, or take it from what has come."""
         self.head.request = HEADERS
+        self.head.begin(b"")  # an idle connection keeps nothing of its last request alive
         self.state = IDLE
         if self.flow.read_paused:
             self.flow.resume_reading()
@@ -258,8 +264,6 @@ class RequestConnection(asyncio.Protocol):
                 self.close()  # the rest of it never comes
         elif self.eof:
             self.close()
-        else:
-            self.head.begin(b"")  # an idle connection keeps nothing of its last request alive
 
     def close(self, linger: bool = False) -> None:
         """
@@ -269,11 +273,17 @@ class RequestConnection(asyncio.Protocol):
         """
         if self.state is CLOSED or self.state is CLOSING:
             return
-        self._closing()
+        flow = self.flow
         if linger and not self.eof:
-            self.flow.linger()
-        else:
-            self.flow.close()
+            self._closing()
+            flow.linger()
+        elif flow.encrypted:
+            self._closing()
+            flow.close()
+        else:  # the transport ends when everything has been sent, whatever the peer does: nothing else is waited for
+            self.state = CLOSING
+            self.pending = b""
+            self.transport.close()
 
     def _closing(self) -> None:
         """The transport is being closed. A peer that does not close as well is left when everything has been sent."""

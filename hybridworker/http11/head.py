@@ -36,17 +36,18 @@ class RequestHead:
 
     __slots__ = ("application", "chunks", "context", "data", "fields", "http10", "length", "peer", "request", "version")
 
+    chunks: ChunkScanner | None  #: of a chunked body; with the three below, of the head that was read last
+    length: int  #: bytes of the body that have not come, where Content-Length gives it
+    http10: bool
+    version: str  #: as it came, where the parser is shown another
+
     def __init__(self, context: WorkerContext, peer: Peer) -> None:
         self.context = context
         self.peer = peer
         self.fields = RequestFields(peer, context.vocabulary.names)
         self.application = context.router.default  #: what answers the request
         self.request = RequestState.HEADERS
-        self.chunks: ChunkScanner | None = None  #: of a chunked body
-        self.length = 0  #: bytes of the body that have not come, where Content-Length gives it
-        self.http10 = False
         self.data = b""
-        self.version = ""  #: as it came, where the parser is shown another
 
     def begin(self, data: bytes) -> None:
         """A new head is about to be parsed; ``data`` holds its bytes, and perhaps more."""

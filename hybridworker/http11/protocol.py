@@ -16,13 +16,10 @@ Invariant: the parser gets exactly one head, or bytes of one body, at a time.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from ..connection.accepted import Accepted
-from ..connection.context import WorkerContext
 from ..connection.cycle import WHOLE_BODY_MAX
 from ..connection.fields import UPGRADE
 from ..errors import ProtocolError
@@ -43,20 +40,16 @@ class HTTPProtocol(RequestConnection):
 
     head: RequestHead
 
-    def __init__(self, context: WorkerContext, sock: Accepted | None = None) -> None:
-        super().__init__(context, sock)
-        self.foreign = False  #: the parser knows one body only
-        self.scanner: HeadScanner | None = None
-        self.parser: Any = None
-        self.upgraded: Successor | None = None  #: what takes the connection over
+    upgraded: Successor | None  #: what takes the connection over, once the parser has stopped
 
     # -- called by the transport
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+    def _made(self) -> None:
+        self.foreign = False  #: the parser knows one body only
+        self.scanner: HeadScanner | None = None
         self.head = RequestHead(self.context, self.peer)
         self.on_header = self.head.fields.on_header  # the parser looks its callbacks up once
-        self.parser = httptools.HttpRequestParser(self)
+        self.parser: Any = httptools.HttpRequestParser(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.parser = None  # breaks the reference cycle between parser and protocol
@@ -86,8 +79,7 @@ class HTTPProtocol(RequestConnection):
                         and data[0] > 13  # an empty line, or a part of one, is for the scanner
                         and (size <= limits.short or data.count(b"\n", 0, size) <= limits.lines)
                     ):
-                        self.head.data = data
-                        self.head.fields.begin()
+                        self.head.data = data  # its fields have begun with the connection, or behind the last request
                         whole = size == len(data)
                         rest = b"" if whole else data[size:]
                         try:
@@ -230,7 +222,7 @@ class HTTPProtocol(RequestConnection):
 
     def _upgrade(self, rest: bytes) -> bytes:
         """The parser has stopped: hand the connection over, or go on; returns the bytes that are ours to parse."""
-        if self.upgraded is None:
+        if self.state is not UPGRADED or self.upgraded is None:
             self._keep_framing()
             return rest
         self.parser = None

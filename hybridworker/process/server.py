@@ -194,10 +194,12 @@ class Server:
             return
         alone = share is None and self.alone
         # Siblings that this worker cannot see get a chance too: one connection for each turn of the loop.
+        context = self.context
+        limit = context.settings.worker_connections
         for taken in range(ACCEPT_BATCH if alone or share is not None else 1):
             if taken and share is not None and share.crowded(fresh=True):
                 return  # the rest is for siblings
-            if self.full:
+            if self.size >= limit and self.full:
                 if taken:
                     return
                 self._make_room()  # somebody waits for certain
@@ -211,15 +213,15 @@ class Server:
             except OSError as exc:
                 if exc.errno not in _EXHAUSTED:
                     raise
-                self.context.log.error("Cannot accept connections: %s", exc)
+                context.log.error("Cannot accept connections: %s", exc)
                 self._pause_accepting()
                 self.paused_until = self.loop.time() + 1
                 return
             if sock is None:
                 return  # a sibling was faster still, or the peer gave up
             self.size += 1
-            self.context.slot[TAKEN] += 1
-            self._count()
+            context.slot[TAKEN] += 1
+            context.slot[CONNECTIONS] = self.size  # for the siblings
             self._connect(sock)
 
     def _make_room(self) -> None:
@@ -269,7 +271,9 @@ class Server:
     def _connect(self, sock: Accepted) -> None:
         """Give an accepted socket its transport and protocol; under TLS, shake hands first."""
         protocol = self.protocol(self.context, sock)
-        arrival = Arrival(self.loop.connect_accepted_socket(lambda: protocol, sock, **self.tls), self._connected)
+        connect = self.loop.connect_accepted_socket
+        connecting = connect(lambda: protocol, sock, **self.tls) if self.tls else connect(lambda: protocol, sock)
+        arrival = Arrival(connecting, self._connected)
         self.arrivals[arrival] = protocol, sock
         arrival.proceed()
 
@@ -295,18 +299,16 @@ class Server:
 
     def _closed(self) -> None:
         """A connection is gone: there may be room for another."""
-        self.changed.set()
         self.size -= 1
+        if self.state is DRAINING:
+            self.changed.set()
         if self.parting:
             self.parting &= self.context.connections
             if self.full and not self.accepting and self.state is SERVING and self._awaited():
                 self._make_room()  # for the next of those who wait
-        self._count()
-        self._go_on()
-
-    def _count(self) -> None:
-        """Show the siblings how many connections there are."""
         self.context.slot[CONNECTIONS] = self.size
+        if not self.accepting:
+            self._go_on()
 
     def _go_on(self) -> None:
         """Accept again, if nothing speaks against it."""

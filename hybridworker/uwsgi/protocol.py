@@ -16,10 +16,6 @@ Invariant: nothing that a peer says is looked at unless it is in ``uwsgi_allow_i
 
 from __future__ import annotations
 
-import asyncio
-
-from ..connection.accepted import Accepted
-from ..connection.context import WorkerContext
 from ..connection.cycle import WHOLE_BODY_MAX
 from ..connection.forwarded import trusts
 from ..errors import ProtocolError
@@ -36,14 +32,10 @@ class UWSGIProtocol(RequestConnection):
 
     head: RequestHead
 
-    def __init__(self, context: WorkerContext, sock: Accepted | None = None) -> None:
-        super().__init__(context, sock)
-        self.packet = bytearray()  #: as much of one as has come
-
     # -- called by the transport
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+    def _made(self) -> None:
+        self.packet = bytearray()  #: as much of one as has come
         self.head = RequestHead(self.context, self.peer)
         self.allowed = trusts(self.context.settings.uwsgi_networks, self.peer.address)
 
