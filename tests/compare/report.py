@@ -36,7 +36,8 @@ LEGEND = {
 
 def environment() -> dict[str, Any]:
     """The machine and the versions that results belong to."""
-    machine = {"system": f"{platform.system()} {platform.release()}", "python": f"CPython {platform.python_version()}"}
+    system = f"{platform.system()} {platform.release().partition('-')[0]}"
+    machine = {"system": system, "python": f"CPython {platform.python_version()}"}
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             machine = {"cpu": " ".join(line.partition(":")[2].split()), **machine}
@@ -118,7 +119,10 @@ def whole(results: Mapping[str, Any]) -> str:
 def _details(row: Row, results: Mapping[str, Any]) -> str:
     """How a row is tried, and what was seen."""
     answers = results["rows"].get(row.name, {}).get("answers", {})
-    seen = [f"* {peer}: {found}{': ' * bool(detail)}{_plain(detail)}" for peer, (found, detail) in answers.items()]
+    seen = [
+        f"* {peer}: {_plain(found)}" + (f" ({_plain(detail)})" if detail else "")
+        for peer, (found, detail) in answers.items()
+    ]
     return f"**{row.title}** (``{row.name}``). {row.how}\n\n" + "\n".join(seen)
 
 
