@@ -82,8 +82,8 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
         "wsgi",
         (
             {"middleware"},
-            {"clientsocket", "environ", "handoff", "streams", "threads", "values"},
-            {"calls", "spool", "waits"},
+            {"clientsocket", "commonenviron", "handoff", "threads", "values"},
+            {"calls", "environ", "spool", "streams", "waits"},
         ),
     ),
     ("config", ({"commandline", "inventory", "settings"}, {"gunicornsettings", "variables"}, {"atoms"})),

@@ -28,8 +28,9 @@ def test_a_cache_that_is_full_is_emptied(monkeypatch: pytest.MonkeyPatch) -> Non
     ("module", "name", "fill"),
     [
         (environ, "_keys", lambda number: environ._key(b"x-%d" % number)),
+        (values, "_fields", lambda number: values.encode_fields([("X", f"{number}")])),
         (values, "_names", lambda number: values.encode_fields([(f"X-{number}", "")])),
-        (values, "_statuses", lambda number: values.encode_status(f"200 {number}")),
+        (values, "statuses", lambda number: values.encode_status(f"200 {number}")),
         (response.LINES, "known", lambda number: response.encode_fields([(b"x", b"%d" % number)])),
         (forwarded, "_hops", lambda number: forwarded._hop(b"192.0.2.%d" % number)),
     ],

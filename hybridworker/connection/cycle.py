@@ -291,7 +291,7 @@ class RequestResponseCycle:
                 self.task = context.loop.create_task(self.run(application.app), context=own)
             return
         try:
-            self.call = application.begin(self.scope, self._take(), self._answered)
+            self.call = application.begin(self.scope, self._take() if self.buffered else b"", self._answered)
         except RuntimeError as exc:  # no thread can be started
             self._failed(exc)
             self._over()

@@ -42,6 +42,9 @@ DATE = 8
 SERVER = 16
 CLOSE = 32
 
+#: Fields that the server writes where the application gives none.
+SERVER_OWN = DATE | SERVER
+
 _MEANINGS = {
     b"content-length": LENGTH,
     b"transfer-encoding": TRANSFER,
@@ -50,6 +53,9 @@ _MEANINGS = {
     b"date": DATE,
     b"server": SERVER,
 }
+
+#: A field as bytes, what it means to the server (a flag such as DATE or SERVER), and the number that a length is.
+Encoded = tuple[bytes, int, int | None]
 
 #: Bytes of the longest encoded field that a cache keeps.
 FIELD_MAX = 128
@@ -100,15 +106,14 @@ class FieldEncoder:
     The fields of responses, validated, as one version of HTTP writes them.
 
     ``write`` makes the bytes of one field of a name and a value that are valid. ``known`` is a cache, because most
-    responses repeat fields of earlier ones. Key: name and value as the application gave them. Value: the encoded bytes,
-    and what the field means to the server (a flag such as DATE or SERVER).
+    responses repeat fields of earlier ones. Key: name and value as the application gave them.
     """
 
     __slots__ = ("known", "write")
 
     def __init__(self, write: Callable[[bytes, bytes], bytes]) -> None:
         self.write = write
-        self.known: dict[tuple[bytes, bytes], tuple[bytes, int]] = {}
+        self.known: dict[tuple[bytes, bytes], Encoded] = {}
 
     def encode(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None, int]:
         """
@@ -122,33 +127,35 @@ class FieldEncoder:
         parts = []
         length: int | None = None
         seen = 0
-        known = self.known
+        known = self.known.get
         try:
             for field in headers:
-                entry = known.get(field) if type(field) is tuple else None
+                try:
+                    entry = known(field)
+                except TypeError:  # a list, say
+                    entry = None
                 if entry is None:
                     entry = self._encode(field)
-                data, meaning = entry
+                data, meaning, size = entry
                 if meaning:
                     seen |= meaning
-                    if meaning == LENGTH:
+                    if size is not None:
                         if length is not None:  # RFC 9110 8.6: a repeat is dropped if it agrees
-                            if length != int(field[1]):
+                            if length != size:
                                 raise InvalidMessage("two Content-Length fields disagree")
                             continue
-                        length = int(field[1])
+                        length = size
                 parts.append(data)
         except TypeError as exc:
             raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
         return b"".join(parts), length, seen
 
-    def _encode(self, field: Iterable[bytes]) -> tuple[bytes, int]:
-        """The bytes of one field and what it means; no bytes where the server writes the field itself."""
+    def _encode(self, field: Iterable[bytes]) -> Encoded:
+        """One field, checked; no bytes where the server writes it itself."""
         name, value, meaning = check_field(field)
         data = b"" if meaning & (CONNECTION | TRANSFER) else self.write(name, value)
-        if len(data) <= FIELD_MAX:
-            remember(self.known, (name, value), (data, meaning))
-        return data, meaning
+        entry = data, meaning, int(value) if meaning == LENGTH else None
+        return entry if len(data) > FIELD_MAX else remember(self.known, (name, value), entry)
 
 
 def line(name: bytes, value: bytes) -> bytes:
@@ -271,3 +278,6 @@ def _phrase(status: int) -> str:
 
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode("ascii") for s in http.HTTPStatus}
+
+#: The status lines of responses, by status, where that has a registered phrase.
+FINAL_LINES = {status: line for status, line in _STATUS_LINES.items() if status >= 200}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..application.application import Application
 from ..asgi import Message, Scope
@@ -24,9 +24,9 @@ from ..connection.files import became_shorter
 from ..connection.flow import FlowControl
 from ..connection.response import (
     CLOSE,
-    DATE,
+    FINAL_LINES,
     LAST_CHUNK,
-    SERVER,
+    SERVER_OWN,
     as_bytes,
     encode_fields,
     encode_trailers,
@@ -132,9 +132,11 @@ class HTTP11Cycle(RequestResponseCycle):
         self.head = b""  #: until it is written; then the trailers
 
     def start_response(self, message: Message) -> None:
-        status = message.get("status")
-        if type(status) is not int or not 200 <= status <= 999:
+        status: Any = message.get("status")
+        line = FINAL_LINES.get(status) if type(status) is int else None
+        if line is None:
             status = final_status(status)
+            line = status_line(status)
         headers = message.get("headers", ())
         context = self.context
         if context.access is not None or self.application.hooks is not None or status == 204:
@@ -166,11 +168,12 @@ class HTTP11Cycle(RequestResponseCycle):
         if len(message) > 3 or "headers" not in message:  # not what most applications send: type, status, headers
             self.reason = message.get("hybridworker.reason")
             self.trailers = bool(message.get("trailers", False))
-        if seen & (DATE | SERVER):  # the application's own win, and there are never two
-            line = status_line(status, self.reason) + server_fields(context.clock.fields, seen)
-        else:
-            line = status_line(status, self.reason) + context.clock.fields
-        self.head = line + framing + block + b"\r\n"
+            if self.reason is not None:
+                line = status_line(status, self.reason)
+        fields = context.clock.fields
+        if seen & SERVER_OWN:  # the application's own win, and there are never two
+            fields = server_fields(fields, seen)
+        self.head = line + fields + framing + block + b"\r\n"
         self.status = status
         self.state = STARTED
 

@@ -1,7 +1,7 @@
 """
 CGI keys from a scope: the part of a WSGI environ that the request alone decides.
 
-:mod:`.middleware` adds the ``wsgi.*`` keys to it, :mod:`..log.views` shows it to hooks and
+:mod:`.commonenviron` and :mod:`.middleware` add the ``wsgi.*`` keys, :mod:`..log.views` shows it to hooks and
 loggers. A pure function, called by the loop and by threads. Every key has the value that
 gunicorn's threaded worker gives it, with these exceptions:
 
@@ -40,20 +40,21 @@ def request_environ(
     """
     The CGI and ``HTTP_*`` keys of ``scope`` (http or websocket), all of them ``str``.
 
-    A copy of ``base`` is completed; the request's values replace those of ``base`` (a
-    dictionary that has the keys already need not grow). ``script_name`` is the mount point,
+    A copy of ``base`` is completed, which has the keys of :func:`server_environ`; the request's values replace
+    those of ``base`` (a dictionary that has the keys already need not grow). ``script_name`` is the mount point,
     unless a forwarder names one in a ``SCRIPT_NAME`` field. Where the path does not begin
     with the mount point there is no key ``SCRIPT_NAME``, and the caller must refuse the request.
     Source: PEP 3333, "environ Variables"; RFC 3875 4.1.
     """
-    environ = {} if base is None else base.copy()
+    environ = server_environ(scope["server"], scope["http_version"]) if base is None else base.copy()
     environ["REQUEST_METHOD"] = scope["method"] if "method" in scope else "GET"
-    environ["QUERY_STRING"] = scope["query_string"].decode("latin-1")
+    query = scope["query_string"]
+    environ["QUERY_STRING"] = query.decode("latin-1") if query else ""
     environ["RAW_URI"] = scope["hybridworker.target"].decode("latin-1")
-    environ["SERVER_PROTOCOL"] = "HTTP/" + scope["http_version"]
     repeated: dict[str, list[str]] | None = None
+    known = _keys.get
     for name, value in scope["headers"]:
-        key = _keys.get(name)
+        key = known(name)
         if key is None:
             key = _key(name)
         if key not in environ:
@@ -72,11 +73,8 @@ def request_environ(
     else:
         environ["REMOTE_ADDR"], port = client
         environ["REMOTE_PORT"] = str(port)
-    environ["SERVER_NAME"], port = scope["server"] or ("localhost", None)
-    if port is None:
+    if not environ["SERVER_PORT"]:
         _name_server(environ, scope["scheme"])
-    else:
-        environ["SERVER_PORT"] = str(port)
     if "HTTP_SCRIPT_NAME" in environ:
         script_name = _forwarded_script_name(scope, script_name)
     path = scope["raw_path"]
@@ -90,6 +88,16 @@ def request_environ(
     if "hybridworker.proxy" in scope:
         environ.update(scope["hybridworker.proxy"])
     return environ
+
+
+def server_environ(server: tuple[str, int | None] | None, version: str) -> dict[str, Any]:
+    """The keys that follow from ``server`` and ``http_version``. No port is an empty string, until Host is known."""
+    name, port = server or ("localhost", None)
+    return {
+        "SERVER_NAME": name,
+        "SERVER_PORT": "" if port is None else str(port),
+        "SERVER_PROTOCOL": "HTTP/" + version,
+    }
 
 
 def encrypted_environ(

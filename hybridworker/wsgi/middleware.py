@@ -27,32 +27,20 @@ from typing import Any
 
 from asgiref.wsgi import WsgiToAsgi, WsgiToAsgiInstance
 
-from ..asgi import (
-    MOUNT,
-    PART,
-    TRAILERS,
-    WAITED,
-    Headers,
-    Hooks,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    WSGIApp,
-    request_label,
-)
+from ..asgi import MOUNT, TRAILERS, WAITED, Headers, Hooks, Message, Receive, Scope, Send, WSGIApp, request_label
 from ..callcontext import VARIABLES
 from ..config.settings import Settings
 from ..errors import ConfigurationError, WSGIError, caused_by_disconnect
 from ..identity import REQUEST_ID, current
 from .calls import LostCall
 from .clientsocket import ENVIRON_KEY, SOCKET
+from .commonenviron import CommonEnvirons
 from .environ import encrypted_environ, mount_environ, request_environ
 from .handoff import AHEAD_MAX, JOIN_MAX, READ, ROOM, Handoff
 from .spool import Disk
 from .streams import BLOCK, ErrorStream, FileWrapper, RequestBody
 from .threads import ThreadPool
-from .values import START_RESPONSE, encode_fields, encode_status, iterate, length_field
+from .values import START_RESPONSE, encode_fields, encode_status, iterate, length_field, statuses
 
 #: A request body of at most this many bytes is complete before the application is called.
 WHOLE_BODY_MAX = 65536
@@ -65,12 +53,6 @@ _NO_SCOPE: Scope = {"method": "-", "hybridworker.target": b"-"}
 #: What a report says of a call that has failed.
 _KEPT = ("method", "hybridworker.target", REQUEST_ID)
 
-#: The keys that each environ has: a copy of a dictionary that knows them need not grow.
-_COMMON_KEYS = (
-    "REQUEST_METHOD QUERY_STRING RAW_URI SERVER_PROTOCOL REMOTE_ADDR SERVER_NAME SERVER_PORT PATH_INFO"
-    " wsgi.url_scheme wsgi.input wsgi.early_hints"
-).split()
-
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
@@ -81,7 +63,7 @@ class WSGIMiddleware(WsgiToAsgi):
     Of ``WsgiToAsgi`` the shape is left: made of a WSGI application, it makes one
     :class:`WSGIResponder` per request. Replaced are its one global thread (by ``pool``),
     its limit of equal header names (the server has limits of its own) and the constant
-    part of the environ, which is made here, once.
+    part of the environ, which :class:`~.commonenviron.CommonEnvirons` has.
 
     ``errors`` serves all calls, so it must outlast whatever they do to it. ``disk`` takes what of responses
     does not fit into memory; without it, threads wait for the clients of such. ``part`` is the name of
@@ -112,19 +94,7 @@ class WSGIMiddleware(WsgiToAsgi):
         self.lane = lane
         #: Not under TLS: there the bytes have to be encrypted on their way.
         self.sendfile = settings.sendfile and not settings.is_ssl
-        self.environ: dict[str, Any] = {
-            **dict.fromkeys(_COMMON_KEYS),
-            "SERVER_SOFTWARE": server_software,
-            "wsgi.version": (1, 0),
-            "wsgi.errors": errors,
-            "wsgi.multithread": settings.threads > 1,
-            "wsgi.multiprocess": settings.workers > 1,
-            "wsgi.run_once": False,
-            "wsgi.file_wrapper": FileWrapper,
-            "wsgi.input_terminated": True,
-        }
-        if part:
-            self.environ[PART] = part
+        self.environs = CommonEnvirons(settings, errors, server_software, part)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         return WSGIResponder(self)(scope, receive, send)
@@ -310,17 +280,17 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
     def build_environ(self, scope: Scope, body: Any) -> dict[str, Any]:
         """The environ of ``scope``, which keeps it for the access log."""
         middleware = self.middleware
-        environ = middleware.request_environ(scope, middleware.script_name, middleware.environ)
+        version = scope["http_version"]
+        common = middleware.environs[scope["server"], scope["scheme"], version]
+        environ = middleware.request_environ(scope, middleware.script_name, common)
         if "SCRIPT_NAME" not in environ:
             script_name = environ.get("HTTP_SCRIPT_NAME", middleware.script_name)
             raise ConfigurationError(f"the path {scope['raw_path']!r} is not below SCRIPT_NAME {script_name!r}")
         if middleware.part and MOUNT in scope:
             mount_environ(environ, scope["raw_path"], scope[MOUNT])
-        environ["wsgi.url_scheme"] = scope["scheme"]
         environ["wsgi.input"] = body
         environ["wsgi.early_hints"] = self.early_hints
-        if scope["http_version"] == "2":
-            environ["SERVER_PROTOCOL"] = "HTTP/2.0"  # as gunicorn has it
+        if version == "2":
             environ["gunicorn.http2.send_trailers"] = self.send_trailers
         if SOCKET in scope:
             environ[ENVIRON_KEY] = scope[SOCKET]
@@ -332,6 +302,8 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         iterable = self.middleware.wsgi_application(environ, self.start_response)
         if type(iterable) is list or type(iterable) is tuple:
             # All of it is here: nothing comes late, nothing has to be closed, and its size is known.
+            if len(iterable) == 1 and self._take_whole(iterable[0]):
+                return
             whole = not self.started
             if whole and (len(iterable) > 1 or (iterable and len(iterable[0]) > JOIN_MAX)):
                 self._measure(iterable)
@@ -365,6 +337,24 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
         if close is not None:
             close()
 
+    def _take_whole(self, body: Any) -> bool:
+        """Hand over all of a short body, as most responses have; False where that needs a closer look."""
+        start = self.start
+        if type(body) is not bytes or start is None or self.started or self.bodiless or self.gone:
+            return False
+        size = len(body)
+        if not 0 < size <= JOIN_MAX:
+            return False
+        if self.length is None:
+            start["headers"].append(length_field(size))
+        elif self.length != size:
+            return False
+        self.outbox.append(body)
+        self.sent = size
+        self.scope[VARIABLES] = contextvars.copy_context()  # see _keep_variables
+        self.started = self.final = True
+        return True
+
     def _measure(self, items: list[bytes] | tuple[bytes, ...]) -> None:
         """Announce the length of a body that may not fit into memory: its head then goes out before its end is here."""
         start = self.start
@@ -386,7 +376,10 @@ class WSGIResponder(Handoff, WsgiToAsgiInstance):
                 exc_info = None  # breaks the reference cycle with the traceback
         elif self.start is not None:
             raise WSGIError(f"start_response() was called again without exc_info ({START_RESPONSE})")
-        code, reason = encode_status(status)
+        try:
+            code, reason = statuses[status]
+        except (KeyError, TypeError):
+            code, reason = encode_status(status)
         fields, self.length = encode_fields(headers)
         start: Message = {"type": "http.response.start", "status": code, "headers": fields}
         if reason is not None:

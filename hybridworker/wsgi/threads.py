@@ -356,6 +356,8 @@ class ThreadPool:
             self._collect()
         if self._lost:
             self._prune()
+        if not self._queue and len(self._idle) == len(self._workers):
+            return  # all that there was is done
         now = time.monotonic()
         since, loop_time, process_time = self._clocks
         used = time.thread_time() - loop_time

@@ -1,7 +1,7 @@
 """
 What PEP 3333 says of values: status, response fields, and what an application returns.
 
-No loop, no thread, no state but two caches. These run in the thread that calls the application, so a mistake is raised
+No loop, no thread, no state but caches. These run in the thread that calls the application, so a mistake is raised
 where it was made. Invariant: an error names a field and never its value, which may be a secret.
 """
 
@@ -34,17 +34,33 @@ _HOP_BY_HOP = frozenset(
 _LENGTH = b"Content-Length"
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
+#: A field as a message has it, and the number that a Content-Length is.
+_Encoded = tuple[tuple[bytes, bytes], int | None]
+
+#: Bytes of the longest field that is remembered.
+_FIELD_MAX = 128
+
 # What applications give again and again.
-_statuses: dict[str, tuple[int, bytes | None]] = {}
+statuses: dict[str, tuple[int, bytes | None]] = {}
+_fields: dict[tuple[str, str], _Encoded] = {}
 _names: dict[str, bytes] = {}  # b"" for a field that is dropped
 
 
-def encode_status(status: str) -> tuple[int, bytes | None]:
-    """The code of a status, and its reason phrase unless that is the registered one. Raises WSGIError."""
-    try:
-        return _statuses[status]
-    except (KeyError, TypeError):
-        return _parse_status(status)
+def encode_status(status: Any) -> tuple[int, bytes | None]:
+    """
+    The code of a status, and its reason phrase unless that is the registered one. Raises WSGIError.
+
+    It is in :data:`statuses` from then on.
+    """
+    match = _STATUS.fullmatch(status) if isinstance(status, str) else None
+    if match is None:
+        raise WSGIError(f"{status!r} is not a status like '200 OK' ({START_RESPONSE})")
+    code, reason = int(match[1]), match[2] or ""
+    if code < 200:
+        # Interim responses and 101 are the server's (PEP 3333, "Other HTTP Features"). For early hints there is a
+        # callable.
+        raise WSGIError(f"{status!r} is not the status of a final response, 200 or more (RFC 9110 15.2)")
+    return remember(statuses, status, (code, None if reason == _PHRASES.get(code) else reason.encode("latin-1")))
 
 
 def encode_fields(headers: Iterable[tuple[str, str]]) -> tuple[Headers, int | None]:
@@ -55,31 +71,24 @@ def encode_fields(headers: Iterable[tuple[str, str]]) -> tuple[Headers, int | No
     """
     fields = []
     length = None
-    for name, value in headers:
-        encoded = _names.get(name)
-        if encoded is None:
-            encoded = _encode_name(name)
-        if not encoded:
-            continue
+    known = _fields.get
+    for pair in headers:
         try:
-            # Nearly every value is printable, and asking for that is faster than matching.
-            if not value.isprintable() and _VALUE.fullmatch(value) is None:
-                raise WSGIError(f"the value of {name} has control characters ({START_RESPONSE})")
-            field = value.encode("latin-1")
-        except UnicodeEncodeError:
-            raise WSGIError(f"the value of {name} has characters beyond latin-1 ({START_RESPONSE})") from None
-        except AttributeError:
-            raise WSGIError(f"the value of {name} is no str ({START_RESPONSE})") from None
-        if encoded is _LENGTH:
-            field = field.strip(b" \t")
-            if not field.isdigit():
-                raise WSGIError(f"the value of {name} is not a number ({START_RESPONSE})")
-            if length is not None:  # a repeat is dropped if it agrees
-                if length != int(field):
-                    raise WSGIError(f"two {name} fields disagree (RFC 9110 8.6)")
+            entry = known(pair)
+        except TypeError:  # a list, say
+            entry = None
+        if entry is None:
+            entry = _encode_field(*pair)
+            if entry is None:
                 continue
-            length = int(field)
-        fields.append((encoded, field))
+        field, size = entry
+        if size is not None:
+            if length is not None:  # a repeat is dropped if it agrees
+                if length != size:
+                    raise WSGIError(f"two {pair[0]} fields disagree (RFC 9110 8.6)")
+                continue
+            length = size
+        fields.append(field)
     return fields, length
 
 
@@ -99,21 +108,35 @@ def iterate(iterable: Any) -> Iterator[Any]:
         ) from exc
 
 
+def _encode_field(name: str, value: str) -> _Encoded | None:
+    """One field, checked, and the number if it is a Content-Length; None where the server writes it itself."""
+    encoded = _names.get(name)
+    if encoded is None:
+        encoded = _encode_name(name)
+    if not encoded:
+        return None
+    try:
+        # Nearly every value is printable, and asking for that is faster than matching.
+        if not value.isprintable() and _VALUE.fullmatch(value) is None:
+            raise WSGIError(f"the value of {name} has control characters ({START_RESPONSE})")
+        field = value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise WSGIError(f"the value of {name} has characters beyond latin-1 ({START_RESPONSE})") from None
+    except AttributeError:
+        raise WSGIError(f"the value of {name} is no str ({START_RESPONSE})") from None
+    size = None
+    if encoded is _LENGTH:
+        field = field.strip(b" \t")
+        if not field.isdigit():
+            raise WSGIError(f"the value of {name} is not a number ({START_RESPONSE})")
+        size = int(field)
+    entry = (encoded, field), size
+    return entry if len(encoded) + len(field) > _FIELD_MAX else remember(_fields, (name, value), entry)
+
+
 def _encode_name(name: str) -> bytes:
     if not isinstance(name, str) or _TOKEN.fullmatch(name) is None:
         raise WSGIError(f"{name!r} is not a header name ({START_RESPONSE})")
     lower = name.lower()
     encoded = b"" if lower in _HOP_BY_HOP else _LENGTH if lower == "content-length" else name.encode("ascii")
     return remember(_names, name, encoded)
-
-
-def _parse_status(status: Any) -> tuple[int, bytes | None]:
-    match = _STATUS.fullmatch(status) if isinstance(status, str) else None
-    if match is None:
-        raise WSGIError(f"{status!r} is not a status like '200 OK' ({START_RESPONSE})")
-    code, reason = int(match[1]), match[2] or ""
-    if code < 200:
-        # Interim responses and 101 are the server's (PEP 3333, "Other HTTP Features"). For early hints there is a
-        # callable.
-        raise WSGIError(f"{status!r} is not the status of a final response, 200 or more (RFC 9110 15.2)")
-    return remember(_statuses, status, (code, None if reason == _PHRASES.get(code) else reason.encode("latin-1")))

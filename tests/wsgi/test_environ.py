@@ -12,7 +12,7 @@ from gunicorn.http import wsgi
 
 from hybridworker import cache
 from hybridworker.wsgi import environ
-from hybridworker.wsgi.environ import request_environ
+from hybridworker.wsgi.environ import request_environ, server_environ
 from tests.wsgicall import make_scope
 
 
@@ -191,11 +191,12 @@ def test_websocket_scope_is_a_get() -> None:
 
 def test_base_is_completed_and_not_changed() -> None:
     """A given dictionary is copied, and its values give way to those of the request."""
-    base = {"REQUEST_METHOD": None, "wsgi.version": (1, 0)}
+    base = {"REQUEST_METHOD": None, "wsgi.version": (1, 0), **server_environ(None, "1.1")}
+    before = base.copy()
     result = request_environ(make_scope(), "", base)
     assert result["wsgi.version"] == (1, 0)
     assert result["REQUEST_METHOD"] == "GET"
-    assert base == {"REQUEST_METHOD": None, "wsgi.version": (1, 0)}
+    assert base == before
 
 
 def test_names_of_clients_do_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_s1_environ_is_a_real_dict() -> None:
         async with bridge(app, **INVALID) as made:
             await made.call()
             await made.call()
-            assert made.middleware.environ["wsgi.version"] == (1, 0)
+            assert made.middleware.environs.constant["wsgi.version"] == (1, 0)
 
     run(main())
     assert seen == [False, False]
