@@ -13,17 +13,22 @@ from __future__ import annotations
 import re
 
 from ..asgi import Scope
+from ..cache import remember
 from ..connection.context import WorkerContext
 from ..connection.fields import EXPECT, HOST, TE, TRANSFER, UPGRADE, VERSION, RequestFields, check_host, hosts
 from ..connection.peer import Peer
 from ..connection.response import TOKEN
 from ..connection.scope import http_scope, split_target
+from ..connection.vocabulary import Request
 from ..errors import ProtocolError
 from ..states import RequestState
 from .framing import ChunkScanner
 from .rewriting import rewrite
 
 BODY, DONE = RequestState.BODY, RequestState.DONE
+
+#: Bytes of the longest request line that is remembered.
+LINE_MAX = 256
 
 #: Fields for which there is more to do when the head is complete.
 MORE = TRANSFER | EXPECT | UPGRADE | TE
@@ -68,35 +73,23 @@ class RequestHead:
         ``handshake`` says that the client asks for a WebSocket. Raises :class:`~.errors.ProtocolError`: the parser
         also takes HTTP/0.9 and 2.0, RTSP and ICE, and more than one space.
         """
-        head, fields, peer = self.data, self.fields, self.peer
-        start = len(method) + 1
-        end = head.find(b"\r\n", start) - 9
-        if not head.startswith(b" HTTP/1.", end) or end <= start or head[end - 1] == 32:
-            raise ProtocolError("the request line is not one of HTTP/1.0 or HTTP/1.1 (RFC 9112 3)")
-        target = head[start:end]
-        self.http10 = http10 = head[end + 8] == 48
+        fields, context = self.fields, self.context
+        line = self.data[: self.data.find(b"\r\n")]
+        request = context.vocabulary.requests.get(line)
+        if request is None:
+            request = self._take_apart(method, line)
+        verb, target, path, query, version = request
+        self.http10 = http10 = version == "1.0"
         if fields.seen & HOST:
             if fields.host not in hosts:
                 check_host(fields.host)
         elif not http10:
             raise ProtocolError("no Host (RFC 9112 3.2)")
-        # Bytes are looked for as numbers: for `b"#" in target` CPython raises and clears an exception first.
-        if head[start] == 47 and 35 not in target and method != b"CONNECT":
-            path, query = target, b""
-            if 63 in target:
-                path, _, query = target.partition(b"?")
-        else:
+        if path is None:
             path, query = self._split(method, target)
-        context = self.context
-        scope = http_scope(
-            peer.template,
-            self.version if fields.seen & VERSION else "1.0" if http10 else "1.1",
-            method.decode("ascii"),
-            path,
-            query,
-            target,
-            fields.headers,
-        )
+        if fields.seen & VERSION:
+            version = self.version
+        scope = http_scope(self.peer.template, version, verb, path, query, target, fields.headers)
         self.application = fields.complete(scope, context, handshake and not http10)
         self.chunks, self.length, self.request = None, fields.length, DONE
         if fields.length or fields.seen & TRANSFER:
@@ -105,6 +98,18 @@ class RequestHead:
             del scope["extensions"]["http.response.early_hint"]  # RFC 9110 15.2: it knows no 1xx
         fields.ended = True
         return scope
+
+    def _take_apart(self, method: bytes, line: bytes) -> Request:
+        """The request line. It is remembered where the same bytes say the same in each request."""
+        start, end = len(method) + 1, len(line) - 9
+        if not line.startswith(b" HTTP/1.", end) or end <= start or line[end - 1] == 32:
+            raise ProtocolError("the request line is not one of HTTP/1.0 or HTTP/1.1 (RFC 9112 3)")
+        verb, target, version = method.decode("ascii"), line[start:end], "1.0" if line[-1] == 48 else "1.1"
+        if target[:1] != b"/" or b"#" in target or method == b"CONNECT":
+            return verb, target, None, b"", version
+        path, _, query = target.partition(b"?")
+        request = verb, target, path, query, version
+        return request if len(line) > LINE_MAX else remember(self.context.vocabulary.requests, line, request)
 
     def _expect_body(self, http10: bool) -> None:
         """The request has a body: check what frames it."""

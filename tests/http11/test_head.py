@@ -26,9 +26,12 @@ from hybridworker.connection.fields import (
 )
 from hybridworker.connection.peer import Peer
 from hybridworker.errors import ProtocolError
-from hybridworker.http11.head import check_transfer_encoding
+from hybridworker.http11.head import LINE_MAX, check_transfer_encoding
 from tests.fakes import FakeTransport
 from tests.harness import HELLO, Recorder, application, make_settings, wire
+
+#: What a request line says, in a scope.
+SAID = ("method", "http_version", "path", "raw_path", "query_string", "headers", "hybridworker.target")
 
 
 @pytest.fixture(autouse=True)
@@ -528,3 +531,36 @@ def test_a_refused_request_took_no_time() -> None:
         before = time.monotonic()
         w.feed(b"GET / HTTP/1.1\r\n\r\n")
     assert [exchange.started_at >= before for exchange in exchanges] == [True]
+
+
+@pytest.mark.parametrize(
+    ("line", "remembered"),
+    [
+        (b"GET /a?b HTTP/1.1", True),
+        (b"GET /a%20b HTTP/1.0", True),
+        (b"GET http://y/a HTTP/1.1", False),  # it replaces Host
+        (b"OPTIONS * HTTP/1.1", False),
+        (b"GET /" + b"a" * LINE_MAX + b" HTTP/1.1", False),
+    ],
+)
+def test_a_request_line_that_comes_again(line: bytes, remembered: bool) -> None:
+    """It says the same as the first time, and only what is short and says all of the target is remembered."""
+    app = Recorder()
+    with wire(app) as connection:
+        for _ in range(2):
+            connection.feed(line + b"\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
+        assert (line in connection.context.vocabulary.requests) is remembered
+    first, again = ({key: scope[key] for key in SAID} for scope in app.scopes)
+    assert first == again
+    assert first["hybridworker.target"] == line.split(b" ")[1]
+
+
+def test_request_lines_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client must not fill memory with them."""
+    monkeypatch.setattr(cache, "LIMIT", 2)
+    sizes = []
+    with wire(Recorder()) as connection:
+        for number in range(4):
+            connection.feed(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+            sizes.append(len(connection.context.vocabulary.requests))
+    assert sizes == [1, 2, 1, 2]
