@@ -108,7 +108,7 @@ class ReaderState(enum.Enum):
 
 
 class StreamState(enum.Enum):
-    """One HTTP/2 stream, as a server sees it (RFC 9113 5.1), for :class:`~.http2.frames.FrameReader`."""
+    """One HTTP/2 stream, as a server sees it (RFC 9113 5.1), for :class:`~.http2.framereader.FrameReader`."""
 
     IDLE = enum.auto()  #: the client has not used it. Exits: OPEN, HALF_CLOSED_REMOTE, RESET_SENT
     OPEN = enum.auto()  #: the request is not complete. Exits: both HALF_CLOSED, both RESET, CLOSED

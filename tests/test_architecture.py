@@ -30,21 +30,21 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
         (
             {"program"},
             {"certificates", "lifespans"},
-            {"endpoints", "lifespan", "memory", "overload", "server", "watchdog"},
+            {"endpoints", "lifespan", "memory", "server", "slowrequests", "watchdog"},
             {"negotiation", "report"},
             {"boot", "bootretry", "exit", "foreignloops", "grace", "leftovers", "listener", "signals", "streams"},
             {"patches"},
         ),
     ),
     ("uwsgi", ({"protocol"}, {"head"}, {"packet"})),
-    ("http11", ({"protocol"}, {"connection"}, {"carrier"}, {"cycle", "refusal"}, {"head"}, {"rewriting"}, {"framing"})),
+    ("http11", ({"protocol"}, {"connection"}, {"carrier"}, {"cycle", "refusal"}, {"head"}, {"rewriting"}, {"scanner"})),
     (
         "http2",
         (
             {"protocol"},
             {"cycle", "tunnel"},
             {"outbox"},
-            {"frames", "stream"},
+            {"framereader", "stream"},
             {"budget", "head", "history", "owner", "partial", "response"},
             {"hpack"},
             {"wire"},
@@ -54,7 +54,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     (
         "connection",
         (
-            {"cycle", "deadlines", "fields", "method", "refusal"},
+            {"cycle", "fields", "method", "refusal", "requesttimeouts"},
             {"files", "peer"},
             {"context", "proxyheader", "sendfile"},
             {"admission", "clock", "router"},
@@ -83,7 +83,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
         (
             {"middleware"},
             {"clientsocket", "commonenviron", "handoff", "threads", "values"},
-            {"calls", "environ", "spool", "streams", "waits"},
+            {"callrecords", "environ", "spool", "streams", "waits"},
         ),
     ),
     ("config", ({"commandline", "inventory", "settings"}, {"gunicornsettings", "variables"}, {"atoms"})),

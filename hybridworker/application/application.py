@@ -1,5 +1,5 @@
 """
-Application: what is served, as one object.
+Application: one application that is served, how it is called, and how its responses are counted.
 
 Whatever depends on the kind of an application is asked of it: how a call begins, whether it
 runs in a thread, whom it believes about the client, what its requests share. There are three
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..asgi import MOUNT, ASGIApp, Hooks, Receive, Scope, Send
 from ..config.settings import Settings
-from ..wsgi.calls import LostCall
+from ..wsgi.callrecords import LostCall
 from .directory import Part, enter_mount
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from types import FrameType
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from ..asgi import PART, Scope, request_label
-from ..wsgi.calls import LENT, RunningCall
+from ..wsgi.callrecords import LENT, RunningCall
 from ..wsgi.waits import Waits
 from .djangodb import Connections
 

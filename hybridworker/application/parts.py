@@ -1,5 +1,5 @@
 """
-Parts: what this worker makes of a Hybrid.
+Parts: the applications of a Hybrid in this worker, and which of them serves a request.
 
 Each part is an :class:`~.application.Application` of its own, with its own kind, name and counts; those of one ASGI
 object share its state and its context. :meth:`Parts.find` says which one serves a request. Event loop side.

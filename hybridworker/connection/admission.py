@@ -5,7 +5,7 @@ Admission: whether a request may begin, in any version of HTTP.
     RequestResponseCycle.start  admits                        before the application is called
     RequestResponseCycle.feed   cuts                          a body whose length was not announced
 
-How long those that have begun may take is for :mod:`.deadlines`. Event loop side only. Invariant: there
+How long those that have begun may take is for :mod:`.requesttimeouts`. Event loop side only. Invariant: there
 is an :class:`Admission` only where a limit is set, so that requests pay nothing for those that are off.
 """
 

@@ -18,7 +18,7 @@ from ..asgi import Scope
 from ..config.settings import Settings
 from ..group.durations import Durations
 from ..group.scoreboard import CELLS, IN_FLIGHT, THREADED, Slot
-from ..wsgi.calls import LostCall
+from ..wsgi.callrecords import LostCall
 from .admission import Admission, limited
 from .clock import Clock
 from .flow import FlowControl

@@ -34,7 +34,7 @@ from ..errors import (
     passes_through,
 )  # fmt: skip
 from ..states import RESPONSE, CallState, RequestState, ResponseState, expected
-from ..wsgi.calls import LostCall
+from ..wsgi.callrecords import LostCall
 from .context import WorkerContext
 from .ending import close_stream, give_up, send_end
 from .files import send_file

@@ -1,5 +1,5 @@
 """
-The bytes of a response head: status lines, field validation, body framing.
+The bytes of a response head: status lines and fields, checked; and error pages.
 
 Plain values in and out; no transport, no loop, no state but the caches of fields. Fields are
 checked in one way for every version of HTTP and written by each in its own: a

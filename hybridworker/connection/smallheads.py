@@ -2,7 +2,7 @@
 SmallHeads: a quick test that a head of HTTP/1.1 is too small to break any limit.
 
 No limit is enforced here. A head that passes the test goes straight to the parser. Any other goes through
-:class:`~.http11.framing.HeadScanner`, which counts and measures its lines. (:mod:`..http2.head` and
+:class:`~.http11.scanner.HeadScanner`, which counts and measures its lines. (:mod:`..http2.head` and
 :mod:`..uwsgi.head` have their own checks.) One for a worker.
 """
 

@@ -16,7 +16,7 @@ class Vocabulary:
     __slots__ = ("fields", "names", "requests", "sections")
 
     def __init__(self) -> None:
-        #: field name as received -> its lower-case form and what it means to :mod:`.http11.protocol`
+        #: field name as received -> its lower-case form and what it means to :mod:`.fields`
         self.names: dict[bytes, tuple[bytes, int]] = {}
         self.requests: dict[bytes, Request] = {}  #: request line of HTTP/1.1, found valid -> its parts
         self.sections: dict[bytes, int] = {}  #: field name of HTTP/2 -> what it means to :mod:`.http2.head`

@@ -1,5 +1,5 @@
 """
-Succession: when a worker goes, so that the group is never short of two.
+Succession: when a worker may leave, so that no two of the group are missing at once.
 
 There are two reasons to go. A worker that was told to (HUP, TERM) goes on accepting while a
 younger one boots, and stays if none of them can: it asks :meth:`Succession.outlook`. A worker

@@ -1,5 +1,5 @@
 """
-RequestConnection: one connection that carries one request at a time, and their order.
+RequestConnection: one connection with one request at a time, their order, and its time limits.
 
 It is the life of such a connection, whatever its bytes are: what is waited for and how long, what becomes of bytes
 that come early, how a request is refused, how the connection goes on, is drained, closed, and taken over by a

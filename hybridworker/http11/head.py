@@ -22,8 +22,8 @@ from ..connection.scope import http_scope, split_target
 from ..connection.vocabulary import Request
 from ..errors import ProtocolError
 from ..states import RequestState
-from .framing import ChunkScanner
 from .rewriting import rewrite
+from .scanner import ChunkScanner
 
 BODY, DONE = RequestState.BODY, RequestState.DONE
 

@@ -25,9 +25,9 @@ from ..connection.fields import UPGRADE
 from ..errors import ProtocolError
 from .connection import ACTIVE, BODY, DONE, HEADERS, HELD, IDLE, NEVER, UPGRADED, RequestConnection
 from .cycle import HTTP11Cycle
-from .framing import HeadScanner, body_parser, misdirected
 from .head import MORE, RequestHead
 from .rewriting import pose, unknown_method
+from .scanner import HeadScanner, body_parser, misdirected
 
 if TYPE_CHECKING:
     from .connection import Successor

@@ -1,5 +1,5 @@
 """
-The head that the parser is shown, where it would not take the one that came.
+Heads that llhttp refuses and settings permit, rewritten so that it takes them.
 
 llhttp, the parser, knows a fixed list of methods and is stricter than some settings of gunicorn allow. For an unknown
 method the parser is given POST in its place, and :class:`PosingParser` returns the true method. Where a setting permits
@@ -19,7 +19,7 @@ import httptools
 from ..config.settings import Settings
 from ..connection.method import is_permitted, seen_as
 from ..errors import ProtocolError
-from .framing import misdirected
+from .scanner import misdirected
 
 #: The method that the parser sees. One that says nothing of the framing (RFC 9112 6).
 POSED = b"POST"

@@ -1,6 +1,6 @@
 """
 Budget: how many useless frames and resets a client may send on one connection: PING, SETTINGS, PRIORITY, empty DATA and
-the like. :mod:`.frames` counts them, in ``_spend``; here are the bounds.
+the like. :mod:`.framereader` counts them, in ``_spend``; here are the bounds.
 
 Floods of control frames (CVE-2019-9512, 9513, 9515, 9518), rapid reset (CVE-2023-44487) and MadeYouReset
 (CVE-2025-8671) are all of this kind. Pure but for the clock.

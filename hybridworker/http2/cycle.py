@@ -37,7 +37,7 @@ from ..connection.response import (
 from ..connection.sendfile import FilePart, read_some
 from ..errors import ClientDisconnected
 from ..states import RequestState, ResponseState
-from .frames import FrameReader
+from .framereader import FrameReader
 from .outbox import Outbox
 from .response import default_block, defaults, encode_fields, error_block, status_field, statuses
 from .stream import Stream

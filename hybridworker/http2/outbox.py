@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from ..connection.context import WorkerContext
 from ..connection.flow import FlowControl
-from .frames import FrameReader
+from .framereader import FrameReader
 from .stream import Stream
 from .wire import DATA, DEFAULT_FRAME, END_HEADERS, END_STREAM, HEAD, HEADERS, frame
 

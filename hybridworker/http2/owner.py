@@ -1,5 +1,5 @@
 """
-What :mod:`.frames` asks of the connection that owns its reader, and of its streams.
+The interfaces that :mod:`.framereader` needs of its connection and of its streams.
 
 Protocols only: :mod:`.protocol` and :mod:`.stream` keep to them.
 """
@@ -14,7 +14,7 @@ from ..states import StreamState
 
 class FramedStream(Protocol):
     """
-    What the reader keeps on a stream. :meth:`~.frames.FrameReader.begin` sets all but ``id`` and ``expected``.
+    What the reader keeps on a stream. :meth:`~.framereader.FrameReader.begin` sets all but ``id`` and ``expected``.
 
     ``expected`` is the owner's to set before :meth:`FrameOwner.on_request` returns: the bytes of body that
     Content-Length announced, or None. The reader counts them down, and holds the client to them (RFC 9113 8.1.1).
@@ -30,9 +30,9 @@ class FramedStream(Protocol):
 
 class FrameOwner(Protocol):
     """
-    Whom the reader tells. The calls but for ``write`` come out of :meth:`~.frames.FrameReader.feed` only.
+    Whom the reader tells. The calls but for ``write`` come out of :meth:`~.framereader.FrameReader.feed` only.
 
-    Each of them may send, reset and end streams, and set :attr:`~.frames.FrameReader.over`.
+    Each of them may send, reset and end streams, and set :attr:`~.framereader.FrameReader.over`.
     """
 
     def write(self, data: bytes, /) -> None:
@@ -50,7 +50,7 @@ class FrameOwner(Protocol):
         """
         A part of a body has come, perhaps an empty one. Its length is as announced.
 
-        The owner calls :meth:`~.frames.FrameReader.credit` when the application has read it, or nobody will.
+        The owner calls :meth:`~.framereader.FrameReader.credit` when the application has read it, or nobody will.
         """
 
     def on_window(self, stream: Any | None, /) -> None:

@@ -1,7 +1,7 @@
 """
-What has come of frames and field sections whose end has not.
+What has come of a preface, frames and field sections whose end has not.
 
-Pure but for the clock. For :mod:`.frames`.
+Pure but for the clock. For :mod:`.framereader`.
 """
 
 from __future__ import annotations

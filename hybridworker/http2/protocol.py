@@ -5,8 +5,8 @@ HTTP2Protocol: one connection of HTTP/2 and its streams (RFC 9113).
                                       -> on_data, on_reset, on_window
                   -> the requests of the read are begun -> Outbox.flush
 
-Here are the streams, the order in which requests begin, the timeouts, and the end: :mod:`.frames` knows the protocol,
-:mod:`.outbox` sends, :mod:`.cycle` serves one request. Event loop side only. States: ``states.HTTP2``.
+Here are the streams, the order in which requests begin, the timeouts, and the end: :mod:`.framereader` knows the
+protocol, :mod:`.outbox` sends, :mod:`.cycle` serves one request. Event loop side only. States: ``states.HTTP2``.
 
 Requests start after all bytes of one read have been parsed, so one that is reset within the same read never starts. A
 call that goes on without its stream counts against http2_max_concurrent_streams, so new requests may wait for its end.
@@ -35,7 +35,7 @@ from ..group.scoreboard import RESET, RESETS
 from ..states import CallState, HTTP2State, RequestState, ResponseState, StreamState
 from . import tunnel, wire
 from .cycle import HTTP2Cycle, label
-from .frames import FrameReader
+from .framereader import FrameReader
 from .head import RequestHead
 from .outbox import Outbox
 from .response import error_block

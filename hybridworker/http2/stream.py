@@ -3,7 +3,7 @@ Stream: one request on an HTTP/2 connection, and the flow of its bytes in both d
 
 For its cycle it is what :class:`~.connection.flow.FlowControl` is for one of HTTP/1.1: what is sent
 waits for the windows of the stream and of the connection (RFC 9113 5.2), and for the transport.
-:mod:`.frames` keeps state and windows, :mod:`.outbox` sends. Event loop side only.
+:mod:`.framereader` keeps state and windows, :mod:`.outbox` sends. Event loop side only.
 
 Invariant: after :meth:`Stream.lose` no task is left waiting.
 """

@@ -24,7 +24,7 @@ from ..errors import ProtocolError
 from ..states import StreamState
 from ..websocket import protocol as websocket
 from ..websocket.handshake import Denial, accept_fields, subprotocol, values
-from .frames import FrameReader
+from .framereader import FrameReader
 from .outbox import Outbox
 from .response import default_block, encode_fields, error_block, status_field
 from .stream import Stream

@@ -1,7 +1,7 @@
 """
 HTTP/2 frames as bytes: their types, flags, codes and SETTINGS, and how one is written (RFC 9113).
 
-Pure functions and constants; :mod:`.frames` reads frames, and has the payloads of some read here.
+Pure functions and constants; :mod:`.framereader` reads frames, and has the payloads of some read here.
 """
 
 from __future__ import annotations

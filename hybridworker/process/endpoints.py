@@ -1,5 +1,5 @@
 """
-Status: what the worker answers about itself, before the application is asked.
+Status: the health and metrics endpoints, which the worker answers before the application is asked.
 
 Two small ASGI applications, :meth:`Status.health` and :meth:`Status.metrics`. :class:`~.connection.router.Router`
 chooses them instead of the application, in any version of HTTP, for GET and HEAD of the paths in

@@ -29,9 +29,9 @@ from .grace import Grace
 from .leftovers import end_tasks, jobs, own_tasks, sentence, wait_for_jobs
 from .lifespans import Lifespans
 from .memory import resident, set_aside, warn_of_size
-from .overload import Overload
 from .server import Server
 from .signals import Signals
+from .slowrequests import SlowRequests
 from .watchdog import Watchdog, warn_of_slow_calls
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Program:
         group = None if succession is None else succession.group
         self.status = Status(context, group, pool, lambda: server.saturated)
         context.router.answer_first(self.status.endpoints())
-        self.overload = Overload(context, pool, self.recycle)
+        self.slow_requests = SlowRequests(context, pool, self.recycle)
         context.quota.used_up = partial(self.recycle, "max_requests")
 
     @property
@@ -207,7 +207,7 @@ class Program:
         context = self.context
         self.signals.keep_term()
         self.server.tick(now)
-        self.overload.tick()
+        self.slow_requests.tick()
         if self.certificates is not None:
             self.certificates.tick(now)
         self._seek_leadership()

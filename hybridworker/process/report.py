@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ..application.application import Application
 from ..asgi import PART, Scope, request_label
 from ..connection.context import WorkerContext
-from ..wsgi.calls import LENT, RunningCall
+from ..wsgi.callrecords import LENT, RunningCall
 from .leftovers import own_tasks, printable
 
 if TYPE_CHECKING:

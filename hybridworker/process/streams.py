@@ -1,5 +1,5 @@
 """
-Streams: how responses without a known end come to one while the worker leaves.
+Streams: how a worker that leaves ends responses of unknown length.
 
 Two rules, each with seconds of its own. ``HYBRIDWORKER_STREAM_DRAIN`` asks streams to end, so that a
 deploy need not wait for them: the application sees its client leave, and has a moment for the last part.

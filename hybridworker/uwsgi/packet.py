@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from ..config.settings import Settings
 from ..errors import ProtocolError
-from ..http11.framing import TLS_HANDSHAKE
+from ..http11.scanner import TLS_HANDSHAKE
 
 #: Bytes before the variables.
 HEADER = 4

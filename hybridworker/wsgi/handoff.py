@@ -11,7 +11,7 @@ A response can be awaited from the start, by :meth:`Handoff.deliver`. But nearly
 is made whole before there is anything to do for the loop: with :meth:`Handoff.begin` the
 call runs while nobody waits, and only a response that is not ``whole`` needs a task.
 
-What the client has not taken waits in ``outbox``, and beyond :data:`AHEAD_MAX` in a file: see
+What the client has not taken waits in ``outbox``, and beyond :data:`~.spool.MEMORY_MAX` in a file: see
 :mod:`.spool`. The thread waits only where there is no disk for it.
 
 Neither side takes a lock. Each field has one writer. The thread appends what it produces to
@@ -36,13 +36,7 @@ from typing import Any, Protocol
 
 from ..asgi import Message, Receive, Send
 from ..errors import ClientDisconnected, TurnedAway, WSGIError, caused_by_disconnect
-from .spool import Disk, Spool
-
-#: Bytes of response that may wait in memory for the client, where there is no disk or they are all of it.
-AHEAD_MAX = 1024 * 1024
-
-#: Bytes that may wait in memory where the rest goes to disk.
-MEMORY_MAX = 512 * 1024
+from .spool import AHEAD_MAX, MEMORY_MAX, Disk, Spool
 
 #: Bytes of response that are joined to one message.
 JOIN_MAX = 65536

@@ -1,5 +1,5 @@
 """
-WSGI on ASGI: asgiref's ``WsgiToAsgi``, until it keeps PEP 3333.
+WSGIResponder: one WSGI call, its environ, start_response(), write() and the body that it returns (PEP 3333).
 
 :class:`WSGIMiddleware` is the ASGI application of a worker that serves WSGI. For each
 request it makes a :class:`WSGIResponder`, and a thread of :class:`~.threads.ThreadPool`
@@ -32,12 +32,12 @@ from ..callcontext import VARIABLES
 from ..config.settings import Settings
 from ..errors import ConfigurationError, WSGIError, caused_by_disconnect
 from ..identity import REQUEST_ID, current
-from .calls import LostCall
+from .callrecords import LostCall
 from .clientsocket import ENVIRON_KEY, SOCKET
 from .commonenviron import CommonEnvirons
 from .environ import encrypted_environ, mount_environ, request_environ
-from .handoff import AHEAD_MAX, JOIN_MAX, READ, ROOM, Handoff
-from .spool import Disk
+from .handoff import JOIN_MAX, READ, ROOM, Handoff
+from .spool import AHEAD_MAX, Disk
 from .streams import BLOCK, ErrorStream, FileWrapper, RequestBody
 from .threads import ThreadPool
 from .values import START_RESPONSE, encode_fields, encode_status, iterate, length_field, statuses

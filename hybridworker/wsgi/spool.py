@@ -2,7 +2,7 @@
 Spool: what of a response does not fit into memory, in an unnamed file on disk.
 
 A client that reads slowly must hold no thread, however long its response is. So the thread writes what
-the client has not taken, beyond a MiB, into the file, and is free; the loop sends from it by
+the client has not taken, beyond :data:`MEMORY_MAX`, into the file, and is free; the loop sends from it by
 ``sendfile``, when what was in memory before it is sent. :mod:`.handoff` decides what goes where.
 
     thread side    Disk.open -> Spool.write         loop side    Spool.part -> Spool.advance
@@ -30,6 +30,12 @@ from pathlib import Path
 from queue import SimpleQueue
 
 MIB = 1024 * 1024
+
+#: Bytes of response that may wait in memory for the client, where there is no disk or they are all of it.
+AHEAD_MAX = MIB
+
+#: Bytes that may wait in memory where the rest goes to disk.
+MEMORY_MAX = MIB // 2
 
 #: Bytes of all spools of one worker.
 TOTAL_MAX = 1024 * MIB

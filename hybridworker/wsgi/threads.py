@@ -44,7 +44,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
 
-from .calls import LostCall, RunningCall
+from .callrecords import LostCall, RunningCall
 from .waits import WaitsOfThreads
 
 #: Seconds between two looks at threads that may be blocked. A call that takes less is quick.

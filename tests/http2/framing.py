@@ -7,7 +7,7 @@ from typing import Any
 
 from hybridworker.asgi import Headers
 from hybridworker.http2 import wire
-from hybridworker.http2.frames import FrameReader
+from hybridworker.http2.framereader import FrameReader
 from hybridworker.http2.hpack import encode_field
 from hybridworker.http2.wire import (
     DATA,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from hybridworker.connection.context import WorkerContext
-from hybridworker.wsgi.calls import RunningCall
+from hybridworker.wsgi.callrecords import RunningCall
 from tests.fakes import FakeCall, FakeLog
 from tests.harness import application, make_settings
 from tests.waiting import DEADLINE

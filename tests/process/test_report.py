@@ -19,7 +19,7 @@ from hybridworker.connection.context import WorkerContext
 from hybridworker.process import report as module
 from hybridworker.process.lifespan import Lifespan
 from hybridworker.process.report import format_stack, format_task, in_flight, report
-from hybridworker.wsgi.calls import RunningCall
+from hybridworker.wsgi.callrecords import RunningCall
 from hybridworker.wsgi.threads import ThreadPool
 from tests.harness import application
 from tests.process.running import Held, Running, pool_of, requests, run

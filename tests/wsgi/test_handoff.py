@@ -16,7 +16,8 @@ import pytest
 
 from hybridworker.asgi import Message
 from hybridworker.errors import ClientDisconnected, WSGIError
-from hybridworker.wsgi.handoff import AHEAD_MAX, JOIN_MAX, READ, ROOM, Handoff
+from hybridworker.wsgi.handoff import JOIN_MAX, READ, ROOM, Handoff
+from hybridworker.wsgi.spool import AHEAD_MAX
 from hybridworker.wsgi.threads import ThreadPool
 from tests.waiting import DEADLINE, passes, run, until
 from tests.wsgicall import Client, without_collector

@@ -31,8 +31,9 @@ from hybridworker.asgi import Scope
 from hybridworker.callcontext import variables_of
 from hybridworker.errors import ClientDisconnected, ConfigurationError, WSGIError
 from hybridworker.log.views import ResponseView
-from hybridworker.wsgi.handoff import AHEAD_MAX, JOIN_MAX
+from hybridworker.wsgi.handoff import JOIN_MAX
 from hybridworker.wsgi.middleware import WHOLE_BODY_MAX, WSGIMiddleware, WSGIResponder
+from hybridworker.wsgi.spool import AHEAD_MAX
 from tests.waiting import DEADLINE, passes, run, until
 from tests.wsgicall import Bridge, Client, answer, bridge, environ_of, make_scope, serve, without_collector
 

@@ -15,9 +15,9 @@ from typing import Any, cast
 import pytest
 
 from hybridworker.errors import ClientDisconnected
-from hybridworker.wsgi.handoff import AHEAD_MAX, JOIN_MAX, MEMORY_MAX
+from hybridworker.wsgi.handoff import JOIN_MAX
 from hybridworker.wsgi.middleware import WSGIMiddleware
-from hybridworker.wsgi.spool import MIB, Disk, memory_behind
+from hybridworker.wsgi.spool import AHEAD_MAX, MEMORY_MAX, MIB, Disk, memory_behind
 from hybridworker.wsgi.streams import FileWrapper
 from hybridworker.wsgi.threads import ThreadPool
 from tests.waiting import DEADLINE, run, until

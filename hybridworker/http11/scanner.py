@@ -1,5 +1,5 @@
 """
-HeadScanner and ChunkScanner: where the lines of a request end, and their limits.
+HeadScanner and ChunkScanner: where heads and chunked bodies of requests end, and their limits.
 
 httptools calls back only for complete fields and buffers an endless one silently, so
 gunicorn's limits must be kept on the bytes themselves, before the parser sees them. The

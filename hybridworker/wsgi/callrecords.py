@@ -1,5 +1,5 @@
 """
-Calls: what is told of a call in a thread, to those who report it.
+RunningCall and LostCall: what reports are told of a call in a thread.
 
 :mod:`.threads` runs calls, and threads are lent to ASGI applications as well. A module of its own, so that a worker
 without a WSGI application need not load the threads for it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hybridworker.connection.proxyheader import V1_START, V2_START
-from hybridworker.http11.framing import PROXY_V1, PROXY_V2, ChunkScanner, HeadScanner, misdirected
+from hybridworker.http11.scanner import PROXY_V1, PROXY_V2, ChunkScanner, HeadScanner, misdirected
 from tests.harness import make_settings
 
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n\r\n"

@@ -1,5 +1,5 @@
 """
-FrameReader: the bytes of an HTTP/2 client as frames, and what the client may do (RFC 9113).
+FrameReader: the frames of an HTTP/2 client, its SETTINGS, windows and streams (RFC 9113).
 
 It keeps what both ends of a connection have agreed on: SETTINGS, windows, which streams there are and in which state
 (``states.STREAM``). Its owner is told of the rest by the methods of :class:`~.owner.FrameOwner`. :mod:`.hpack` decodes,

@@ -1,7 +1,7 @@
 """
-Overload: what the tick does about requests that take too long, and what it says of them.
+SlowRequests: requests that take too long are ended, and logged with their stack.
 
-:mod:`.connection.deadlines` finds them among the requests in flight, :mod:`.wsgi.threads` among the calls;
+:mod:`.connection.requesttimeouts` finds them among the requests in flight, :mod:`.wsgi.threads` among the calls;
 here they become lines of the log, and threads that are lost become a reason to be replaced. Event
 loop side only.
 
@@ -18,9 +18,9 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ..connection.context import Cycle, WorkerContext
-from ..connection.deadlines import Deadlines, Late, Latecomer
+from ..connection.requesttimeouts import Late, Latecomer, RequestTimeouts
 from ..group.scoreboard import SHED, SHEDS
-from ..wsgi.calls import LostCall
+from ..wsgi.callrecords import LostCall
 from .report import format_stack, format_task, label, running_calls
 
 if TYPE_CHECKING:
@@ -68,20 +68,20 @@ class Sparing:
                 del self.kinds[oldest]
 
 
-class Overload:
+class SlowRequests:
     """
     The tick of the time-outs of requests.
 
     ``recycle`` asks for the worker to be replaced, for the reason that it is given.
     """
 
-    __slots__ = ("context", "deadlines", "pool", "recycle", "said", "said_at", "sparing")
+    __slots__ = ("context", "pool", "recycle", "said", "said_at", "sparing", "timeouts")
 
     def __init__(self, context: WorkerContext, pool: ThreadPool | None, recycle: Callable[[str], None]) -> None:
         self.context = context
         self.pool = pool
         self.recycle = recycle
-        self.deadlines = Deadlines(context)
+        self.timeouts = RequestTimeouts(context)
         self.sparing = Sparing()
         self.said = self._turned_away()  #: how many were turned away when the log last said so
         self.said_at = 0.0
@@ -93,7 +93,7 @@ class Overload:
         now, pool = time.monotonic(), self.pool
         if pool is not None:
             pool.drop_late(now)
-        for latecomer in self.deadlines.tick():
+        for latecomer in self.timeouts.tick():
             self._report(latecomer, now)
         if pool is not None:
             for call in pool.expire_abandoned(now, self.context.settings.request_timeout):

@@ -8,7 +8,7 @@ import time
 
 from hybridworker.application.lentthreads import Lender, Loan
 from hybridworker.asgi import Receive, Scope, Send
-from hybridworker.process.overload import INTERVAL, REMEMBERED, Overload, Sparing
+from hybridworker.process.slowrequests import INTERVAL, REMEMBERED, SlowRequests, Sparing
 from hybridworker.wsgi.threads import ThreadPool
 from tests.harness import GET, HELLO, Wire, wire
 from tests.waiting import passes, until
@@ -45,7 +45,7 @@ def test_a_slow_request_is_named_with_its_stack() -> None:
         await asyncio.Event().wait()
 
     with wire(view, slow_request=5) as w:
-        overload = Overload(w.context, None, lambda reason: None)
+        overload = SlowRequests(w.context, None, lambda reason: None)
         w.feed(GET)
         for cycle in w.context.cycles:
             cycle.since -= 6
@@ -78,7 +78,7 @@ def test_a_slow_request_in_a_lent_thread_is_shown_there() -> None:
         loan.submit(held_here)
         await until(lender.snapshot)
         cycle.since -= 6
-        Overload(w.context, None, lambda reason: None).tick()
+        SlowRequests(w.context, None, lambda reason: None).tick()
         (line,) = w.log.at("warning")
         assert line.startswith("GET / has not begun to answer after 6.")
         assert ", in held_here\n" in line
@@ -99,7 +99,7 @@ def test_as_many_lost_threads_as_there_are_replace_the_worker() -> None:
 
     async def main(w: Wire) -> None:
         pool = ThreadPool(2)
-        overload = Overload(w.context, pool, reasons.append)
+        overload = SlowRequests(w.context, pool, reasons.append)
         gates = [Gate("GET /0"), Gate("GET /1")]
         for number, gate in enumerate(gates):
             pool.submit(gate)
@@ -125,7 +125,7 @@ def test_as_many_lost_threads_as_there_are_replace_the_worker() -> None:
 def test_a_line_says_how_many_were_turned_away() -> None:
     """Once a minute, of those since the last line."""
     with wire(HELLO, requests_max=0) as w:
-        overload = Overload(w.context, None, lambda reason: None)
+        overload = SlowRequests(w.context, None, lambda reason: None)
         overload.tick()
         w.feed(GET, GET)
         overload.tick()

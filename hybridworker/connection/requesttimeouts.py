@@ -1,5 +1,5 @@
 """
-Deadlines: which of the requests in flight have taken too long.
+RequestTimeouts: which requests have passed HYBRIDWORKER_REQUEST_TIMEOUT or HYBRIDWORKER_SLOW_REQUEST.
 
 The tick asks once a second. There is no timer for each request, so a time-out may be a second late, and is
 never early. The clock of a request runs from the moment at which all of it has come; while its body
@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..wsgi.calls import LostCall
+from ..wsgi.callrecords import LostCall
 from .context import Cycle, WorkerContext
 
 #: Seconds for which a call that was cancelled may clean up before it is reported.
@@ -39,7 +39,7 @@ class Latecomer(NamedTuple):
     lost: LostCall | None = None  #: its call, where that goes on in a thread
 
 
-class Deadlines:
+class RequestTimeouts:
     """The clocks of the requests of ``context``."""
 
     __slots__ = ("context", "ended", "slow")

@@ -1,4 +1,4 @@
-"""Deadlines: whose time is up, and whose clock stands."""
+"""RequestTimeouts: whose time is up, and whose clock stands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hybridworker.asgi import Receive, Scope, Send
-from hybridworker.connection.deadlines import CLEANUP, Deadlines, Late
+from hybridworker.connection.requesttimeouts import CLEANUP, Late, RequestTimeouts
 from tests.harness import GET, Wire, body, start, wire
 
 
@@ -23,7 +23,7 @@ def age(w: Wire, seconds: float) -> None:
         cycle.since -= seconds
 
 
-def tick(w: Wire, deadlines: Deadlines) -> list[tuple[Late, Any]]:
+def tick(w: Wire, deadlines: RequestTimeouts) -> list[tuple[Late, Any]]:
     async def look() -> list[tuple[Late, Any]]:
         return [(found.late, found.cycle) for found in deadlines.tick()]
 
@@ -44,7 +44,7 @@ def test_a_request_expires_once_and_is_cancelled() -> None:
             raise
 
     with wire(app, request_timeout=30) as w:
-        deadlines = Deadlines(w.context)
+        deadlines = RequestTimeouts(w.context)
         w.feed(GET)
         age(w, 29)
         assert tick(w, deadlines) == []
@@ -71,7 +71,7 @@ def test_a_call_that_goes_on_is_told_once() -> None:
         await send(start(200))
 
     with wire(app, request_timeout=30) as w:
-        deadlines = Deadlines(w.context)
+        deadlines = RequestTimeouts(w.context)
         w.feed(GET)
         age(w, 31)
         assert [late for late, _ in tick(w, deadlines)] == [Late.EXPIRED]
@@ -101,7 +101,7 @@ def test_what_has_begun_is_left_alone() -> None:
         with wire(app, request_timeout=30) as w:
             w.feed(request)
             age(w, 1000)
-            assert [late for late, _ in tick(w, Deadlines(w.context))] == found
+            assert [late for late, _ in tick(w, RequestTimeouts(w.context))] == found
 
 
 def test_the_clock_stands_while_the_body_comes_in() -> None:
@@ -113,7 +113,7 @@ def test_the_clock_stands_while_the_body_comes_in() -> None:
             pass
 
     with wire(reads, request_timeout=30) as w:
-        deadlines = Deadlines(w.context)
+        deadlines = RequestTimeouts(w.context)
         w.feed(post + b"\r\n", b"x")
         (cycle,) = w.context.cycles
         before = cycle.since
@@ -149,7 +149,7 @@ def test_the_clock_has_stood_until_a_body_is_given_up() -> None:
         await asyncio.Event().wait()
 
     with wire(reads, request_timeout=30) as w:
-        deadlines = Deadlines(w.context)
+        deadlines = RequestTimeouts(w.context)
         w.feed(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", b"x")
         age(w, 100)
         assert w.context.admission is not None
@@ -168,7 +168,7 @@ def test_a_call_whose_client_has_gone_is_ended_without_an_answer() -> None:
         w.feed(GET)
         w.lose()
         age(w, 31)
-        assert [late for late, _ in tick(w, Deadlines(w.context))] == [Late.EXPIRED]
+        assert [late for late, _ in tick(w, RequestTimeouts(w.context))] == [Late.EXPIRED]
         assert w.sent == b""
         assert not w.context.cycles
 
@@ -177,7 +177,7 @@ def test_a_call_whose_client_has_gone_is_ended_without_an_answer() -> None:
 def test_a_slow_request_is_told_once(timeout: float) -> None:
     """And ended later, where it has a time-out."""
     with wire(hang, request_timeout=timeout, slow_request=5) as w:
-        deadlines = Deadlines(w.context)
+        deadlines = RequestTimeouts(w.context)
         w.feed(GET)
         age(w, 6)
         assert [late for late, _ in tick(w, deadlines)] == [Late.SLOW]
@@ -200,5 +200,5 @@ def test_a_client_that_leaves_a_response_that_has_begun_makes_nothing_late(held:
         w.feed(GET)
         w.lose()
         age(w, 1000)
-        assert [late for late, _ in tick(w, Deadlines(w.context))] == ([Late.EXPIRED] if held else [])
+        assert [late for late, _ in tick(w, RequestTimeouts(w.context))] == ([Late.EXPIRED] if held else [])
         assert len(w.context.cycles) == (not held)

@@ -1,4 +1,4 @@
-"""``frames.py``: the bytes of a client as frames and what it may do (RFC 9113); the ``h2`` package is the oracle."""
+"""``framereader.py``: a client's frames, and what it may do (RFC 9113); the ``h2`` package is the oracle."""
 
 from __future__ import annotations
 
