@@ -17,6 +17,9 @@ Value = TypeVar("Value")
 #: How many keys a cache holds.
 LIMIT = 1024
 
+#: Characters of a path that is remembered, at most: a client must not fill memory with paths.
+KNOWN_MAX = 256
+
 
 def remember(cache: dict[Key, Value], key: Key, value: Value) -> Value:
     """Store ``value`` in ``cache``, which is emptied first if it is full. Returns ``value``."""

@@ -58,7 +58,6 @@ class Application:
     counted = True  #: its requests are traffic: counted and logged
     reads_forwarded_client = True  #: what HYBRIDWORKER_FORWARDED_CLIENT=auto means for it
     begin: Begin | None = None  #: calls a threaded application for a request that is complete, without a task
-    part: Part | None = None  #: where it stands in a Hybrid; None where it is all that is served
 
     def __init__(self, app: ASGIApp, settings: Settings, hooks: Hooks | None = None) -> None:
         self.app = app
@@ -72,6 +71,8 @@ class Application:
         self.context = contextvars.copy_context()
         #: how many responses there were of each status class, 0 for those that nobody waited for
         self.responses = [0] * 10
+        self.part: Part | None = None  #: where it stands in a Hybrid; None where it is all that is served
+        self.apart = False  #: its calls are counted apart: they run in threads, and those of other parts may not
 
     def mount(self, scope: Scope, outer: str, taken: bool) -> None:
         """

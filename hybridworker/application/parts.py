@@ -13,18 +13,14 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from ..asgi import PART, Headers, Scope
-from ..cache import remember
+from ..cache import KNOWN_MAX, remember
 from ..config.settings import Settings
 from .application import Application
 from .directory import Directory, normal_prefix, outer_prefix
 from .dispatcher import not_found
 
-#: What serves a path, the name of the part, whether its prefix is a mount point, the prefix of the deployment, and
-#: whether the path begins with that.
-Found: TypeAlias = tuple[Application, str, bool, str, bool]
-
-#: Characters of a path that is remembered, at most: a client must not fill memory with paths.
-KNOWN_MAX = 256
+#: What serves a path, the prefix of the deployment, and whether the path begins with that.
+Found: TypeAlias = tuple[Application, str, bool]
 
 
 class Unclaimed(Application):
@@ -41,12 +37,14 @@ class Parts:
     def __init__(self, applications: Sequence[Application], unclaimed: Application, settings: Settings) -> None:
         self.applications = tuple(applications)
         self.unclaimed = unclaimed
-        entries = [(app.part, (app, app.part.name, app.part.mounted)) for app in self.applications if app.part]
-        #: by path: what serves it, the name of the part, and whether its prefix is a mount point
-        self.directory = Directory(entries, lambda row: row[0].takes_websockets)
+        for app in self.applications:
+            app.apart = app.threaded
+        entries = [(app.part, app) for app in self.applications if app.part]
+        self.directory = Directory(entries, lambda app: app.takes_websockets)
         #: what serves the paths that no prefix claims
-        self.default = unclaimed if self.directory.default is None else self.directory.default[0]
-        self.known: dict[str, Found] = {}  #: path -> what was found for HTTP
+        self.default = unclaimed if self.directory.default is None else self.directory.default
+        #: path -> what was found for HTTP, where that is a mount. The router remembers the others
+        self.known: dict[str, Found] = {}
         outers = {normal_prefix(settings.root_path), normal_prefix(settings.script_name)} - {""}
         #: the prefixes that the whole deployment may have, as configured, the longest first
         self.outers = tuple(sorted(outers, key=len, reverse=True))
@@ -68,10 +66,11 @@ class Parts:
         found = None if websocket or script_name else self.known.get(scope["path"])
         if found is None:
             found = self._look(scope, websocket, script_name)
-        application, name, mounted, outer, taken = found
-        if name:
-            scope[PART] = name
-            if mounted:
+        application, outer, taken = found
+        part = application.part
+        if part is not None:
+            scope[PART] = part.name
+            if part.mounted:
                 application.mount(scope, outer, taken)
         return application
 
@@ -84,9 +83,11 @@ class Parts:
             division = outer_prefix(path, outers)
             taken = division is not None
             outer, path = (next(filter(None, outers)), path) if division is None else division
-        row = self.directory.find_for_websocket(path) if websocket else self.directory.find(path)
-        found = (*(row or (self.unclaimed, "", False)), outer, taken)
-        if not websocket and not script_name and len(scope["path"]) <= KNOWN_MAX:
+        directory = self.directory
+        application = (directory.find_for_websocket(path) if websocket else directory.find(path)) or self.unclaimed
+        found = (application, outer, taken)
+        mounted = application.part is not None and application.part.mounted
+        if mounted and not websocket and not script_name and len(scope["path"]) <= KNOWN_MAX:
             remember(self.known, scope["path"], found)
         return found
 

@@ -193,14 +193,14 @@ class WorkerContext:
         """A call of the application begins."""
         self.cycles[cycle] = None
         self.slot[IN_FLIGHT] = len(self.cycles)
-        if self.router.parts is not None and cycle.application.threaded:
+        if cycle.application.apart:
             self.slot[THREADED] += 1
 
     def exit(self, cycle: Cycle) -> None:
         """A call of the application is over."""
         del self.cycles[cycle]
         self.slot[IN_FLIGHT] = len(self.cycles)
-        if self.router.parts is not None and cycle.application.threaded:
+        if cycle.application.apart:
             self.slot[THREADED] -= 1
 
     def warn_once(self, message: str) -> None:

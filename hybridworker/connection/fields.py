@@ -11,12 +11,12 @@ import ipaddress
 import re
 
 from ..application.application import Application
-from ..asgi import Headers, Scope
+from ..asgi import PART, Headers, Scope
 from ..cache import remember
 from ..config.settings import Settings
 from ..errors import ProtocolError
 from .context import WorkerContext
-from .forwarded import is_special
+from .forwarded import SCRIPT_NAME, is_special
 from .peer import Peer
 from .requestids import RequestIds
 
@@ -100,6 +100,8 @@ class RequestFields:
         if self.special is None:
             self.special = []
         self.special.append((name, value))
+        if name == SCRIPT_NAME:
+            self.peer.prefixed = True
         return self.peer.judge().keeps(name)
 
     def identify(self, scope: Scope, ids: RequestIds) -> None:
@@ -139,9 +141,12 @@ class RequestFields:
         router = context.router
         application = router.single
         if application is None:
-            application = router.sole
-            if application is None or scope["path"] in router.endpoints:
-                application = router.find(scope, websocket, self.special)
+            # Most often one look at the path says it.
+            application = router.known.get(scope["path"], router.sole)
+            if application is None or websocket or peer.prefixed:
+                application = router.find(scope, websocket, self.special if peer.prefixed else None)
+            elif application.part is not None:
+                scope[PART] = application.part.name
         scope["state"] = application.state.copy()
         if self.special is not None:
             policy = peer.judge()

@@ -34,6 +34,9 @@ _ENTRY_MAX = 53  #: bytes of the longest: IPv6 in brackets, ending in dotted IPv
 #: How many entries of X-Forwarded-For are looked at, from the right.
 ENTRIES_MAX = 100
 
+#: The field by which a forwarder names the prefix of the whole deployment.
+SCRIPT_NAME = b"script_name"
+
 #: X-Request-Start, as nginx ("t=1700000000.123"), Heroku (milliseconds) and Apache ("t=", microseconds) write it.
 REQUEST_START = b"x-request-start"
 _START = re.compile(rb"(?:t=)?([0-9]{1,17}(?:\.[0-9]{1,9})?)")

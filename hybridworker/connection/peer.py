@@ -29,7 +29,7 @@ class Peer:
     ``template`` holds what all scopes of the connection say.
     """
 
-    __slots__ = ("address", "announced", "policy", "proxied", "proxy", "settings", "template", "tls")
+    __slots__ = ("address", "announced", "policy", "prefixed", "proxied", "proxy", "settings", "template", "tls")
 
     def __init__(self, transport: asyncio.Transport, context: WorkerContext, sock: Accepted | None = None) -> None:
         self.settings = settings = context.settings
@@ -45,6 +45,7 @@ class Peer:
         self.announced: tuple[str, int] | None = None  #: the client that a PROXY header named
         self.proxied: dict[str, str] | None = None  #: what else it said, for environ
         self.policy: FieldPolicy | None = None  #: made when a field first asks for it
+        self.prefixed = False  #: a request has named a prefix of the deployment: a path alone says nothing
 
     def _template(self, transport: asyncio.Transport, sock: Accepted | None) -> dict[str, Any]:
         """What all scopes of the connection say, but for the client; what is the same for many is made once."""

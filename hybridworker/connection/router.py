@@ -2,16 +2,16 @@
 Router: which application answers a request: an endpoint, the one there is, or a part of a Hybrid.
 
 Made once for a worker. :mod:`.fields` asks it for every request, through :attr:`Router.single`
-where there is nothing to choose. Event loop side only.
+where there is nothing to choose, and through :attr:`Router.known` where the path says it all. Event loop side only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..application.application import Application
 from ..asgi import Headers, Scope
+from ..cache import KNOWN_MAX, remember
 
 if TYPE_CHECKING:
     from ..application.parts import Parts
@@ -23,17 +23,18 @@ class Router:
     of them claims.
     """
 
-    __slots__ = ("default", "endpoints", "find", "parts", "responses", "single", "sole")
+    __slots__ = ("default", "endpoints", "known", "parts", "responses", "single", "sole")
 
     def __init__(self, default: Application, parts: Parts | None = None) -> None:
         self.default = default
         self.parts = parts
-        #: what answers every request that no endpoint does; None where :attr:`find` has to look
+        #: what answers every request that no endpoint does; None where there are parts
         self.sole: Application | None = default if parts is None else None
         #: the same of every request at all. By itself, because to ask :attr:`endpoints` each time is 0.6 % of a hello
         self.single = self.sole
-        #: (scope, is it a WebSocket handshake, fields that only a forwarder may send) -> what answers. Bound for speed
-        self.find: Callable[[Scope, bool, Headers | None], Application] = self._find if parts is None else parts.find
+        #: path -> the part that serves it, unless the request is a WebSocket handshake or a forwarder names a prefix;
+        #: None for the path of an endpoint. What is not in here :attr:`sole` serves, or :meth:`find` knows
+        self.known: dict[str, Application | None] = {}
         #: the responses that are of no part, by status class: all of them, or what no part claims and refusals
         self.responses = default.responses if parts is None else parts.unclaimed.responses
         self.endpoints: dict[str, Application] = {}  #: paths that are answered before the application
@@ -47,19 +48,31 @@ class Router:
         """Have GET and HEAD of some paths answered before the application."""
         self.endpoints = endpoints
         if endpoints:
-            self.single, self.find = None, self._find
+            self.single = None
+            self.known = {} if self.sole is None else dict.fromkeys(endpoints)
 
     def running(self) -> int:
         """How many calls are going on beside those that are requests in flight. All parts share one pool."""
         return max(application.running() for application in self.applications)
 
-    def _find(self, scope: Scope, websocket: bool, forwarded: Headers | None) -> Application:
-        """An endpoint or an application. An endpoint answers no WebSocket handshake that an application takes."""
-        endpoint = self.endpoints.get(scope["path"])
+    def find(self, scope: Scope, websocket: bool, forwarded: Headers | None) -> Application:
+        """
+        An endpoint or an application. An endpoint answers no WebSocket handshake that an application takes.
+
+        ``websocket`` says that the request is a handshake. ``forwarded`` are the fields that only a forwarder may send,
+        where one of them may name a prefix.
+        """
+        path: str = scope["path"]
+        endpoint = self.endpoints.get(path)
         if endpoint is not None and scope["method"] in ("GET", "HEAD"):
             if not websocket or not self._beside_endpoints(dict(scope), websocket, forwarded).takes_websockets:
                 return endpoint
-        return self._beside_endpoints(scope, websocket, forwarded)
+        application = self._beside_endpoints(scope, websocket, forwarded)
+        part = application.part
+        if part is not None and not part.mounted and endpoint is None and not websocket and forwarded is None:
+            if len(path) <= KNOWN_MAX:
+                remember(self.known, path, application)
+        return application
 
     def _beside_endpoints(self, scope: Scope, websocket: bool, forwarded: Headers | None) -> Application:
         return self.default if self.parts is None else self.parts.find(scope, websocket, forwarded)

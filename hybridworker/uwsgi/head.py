@@ -23,7 +23,7 @@ from ..asgi import Headers, Scope
 from ..cache import remember
 from ..connection.context import WorkerContext
 from ..connection.fields import HOST, UPGRADE, RequestFields, check_host, hosts
-from ..connection.forwarded import client_of, trusts
+from ..connection.forwarded import SCRIPT_NAME, client_of, trusts
 from ..connection.method import seen_as
 from ..connection.peer import Peer
 from ..connection.response import CONTROLS, TOKEN
@@ -183,7 +183,8 @@ class RequestHead:
                 fields.special = [f for f in fields.special if f[0] != b"x-forwarded-for" and f[0] not in secure]
         if mount := _mount(said):
             scope["root_path"] = mount.decode("utf-8", "replace")
-            field = (b"script_name", _quoted(mount))  # as a forwarder names it by HTTP
+            self.peer.prefixed = True
+            field = (SCRIPT_NAME, _quoted(mount))  # as a forwarder names it by HTTP
             fields.headers.append(field)
             fields.special = [*(fields.special or ()), field]
 

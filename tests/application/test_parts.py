@@ -9,9 +9,9 @@ import pytest
 from hybridworker import Hybrid, Interface, as_asgi, as_wsgi
 from hybridworker.application.application import Application
 from hybridworker.application.inspection import inspect, pair
-from hybridworker.application.parts import KNOWN_MAX, Parts
+from hybridworker.application.parts import Parts
 from hybridworker.asgi import MOUNT
-from hybridworker.cache import LIMIT
+from hybridworker.cache import KNOWN_MAX, LIMIT
 from hybridworker.config.settings import Settings
 from hybridworker.errors import ConfigurationError
 from hybridworker.wsgi.environ import request_environ
@@ -139,13 +139,13 @@ def test_what_nothing_claims_belongs_to_no_part() -> None:
 
 def test_paths_that_are_remembered_are_bounded() -> None:
     """A client must not fill memory with paths; and a WebSocket is not taken for HTTP."""
-    served = parts(Hybrid(wsgi, websocket=asgi))
+    served = parts(Hybrid(wsgi, websocket=asgi, mounts={"/m": wsgi}))
     for number in range(LIMIT + 1):
-        served.find(scope(f"/{number}"), False, None)
-    served.find(scope("/" + "x" * KNOWN_MAX), False, None)
+        served.find(scope(f"/m/{number}"), False, None)
+    served.find(scope("/m/" + "x" * KNOWN_MAX), False, None)
     assert len(served.known) == 1
-    assert served.find(scope(f"/{LIMIT}"), True, None) is served.applications[1]
-    assert served.find(scope(f"/{LIMIT}"), False, None) is served.applications[0]
+    assert served.find(scope(f"/m/{LIMIT}"), True, None) is served.applications[1]
+    assert served.find(scope(f"/m/{LIMIT}"), False, None) is served.applications[2]
 
 
 # -- inspection
