@@ -33,6 +33,9 @@ RETRY_AFTER = b"1"
 #: Seconds after a 504 for which an answer that comes too late is worth a line of the log.
 TOO_LATE = 5.0
 
+#: Up to here CPython compares ints fastest. No worker has so many requests in flight.
+SMALL_INT_MAX = 2**30 - 1
+
 TOO_LONG = "the body is longer than HYBRIDWORKER_LIMIT_REQUEST_BODY"
 
 
@@ -80,7 +83,8 @@ class Admission:
     """
 
     __slots__ = (
-        "body_max", "cycles", "elsewhere", "ids", "log", "looked", "loop", "queue_timeout", "requests_max", "slot",
+        "asked_from", "body_max", "cycles", "elsewhere", "ids", "log", "looked", "loop", "queue_timeout",
+        "requests_max", "slot",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +104,8 @@ class Admission:
         self.body_max = settings.limit_request_body
         self.queue_timeout = settings.queue_timeout
         self.requests_max = settings.requests_max
+        #: requests in flight from which on :meth:`admits` is asked: all, once a request has had WAITED in its scope
+        self.asked_from = int(min(settings.requests_max, SMALL_INT_MAX))
         self.looked = time.monotonic()  #: when the deadlines were last looked at
         self.elsewhere: Callable[[], bool] = lambda: False  #: whether a sibling would take the connection
 
@@ -118,6 +124,7 @@ class Admission:
         """Keep in ``scope`` what X-Request-Start says; ``fields`` are those that :class:`FieldPolicy` judges."""
         if self.queue_timeout < math.inf and (waited := policy.waited(fields, time.time())):
             scope[WAITED] = waited
+            self.asked_from = 0
 
     # -- a request that begins
 

@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Any
 
 from ..application.application import Application, Call
-from ..asgi import WAITED, ASGIApp, Headers, Message, Scope, logged_target
+from ..asgi import ASGIApp, Headers, Message, Scope, logged_target
 from ..callcontext import variables_of
 from ..errors import (
     ClientDisconnected,
@@ -278,9 +278,8 @@ class RequestResponseCycle:
         makes most responses whole, and a task would have nothing to wait for.
         """
         context, application, limits = self.context, self.application, self.context.admission
-        if limits is not None and (len(context.cycles) >= limits.requests_max or WAITED in self.scope):
-            if not limits.admits(self, at_once):
-                return
+        if limits is not None and len(context.cycles) >= limits.asked_from and not limits.admits(self, at_once):
+            return
         self.call_state = RUNNING
         context.enter(self)  # at once, though the task may begin later: others ask how many there are
         if application.begin is None or self.request is not DONE:

@@ -141,12 +141,14 @@ class RequestFields:
         router = context.router
         application = router.single
         if application is None:
-            # Most often one look at the path says it.
-            application = router.known.get(scope["path"], router.sole)
-            if application is None or websocket or peer.prefixed:
+            if router.parts is None:
+                application = router.default
+                if scope["path"] in router.endpoints:
+                    application = router.find(scope, websocket, None)
+            elif websocket or peer.prefixed or (application := router.known.get(scope["path"])) is None:
                 application = router.find(scope, websocket, self.special if peer.prefixed else None)
-            elif application.part is not None:
-                scope[PART] = application.part.name
+            else:
+                scope[PART] = application.part.name  # type: ignore[union-attr]  # nothing but parts is known
         scope["state"] = application.state.copy()
         if self.special is not None:
             policy = peer.judge()

@@ -23,18 +23,15 @@ class Router:
     of them claims.
     """
 
-    __slots__ = ("default", "endpoints", "known", "parts", "responses", "single", "sole")
+    __slots__ = ("default", "endpoints", "known", "parts", "responses", "single")
 
     def __init__(self, default: Application, parts: Parts | None = None) -> None:
         self.default = default
         self.parts = parts
-        #: what answers every request that no endpoint does; None where there are parts
-        self.sole: Application | None = default if parts is None else None
-        #: the same of every request at all. By itself, because to ask :attr:`endpoints` each time is 0.6 % of a hello
-        self.single = self.sole
-        #: path -> the part that serves it, unless the request is a WebSocket handshake or a forwarder names a prefix;
-        #: None for the path of an endpoint. What is not in here :attr:`sole` serves, or :meth:`find` knows
-        self.known: dict[str, Application | None] = {}
+        #: what answers every request; None where there are parts, or endpoints, which to ask is 0.6 % of a hello
+        self.single = default if parts is None else None
+        #: path -> the part that serves it, unless the request is a WebSocket handshake or a forwarder names a prefix
+        self.known: dict[str, Application] = {}
         #: the responses that are of no part, by status class: all of them, or what no part claims and refusals
         self.responses = default.responses if parts is None else parts.unclaimed.responses
         self.endpoints: dict[str, Application] = {}  #: paths that are answered before the application
@@ -49,7 +46,6 @@ class Router:
         self.endpoints = endpoints
         if endpoints:
             self.single = None
-            self.known = {} if self.sole is None else dict.fromkeys(endpoints)
 
     def running(self) -> int:
         """How many calls are going on beside those that are requests in flight. All parts share one pool."""
@@ -69,7 +65,7 @@ class Router:
                 return endpoint
         application = self._beside_endpoints(scope, websocket, forwarded)
         part = application.part
-        if part is not None and not part.mounted and endpoint is None and not websocket and forwarded is None:
+        if endpoint is None and part is not None and not (part.mounted or websocket or forwarded is not None):
             if len(path) <= KNOWN_MAX:
                 remember(self.known, path, application)
         return application
