@@ -181,10 +181,8 @@ class FlowControl:
         """
         Whether a peer that does not close its side may be cut, now that the time for that is over.
 
-        Not while bytes wait for it. A transport of TLS that lingers is closed first, so that it gets its close_notify.
+        A transport of TLS that lingers is closed first, and cut at the next look: the peer is to get its close_notify.
         """
-        if self.unsent():  # a slow reader has its time: see `stalled`
-            return False
         if self.encrypted and not self.transport.is_closing():
             self.transport.close()
             return False

@@ -165,10 +165,10 @@ class SocketCarrier(asyncio.Protocol):
             context.log.debug("WebSocket peer takes no bytes, connection dropped")
             self.abort()
         elif closing and now >= self.deadline:
-            if flow.settled():
-                self.abort()
-            else:
+            if flow.unsent():
                 self.deadline = now + LINGER
+            elif flow.settled():
+                self.abort()
         elif flow.read_paused and kernel.hung_up(flow.fileno()):
             self.abort()  # the transport does not see it while reading is paused
         elif self.cycle.state is ResponseState.ENDING and not self.eof:

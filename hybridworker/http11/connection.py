@@ -295,10 +295,10 @@ class RequestConnection(asyncio.Protocol):
     def _expire(self, now: float) -> None:
         """``deadline`` has passed. What that means depends on what was waited for."""
         if self.state is CLOSING:
-            if self.flow.settled():
-                self.abort()
-            else:
+            if self.flow.unsent():  # a slow reader has its time: see `stalled`
                 self.deadline = now + LINGER
+            elif self.flow.settled():
+                self.abort()
         elif self.state is IDLE or self.state is NEW:
             if not self.flow.readable():  # bytes that have arrived are a request that deserves its answer
                 self.close(linger=self.state is IDLE and not self.flow.encrypted)  # no response has told it

@@ -153,10 +153,10 @@ class HTTP2Protocol(asyncio.Protocol):
             self.abort()  # the transport does not see it while reading is paused
         elif state is CLOSING:
             if now >= self.deadline:
-                if self.flow.settled():
-                    self.abort()
-                else:
+                if self.flow.unsent():  # a slow reader has its time
                     self.deadline = now + LINGER
+                elif self.flow.settled():
+                    self.abort()
         elif reader.waiting_since is not None and now - reader.waiting_since >= settings.header_timeout:
             self._fail(HTTP2Error(NO_ERROR, "a frame took longer than HYBRIDWORKER_HEADER_TIMEOUT"))
         elif now >= self.deadline and (state is LEAVING or not reader.streams):
