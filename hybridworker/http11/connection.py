@@ -361,8 +361,11 @@ class RequestConnection(asyncio.Protocol):
             opening = handshake.Upgrade(context, self.transport, scope, method)
             return websocket.WebSocketProtocol(context, application, self.flow, scope, opening)
         if application.takes_sockets and head.request is DONE and method == b"GET":
-            from .carrier import SocketCarrier  # for few WSGI applications
-
+            try:  # for few WSGI applications
+                from .carrier import SocketCarrier
+            except OSError as exc:
+                context.log.error("A WebSocket over WSGI was refused: [Errno %s] %s", exc.errno, exc.strerror)
+                raise ProtocolError("no descriptor is left", 503, logged=True) from exc
             return SocketCarrier(context, self.flow, head, scope)
         return None
 

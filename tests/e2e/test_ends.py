@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -160,7 +161,8 @@ def test_hooks_and_the_access_log_end_no_more_than_themselves(
 EXCUSED = ["nothing", "takes-back", "swallows", "chains", "groups", "shields", "in-timeout", "in-scopes", "again"]
 
 #: Errors of its own, in its cleaning up.
-FAULTS = ["fails", "cleans-up-in-time"]
+# Before Python 3.11.3 asyncio.timeout() says nothing of a time-out amid a cancellation.
+FAULTS = ["fails", "cleans-up-in-time"] if sys.version_info >= (3, 11, 3) else ["fails"]
 
 
 @LOOPS
@@ -243,4 +245,4 @@ def test_what_fails_while_it_cleans_up_is_one(gunicorn: Servers, reason: str) ->
             one_error(server, f"Error handling request GET /waits/{kind}")
             one_error(server, f"Error handling WebSocket /waits/{kind}?open")
     assert server.stop() == 0
-    assert len(errors(server)) == 4, server.log()
+    assert len(errors(server)) == 2 * len(FAULTS), server.log()

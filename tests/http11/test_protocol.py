@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
+import errno
 import math
 import socket
 import sys
@@ -1153,3 +1155,23 @@ def test_unread_bytes_behind_a_closing_request_are_read_and_dropped(broken: bool
         w.feed((head if broken else GET.replace(b"Host: x", b"Host: x\r\nConnection: close")) + b"x" * 1000)
         assert w.transport.eof
         assert not w.transport.closing
+
+
+def test_a_handshake_whose_code_cannot_be_loaded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor is left to read the module: 503, and the next one tries again."""
+    load = builtins.__import__
+
+    def no_descriptors(name: str, namespace: Any = None, *rest: Any) -> Any:
+        if name == "websocket" and (namespace or {}).get("__name__") == "hybridworker.http11.connection":
+            raise OSError(errno.EMFILE, "Too many open files", "/somewhere")
+        return load(name, namespace, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", no_descriptors)
+    with wire(HELLO) as w:
+        sent = w.feed(
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert sent.startswith(b"HTTP/1.1 503 ")
+        ((_, line),) = w.log.lines
+        assert "Too many open files" in line
