@@ -209,6 +209,7 @@ def serving(server: Server, launch: Launch, directory: Path, cores: Sequence[int
     """Run a server in `directory`, pinned to `cores`, and end it with everything it started."""
     path = os.pathsep.join(map(str, (*server.path, ROOT)))
     environment = {**os.environ, "PYTHONPATH": path, "BENCHMARK_FILES": str(directory)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed servers have theirs, and a start would not be the same
     for leftover in ("server.log", "access.log"):
         (directory / leftover).unlink(missing_ok=True)
     with open(directory / "server.log", "wb") as log:
