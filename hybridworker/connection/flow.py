@@ -166,7 +166,7 @@ class FlowControl:
 
     def linger(self) -> None:
         """
-        Send nothing more, and read on until the peer has closed its side, or :meth:`end` says that its time is over.
+        Send nothing more, and read on until the peer has closed its side, or its time is over: see :meth:`settled`.
 
         Closing a socket with unread bytes resets it, and the reset could overtake what was sent last (RFC 9112 9.6).
         TLS has no half-close: bytes of the peer behind our close_notify are an error there, and reset the connection

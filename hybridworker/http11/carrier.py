@@ -269,7 +269,6 @@ class SocketCarrier(asyncio.Protocol):
             return
         self.state = CLOSING
         self.deadline = self.loop.time() + LINGER
-        self.flow.ending()
         if self.flow.encrypted or self.eof:
             self.flow.close()
         else:
