@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .clients import WebSocket
 from .peers import ASGI, OURS, WSGI
-from .protocols import REFUSALS
+from .protocols import echo_of_websocket
 from .registry import Answer, no, partly, row, yes
 from .servers import Server, Subject
 
@@ -54,11 +54,7 @@ def websocket_in_wsgi(subject: Subject) -> Answer:
     """Flask-Sock's handler sends a message back."""
     subject.needs(WSGI)
     with subject.start(WSGI, app="tests.compare.apps.with_flask:app", threads=4) as server:
-        try:
-            with WebSocket(server) as client:
-                return yes() if client.ask("hello") == "hello" else no("the echo is wrong")
-        except REFUSALS as exc:
-            return no(str(exc))
+        return echo_of_websocket(server)
 
 
 @row("Django by ASGI keeps its database connections (CONN_MAX_AGE)", short="Django by ASGI keeps database connections")

@@ -74,16 +74,21 @@ def http3(subject: Subject) -> Answer:
     return yes("its extra h3") if body == b"hello" else no(f"answered {body[:40]!r}")
 
 
+def echo_of_websocket(server: Server) -> Answer:
+    """Whether a WebSocket opens, and a message comes back."""
+    try:
+        with WebSocket(server) as client:
+            return yes() if client.ask("hello") == "hello" else no("the echo is wrong")
+    except REFUSALS as exc:
+        return no(str(exc))
+
+
 @row("WebSocket (ASGI)")
 def websocket(subject: Subject) -> Answer:
     """A handshake over HTTP/1.1, and a message that comes back."""
     subject.needs(ASGI)
     with subject.start(ASGI) as server:
-        try:
-            with WebSocket(server) as client:
-                return yes() if client.ask("hello") == "hello" else no("the echo is wrong")
-        except REFUSALS as exc:
-            return no(str(exc))
+        return echo_of_websocket(server)
 
 
 @row("WebSocket over HTTP/2 (RFC 8441)", short="WebSocket over HTTP/2")
