@@ -232,9 +232,9 @@ class RequestResponseCycle:
 
     def expire(self) -> LostCall | None:
         """HYBRIDWORKER_REQUEST_TIMEOUT has passed: answer 504 where there is a client, and end the call."""
+        lost = self.application.expire(self.scope)  # first: a client with its 504 may rely on it
         if self.context.admission is not None:
             self.context.admission.expire(self)
-        lost = self.application.expire(self.scope)
         self.cancel()
         return lost
 

@@ -58,6 +58,20 @@ def test_a_request_expires_once_and_is_cancelled() -> None:
         assert w.log.at("error") == w.log.at("exception") == []
 
 
+def test_a_thread_is_told_before_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client with its 504 may rely on it: what the thread says from then on is too late."""
+    with wire(hang, request_timeout=30) as w:
+        deadlines = RequestTimeouts(w.context)
+        w.feed(GET)
+        (cycle,) = w.context.cycles
+        told: list[bytes] = []
+        monkeypatch.setattr(cycle.application, "expire", lambda scope: told.append(w.sent))
+        age(w, 31)
+        assert tick(w, deadlines) == [(Late.EXPIRED, cycle)]
+        assert told == [b""]
+        assert w.sent.startswith(b"HTTP/1.1 504 ")
+
+
 def test_a_call_that_goes_on_is_told_once() -> None:
     """After it had time to clean up; its answer comes too late."""
     gate = asyncio.Event()
