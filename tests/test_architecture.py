@@ -82,6 +82,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
         "wsgi",
         (
             {"middleware"},
+            {"responder"},
             {"clientsocket", "commonenviron", "handoff", "threads", "values"},
             {"callrecords", "environ", "spool", "streams", "waits"},
         ),
@@ -131,7 +132,7 @@ MANY_ATTRIBUTES = {
     "http11.cycle.HTTP11Cycle": FOR_EACH_REQUEST,
     "http2.cycle.HTTP2Cycle": FOR_EACH_REQUEST,
     "wsgi.handoff.Handoff": FOR_EACH_REQUEST,
-    "wsgi.middleware.WSGIResponder": FOR_EACH_REQUEST,
+    "wsgi.responder.WSGIResponder": FOR_EACH_REQUEST,
 }
 
 #: Constructors that set more than one reads at a glance, each with its reason.

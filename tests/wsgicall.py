@@ -52,6 +52,12 @@ def make_scope(target: bytes = b"/", headers: Headers | None = None, **changes: 
     return scope
 
 
+def post(length: int | None, *headers: tuple[bytes, bytes]) -> Scope:
+    """The scope of a POST with ``headers`` whose body has ``length`` bytes, or is chunked if that is None."""
+    framing = (b"transfer-encoding", b"chunked") if length is None else (b"content-length", b"%d" % length)
+    return make_scope(method="POST", headers=[(b"host", b"x"), *headers, framing])
+
+
 class Client:
     """
     The other end: ``receive()`` and ``send()``, and what came through them.

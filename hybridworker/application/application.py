@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Call(Protocol):
-    """A WSGI call that was begun without a task: :class:`~.wsgi.middleware.WSGIResponder`."""
+    """A WSGI call that was begun without a task: :class:`~.wsgi.responder.WSGIResponder`."""
 
     start: Any  #: the head, as a message, of a response that is whole
     gone: bool  #: nobody takes anything any more

@@ -50,9 +50,8 @@ READY, RUNNING, OVER = CallState.READY, CallState.RUNNING, CallState.OVER
 
 #: Bytes of request body held for an application that does not ask for them; above, reading pauses.
 BODY_BUFFER = 65536
-#: An unread request body of at most so many bytes is dropped, so that the connection can go on; and a WSGI call waits
-#: for all of one that is no longer, so that a slow client holds no thread.
-DRAIN_MAX = WHOLE_BODY_MAX = 65536
+#: An unread request body of at most so many bytes is dropped, so that the connection can go on.
+DRAIN_MAX = 65536
 #: :attr:`RequestResponseCycle.progress` before anything is written.
 NOTHING = -1
 

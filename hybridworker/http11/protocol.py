@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from ..connection.cycle import WHOLE_BODY_MAX
 from ..connection.fields import UPGRADE
 from ..errors import ProtocolError
+from ..wsgi.streams import WHOLE_BODY_MAX
 from .connection import ACTIVE, BODY, DONE, HEADERS, HELD, IDLE, NEVER, UPGRADED, RequestConnection
 from .cycle import HTTP11Cycle
 from .head import MORE, RequestHead

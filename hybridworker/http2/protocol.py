@@ -23,7 +23,7 @@ import time
 from ..asgi import Headers
 from ..connection import kernel
 from ..connection.context import WorkerContext
-from ..connection.cycle import DRAIN_MAX, WHOLE_BODY_MAX
+from ..connection.cycle import DRAIN_MAX
 from ..connection.flow import DEAF, LINGER, FlowControl
 from ..connection.pace import STEP_MAX
 from ..connection.peer import Peer
@@ -33,6 +33,7 @@ from ..connection.scope import address_name, websocket_scope
 from ..errors import HTTP2Error, ProtocolError
 from ..group.scoreboard import RESET, RESETS
 from ..states import CallState, HTTP2State, RequestState, ResponseState, StreamState
+from ..wsgi.streams import WHOLE_BODY_MAX
 from . import tunnel, wire
 from .cycle import HTTP2Cycle, label
 from .framereader import FrameReader

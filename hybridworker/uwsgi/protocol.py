@@ -16,11 +16,11 @@ Invariant: nothing that a peer says is looked at unless it is in ``uwsgi_allow_i
 
 from __future__ import annotations
 
-from ..connection.cycle import WHOLE_BODY_MAX
 from ..connection.forwarded import trusts
 from ..errors import ProtocolError
 from ..http11.connection import ACTIVE, BODY, DONE, HEADERS, HELD, NEVER, RequestConnection
 from ..http11.cycle import HTTP11Cycle
+from ..wsgi.streams import WHOLE_BODY_MAX
 from .head import RequestHead
 from .packet import HEADER, packet_size
 

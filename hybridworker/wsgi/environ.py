@@ -1,7 +1,7 @@
 """
 CGI keys from a scope: the part of a WSGI environ that the request alone decides.
 
-:mod:`.commonenviron` and :mod:`.middleware` add the ``wsgi.*`` keys, :mod:`..log.views` shows it to hooks and
+:mod:`.commonenviron` and :mod:`.responder` add the ``wsgi.*`` keys, :mod:`..log.views` shows it to hooks and
 loggers. A pure function, called by the loop and by threads. Every key has the value that
 gunicorn's threaded worker gives it, with these exceptions:
 

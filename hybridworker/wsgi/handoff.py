@@ -1,7 +1,7 @@
 """
 Handoff: a response on its way from the thread that makes it to the loop that sends it.
 
-The half of a WSGI call that crosses the border between threads; :mod:`.wsgi.middleware` is the half
+The half of a WSGI call that crosses the border between threads; :mod:`.wsgi.responder` is the half
 that knows the application, and :mod:`.threads` runs it.
 
     thread side    put -> outbox, finish -> final, ended -> post;    ask -> wait

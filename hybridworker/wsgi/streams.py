@@ -18,6 +18,9 @@ from ..errors import ClientDisconnected
 #: Files and request bodies are read in pieces of so many bytes.
 BLOCK = 65536
 
+#: A request body of at most this many bytes is complete before the application is called: slow clients hold no thread.
+WHOLE_BODY_MAX = 65536
+
 
 class ErrorStream(Protocol):
     """What ``wsgi.errors`` must offer (PEP 3333, "Input and Error Streams")."""

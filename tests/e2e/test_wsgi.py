@@ -1,7 +1,7 @@
 """
 A WSGI application on the wire: what any application relies on.
 
-The whole of PEP 3333 is tested beside :mod:`hybridworker.wsgi.middleware`; here a real gunicorn, a
+The whole of PEP 3333 is tested beside :mod:`hybridworker.wsgi.responder`; here a real gunicorn, a
 real socket, real threads. Most handlers run under ``wsgiref.validate``.
 """
 
