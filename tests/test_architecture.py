@@ -23,7 +23,7 @@ PACKAGE = Path(hybridworker.__file__).parent
 #: The wings, highest first. Each consists of levels, highest first; ``""`` is the package itself, in pieces.
 WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
     ("", ({"__init__", "__main__"},)),
-    ("commands", ({"check", "settings", "top"}, {"source"}, {"metricspage", "screen"})),
+    ("commands", ({"check", "settings", "top"}, {"source"}, {"samples", "screen"})),
     ("", ({"worker"},)),
     (
         "process",
@@ -59,7 +59,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"context", "proxyheader", "sendfile"},
             {"admission", "clock", "router"},
             {"ending", "forwarded", "pace", "requestids", "scope", "tls"},
-            {"persistence", "quota", "smallheads", "vocabulary"},
+            {"errorpages", "persistence", "quota", "smallheads", "vocabulary"},
             {"flow", "response"},
             {"accepted", "kernel", "waiters"},
         ),

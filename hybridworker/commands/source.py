@@ -13,7 +13,7 @@ import socket
 import time
 from urllib.parse import urlsplit
 
-from .metricspage import Page, read, workers
+from .samples import Page, read, workers
 
 #: Seconds that a worker may take to answer.
 TIMEOUT = 2.0

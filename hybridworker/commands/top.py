@@ -1,7 +1,7 @@
 """
 ``python -m hybridworker top URL``: the workers of a running gunicorn, once a second.
 
-A row for each worker, from its metrics page, and a line of sums. :mod:`.source` gets the page, :mod:`.metricspage`
+A row for each worker, from its metrics page, and a line of sums. :mod:`.source` gets the page, :mod:`.samples`
 reads it, :mod:`.screen` draws. Synchronous, on the standard library alone. It survives a group that restarts under it.
 
 Invariant: what the page says is printed as text; no byte of it reaches the terminal as a command.
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
-from .metricspage import Page, Rates, Worker, between, quantile, total
+from .samples import Page, Rates, Worker, between, quantile, total
 from .screen import Screen
 from .source import Source, Unavailable
 

@@ -23,9 +23,9 @@ from ..config.settings import Settings
 from ..errors import ProtocolError
 from ..group.scoreboard import SHED, SHEDS, UPGRADED, Slot
 from ..states import CallState, ResponseState
+from .errorpages import error_page
 from .forwarded import FieldPolicy
 from .requestids import RequestIds
-from .response import error_page
 
 #: What Retry-After says to a client that was turned away: seconds.
 RETRY_AFTER = b"1"

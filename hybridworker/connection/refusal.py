@@ -2,8 +2,9 @@
 Refusal: a request that cannot be served, as the logs and the counts see it, in any version of HTTP.
 
 This logs and counts the requests that the worker itself refuses with an error because of their head or body (400, 408,
-413, 431 ...), and that no application has seen. :mod:`..http11.refusal` and :mod:`..http2.protocol` write the answer. A
-valid request that is turned away with a 503 and Retry-After is for :mod:`.admission`. Event loop side only.
+413, 431 ...), and that no application has seen. :mod:`..http11.refusal` and :mod:`..http2.protocol` write the answer,
+a page of :mod:`.errorpages`. A valid request that is turned away with a 503 and Retry-After is for :mod:`.admission`.
+Event loop side only.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-The bytes of a response head: status lines and fields, checked; and error pages.
+The bytes of a response head: status lines and fields, checked.
 
 Plain values in and out; no transport, no loop, no state but the caches of fields. Fields are
 checked in one way for every version of HTTP and written by each in its own: a
@@ -225,39 +225,6 @@ def interim(kind: str, message: Message) -> tuple[int, Headers]:
     return status, headers
 
 
-def error_page(status: int) -> bytes:
-    """The small HTML body of an answer that the server makes itself."""
-    phrase = _phrase(status)
-    return (
-        f"<!doctype html>\n<html><head><title>{status} {phrase}</title></head><body><h1>{phrase}</h1></body></html>\n"
-    ).encode("ascii")
-
-
-def error_response(status: int, fields: bytes, extra: bytes = b"", body: bool = True) -> bytes:
-    """
-    A whole answer of the server's own that ends the connection.
-
-    ``fields`` are the :func:`default_fields`, ``extra`` further lines with their
-    CRLFs; ``body=False`` leaves the body out, as the answer to HEAD needs it.
-    """
-    page = error_page(status)
-    return b"%bContent-Type: text/html; charset=utf-8\r\nContent-Length: %d\r\n%bConnection: close\r\n%b\r\n%b" % (
-        status_line(status),
-        len(page),
-        fields,
-        extra,
-        page if body else b"",
-    )
-
-
-#: What the refusal of a WebSocket must say beside its status. A 426 names the version that is spoken (RFC 6455 4.4,
-#: RFC 9110 15.5.22).
-REFUSAL_FIELDS = {
-    405: b"Allow: GET\r\n",
-    426: b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
-}
-
-
 def as_bytes(body: object) -> bytes:
     """Accept any bytes-like body (checklist H50). Raises :class:`~.errors.InvalidMessage`."""
     if isinstance(body, bytes | bytearray | memoryview):
@@ -270,7 +237,8 @@ def bodiless(method: str, status: int) -> bool:
     return method == "HEAD" or status == 204 or status == 304
 
 
-def _phrase(status: int) -> str:
+def phrase(status: int) -> str:
+    """The registered reason phrase; empty where there is none."""
     try:
         return http.HTTPStatus(status).phrase
     except ValueError:  # a status that has no registered phrase

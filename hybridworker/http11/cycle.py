@@ -20,6 +20,7 @@ from ..application.application import Application
 from ..asgi import Message, Scope
 from ..connection.context import WorkerContext
 from ..connection.cycle import RequestResponseCycle
+from ..connection.errorpages import error_response
 from ..connection.files import became_shorter
 from ..connection.flow import FlowControl
 from ..connection.response import (
@@ -30,7 +31,6 @@ from ..connection.response import (
     as_bytes,
     encode_fields,
     encode_trailers,
-    error_response,
     field_list,
     final_status,
     interim,

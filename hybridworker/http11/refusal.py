@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from ..asgi import Scope
 from ..connection.context import WorkerContext
+from ..connection.errorpages import REFUSAL_FIELDS, error_response
 from ..connection.peer import Peer
 from ..connection.refusal import note_refusal
-from ..connection.response import REFUSAL_FIELDS, encode_fields, error_response
+from ..connection.response import encode_fields
 from ..errors import ProtocolError
 
 

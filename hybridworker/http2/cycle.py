@@ -20,6 +20,7 @@ from ..application.application import Application
 from ..asgi import TRAILERS, Message, Scope, logged_target
 from ..connection.context import WorkerContext
 from ..connection.cycle import RequestResponseCycle
+from ..connection.errorpages import error_page
 from ..connection.files import became_shorter
 from ..connection.response import (
     CLOSE,
@@ -27,7 +28,6 @@ from ..connection.response import (
     SERVER,
     as_bytes,
     encode_trailers,
-    error_page,
     field_list,
     final_status,
     interim,

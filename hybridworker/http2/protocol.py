@@ -24,11 +24,11 @@ from ..asgi import Headers
 from ..connection import kernel
 from ..connection.context import WorkerContext
 from ..connection.cycle import DRAIN_MAX
+from ..connection.errorpages import error_page
 from ..connection.flow import DEAF, LINGER, FlowControl
 from ..connection.pace import STEP_MAX
 from ..connection.peer import Peer
 from ..connection.refusal import note_refusal
-from ..connection.response import error_page
 from ..connection.scope import address_name, websocket_scope
 from ..errors import HTTP2Error, ProtocolError
 from ..group.scoreboard import RESET, RESETS

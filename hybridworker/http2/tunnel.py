@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from ..application.application import Application
 from ..asgi import Headers, Message, Scope
 from ..connection.context import WorkerContext
+from ..connection.errorpages import error_page
 from ..connection.flow import FlowControl
-from ..connection.response import error_page
 from ..errors import ProtocolError
 from ..states import StreamState
 from ..websocket import protocol as websocket

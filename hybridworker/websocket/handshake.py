@@ -21,15 +21,14 @@ from typing import Protocol
 
 from ..asgi import Headers, Message, Scope
 from ..connection.context import WorkerContext
+from ..connection.errorpages import REFUSAL_FIELDS, error_response
 from ..connection.response import (
     DATE,
-    REFUSAL_FIELDS,
     SERVER,
     TOKEN,
     as_bytes,
     bodiless,
     encode_fields,
-    error_response,
     field_list,
     final_status,
     server_fields,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hybridworker.commands.metricspage import Page, read, workers
+from hybridworker.commands.samples import Page, read, workers
 
 GAUGES = (
     "start_time_seconds",

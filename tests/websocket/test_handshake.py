@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hybridworker.connection.response import REFUSAL_FIELDS
+from hybridworker.connection.errorpages import REFUSAL_FIELDS
 from hybridworker.errors import InvalidMessage, ProtocolError, ResponseError
 from hybridworker.websocket.handshake import (
     Denial,

@@ -1,5 +1,5 @@
 """
-The metrics page: its text, read back.
+Samples: what a metrics page says, read back from its text. :mod:`..process.endpoints` writes it.
 
 :func:`read` makes samples of the text, :func:`workers` what they say of each worker, :func:`between` what has happened
 between two of these. Pure. A label that is not known here, such as the part of a Hybrid, is summed over.

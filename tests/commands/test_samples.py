@@ -1,4 +1,4 @@
-"""Exposition: what is read from the text of a metrics page."""
+"""Samples: what is read from the text of a metrics page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hybridworker.commands.metricspage import Rates, between, quantile, read, total, workers
+from hybridworker.commands.samples import Rates, between, quantile, read, total, workers
 from tests.commands.pages import page, text
 
 
