@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Final, TypeVar
@@ -242,7 +242,8 @@ class Gunicorn:
                 assert time.monotonic() < deadline, f"gunicorn does not end\n{self.log()}"
                 # gunicorn says it once, and a worker that was just forked has missed it.
                 for pid in self.worker_pids():
-                    os.kill(pid, SIGTERM)
+                    with suppress(ProcessLookupError):  # it ended by itself meanwhile
+                        os.kill(pid, SIGTERM)
 
     def _kill_group(self) -> list[int]:
         """Kill whatever is left of the process group; returns the pids of those that were."""

@@ -32,6 +32,7 @@ import trustme
 
 from tests.e2e.client import Client
 from tests.e2e.harness import DEADLINE, Gunicorn, Servers
+from tests.e2e.tunnel import tunnel
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 HAPROXY = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -138,10 +139,15 @@ class Proxy:
         port = self.tls_port if tls else self.port
         connection = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE, source_address=(CLIENT, 0))
         if tls:
-            context = ssl.create_default_context()
-            self.trust.configure_trust(context)
-            connection = context.wrap_socket(connection, server_hostname="localhost")
+            connection = self.context.wrap_socket(connection, server_hostname="localhost")
         return Client(connection, DEADLINE)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """Of a client that trusts its certificate."""
+        context = ssl.create_default_context()
+        self.trust.configure_trust(context)
+        return context
 
     def request(self, path: str, headers: str = "", *, tls: bool = False) -> Any:
         """The JSON of a response, from a connection of its own."""
@@ -337,11 +343,15 @@ def test_bodies_pass_through_nginx_as_they_are(gunicorn: Servers, app: str, path
 def websocket(proxy: Proxy, path: str, *, tls: bool = False) -> Iterator[tuple[dict[str, Any], Any]]:
     """What the application saw of the handshake, and a connection of the ``websockets`` package that it echoes."""
     sync = pytest.importorskip("websockets.sync.client", reason="the extra is not installed")
-    with proxy.connect(tls=tls) as client:
-        url = f"{'wss' if tls else 'ws'}://localhost{path}"
-        # The socket is ready as it is: under TLS the handshake is over.
-        with sync.connect(url.replace("wss", "ws"), sock=client.socket, open_timeout=DEADLINE, max_size=None) as ws:
-            yield json.loads(ws.recv(DEADLINE)), ws
+    with contextlib.ExitStack() as stack:
+        if tls:
+            port = stack.enter_context(tunnel(proxy.tls_port, proxy.context, local_addr=(CLIENT, 0))).port
+            connection = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
+        else:
+            connection = proxy.connect().socket
+        connect = sync.connect(f"ws://localhost{path}", sock=connection, open_timeout=DEADLINE, max_size=None)
+        ws = stack.enter_context(connect)
+        yield json.loads(ws.recv(DEADLINE)), ws
 
 
 @needs_nginx

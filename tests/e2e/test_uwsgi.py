@@ -20,6 +20,7 @@ from tests.e2e.parting import Authority
 from tests.e2e.programs import Program, Programs, found, free_port
 from tests.e2e.test_recycling import Load, booted
 from tests.e2e.test_wsgi_websocket import KEY, UPGRADE
+from tests.e2e.tunnel import tunnel
 from tests.process.test_endpoints import parse
 from tests.uwsgi.packets import framed, get, post
 
@@ -207,17 +208,14 @@ def test_websockets_of_an_asgi_application(gunicorn: Servers, programs: Programs
     connect = pytest.importorskip("websockets.sync.client", reason="the extra [websockets] is not installed").connect
     server = gunicorn("proxied:asgi", *UWSGI, "--access-logfile", "-")
     front = Front(server, programs, authority)
-    for scheme, port in (("ws", front.program.port), ("wss", front.tls_port)):
-        context = authority.context if scheme == "wss" else None
-        options = {"ssl": context, "server_hostname": "localhost"} if context is not None else {}
-        with connect(f"{scheme}://127.0.0.1:{port}/ws", proxy=None, **options) as ws:
-            assert json.loads(ws.recv(DEADLINE)) == {
-                "scheme": scheme,
-                "client": list(ws.local_address),
-                "path": "/ws",
-            }
-            ws.send(BODY[:100_000])
-            assert ws.recv(DEADLINE) == BODY[:100_000]
+    with tunnel(front.tls_port, authority.context) as there:
+        for scheme, port in (("ws", front.program.port), ("wss", there.port)):
+            with connect(f"ws://127.0.0.1:{port}/ws", proxy=None) as ws:
+                seen = json.loads(ws.recv(DEADLINE))
+                client = ws.local_address if scheme == "ws" else there.address
+                assert seen == {"scheme": scheme, "client": list(client), "path": "/ws"}
+                ws.send(BODY[:100_000])
+                assert ws.recv(DEADLINE) == BODY[:100_000]
     server.wait_log(rf'^{re.escape("127.0.0.1")} .*"GET /ws HTTP/1.1" 101 ', 2)
 
 

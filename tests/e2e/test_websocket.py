@@ -24,6 +24,7 @@ import trustme
 
 from tests.e2e.client import Client, Response
 from tests.e2e.harness import DEADLINE, Gunicorn, Servers, memory, wait_gone
+from tests.e2e.tunnel import tunnel
 
 pytest.importorskip("websockets", reason="the extra hybridworker[websockets] is not installed")
 
@@ -510,26 +511,28 @@ def test_tls(gunicorn: Servers, tmp_path: Path) -> None:
     """wss: large messages, the scheme, a handshake that is refused, and 1012 at the end."""
     authority = trustme.CA()
     certificate = tmp_path / "server.pem"
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(certificate)
     context = ssl.create_default_context()
     authority.configure_trust(context)
     server = gunicorn("sockets:app", "--certfile", str(certificate), "--keyfile", str(certificate), *LONG)
 
-    def secure(path: str) -> ClientConnection:
-        address = f"wss://127.0.0.1:{server.port}{path}"
-        return connect(address, ssl=context, proxy=None, open_timeout=DEADLINE, max_size=None)
+    with tunnel(server.port, context) as there:
 
-    with secure("/scope") as socket_:
-        assert json.loads(socket_.recv(DEADLINE))["scheme"] == "wss"
-    with pytest.raises(InvalidStatus) as caught, secure("/refuses"):
-        pass
-    assert caught.value.response.status_code == 403
-    large = os.urandom(4 * MIB)
-    with secure("/echo") as socket_:
-        socket_.send(large)
-        assert socket_.recv(DEADLINE) == large
-        server.signal(signal.SIGTERM)
-        assert close_code(socket_) == 1012
+        def secure(path: str) -> ClientConnection:
+            address = f"ws://127.0.0.1:{there.port}{path}"
+            return connect(address, proxy=None, open_timeout=DEADLINE, max_size=None)
+
+        with secure("/scope") as socket_:
+            assert json.loads(socket_.recv(DEADLINE))["scheme"] == "wss"
+        with pytest.raises(InvalidStatus) as caught, secure("/refuses"):
+            pass
+        assert caught.value.response.status_code == 403
+        large = os.urandom(4 * MIB)
+        with secure("/echo") as socket_:
+            socket_.send(large)
+            assert socket_.recv(DEADLINE) == large
+            server.signal(signal.SIGTERM)
+            assert close_code(socket_) == 1012
     assert server.wait() == 0
 
 

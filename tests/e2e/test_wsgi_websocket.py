@@ -8,7 +8,6 @@ import queue
 import re
 import signal
 import ssl
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.client import Client
 from tests.e2e.harness import DEADLINE, Gunicorn, Servers, memory
+from tests.e2e.tunnel import tunnel
 
 pytestmark = pytest.mark.e2e
 
@@ -40,25 +40,30 @@ class Site:
             authority, path = trustme.CA(), folder / "server.pem"
             authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(path)
             self.options = ("--certfile", str(path), "--keyfile", str(path))
-            self.authority = folder / "authority.pem"
-            authority.cert_pem.write_to_path(self.authority)
             self.context = ssl.create_default_context()
             authority.configure_trust(self.context)
 
-    def session(self) -> requests.Session:
-        """For python-socketio, which takes the authority from there."""
-        session = requests.Session()
-        session.trust_env = False  # REQUESTS_CA_BUNDLE would win
-        session.verify = True if self.context is None else str(self.authority)
-        return session
+    @property
+    def scheme(self) -> str:
+        return "http" if self.context is None else "https"
 
     def url(self, server: Gunicorn, path: str) -> str:
-        return f"{'ws' if self.context is None else 'wss'}://127.0.0.1:{server.port}{path}"
+        return f"{self.scheme.replace('http', 'ws')}://127.0.0.1:{server.port}{path}"
+
+    @contextlib.contextmanager
+    def port(self, server: Gunicorn) -> Iterator[int]:
+        """Where clients without TLS of their own reach ``server``: those that use a connection in two threads."""
+        if self.context is None:
+            yield server.port
+        else:
+            with tunnel(server.port, self.context) as there:
+                yield there.port
 
     @contextlib.contextmanager
     def connect(self, server: Gunicorn, path: str) -> Iterator[ClientConnection]:
-        with connect(self.url(server, path), ssl=self.context, open_timeout=DEADLINE, max_size=None) as ws:
-            yield ws
+        with self.port(server) as port:
+            with connect(f"ws://127.0.0.1:{port}{path}", proxy=None, open_timeout=DEADLINE, max_size=None) as ws:
+                yield ws
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "tls"])
@@ -89,8 +94,7 @@ def test_flask_sock(gunicorn: Servers, site: Site) -> None:
             assert ws.recv(DEADLINE) == message
     server.wait_log(r'"GET /echo HTTP/1.1" 101 \d+')
     with site.connect(server, "/peer") as ws:
-        scheme = "http" if site.context is None else "https"
-        assert ws.recv(DEADLINE) == f"127.0.0.1 {scheme} 127.0.0.1"
+        assert ws.recv(DEADLINE) == f"127.0.0.1 {site.scheme} 127.0.0.1"
         with pytest.raises(ConnectionClosed) as caught:
             ws.recv(DEADLINE)
         assert caught.value.rcvd is not None
@@ -117,16 +121,21 @@ def test_a_hundred_threads(gunicorn: Servers, site: Site) -> None:
 class Member:
     """A client of python-socketio in both namespaces; ``heard`` is what came."""
 
-    def __init__(self, server: Gunicorn, site: Site) -> None:
+    def __init__(self, scheme: str, port: int) -> None:
+        """``scheme`` is what the server is spoken to with, whatever is before it: the origin must be the server's."""
         self.heard: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
-        self.upgraded = threading.Event()
-        self.client = socketio.Client(reconnection=False, http_session=site.session())
+        session = requests.Session()
+        session.trust_env = False  # a proxy that is set there
+        self.client = socketio.Client(
+            reconnection=False,
+            http_session=session,
+            request_timeout=DEADLINE,  # the first request may have to wait for the boot
+            websocket_extra_options={"origin": f"{scheme}://127.0.0.1:{port}"},
+        )
         for namespace in "/chat", "/news":
             for event in "joined", "said":
                 self.client.on(event, lambda text, event=event: self.heard.put((event, text)), namespace=namespace)
-        scheme = "http" if site.context is None else "https"
-        url = f"{scheme}://127.0.0.1:{server.port}"
-        self.client.connect(url, namespaces=["/chat", "/news"], wait_timeout=DEADLINE)
+        self.client.connect(f"http://127.0.0.1:{port}", namespaces=["/chat", "/news"], wait_timeout=DEADLINE)
 
     def hear(self) -> tuple[str, str]:
         return self.heard.get(timeout=DEADLINE)
@@ -136,9 +145,10 @@ def test_flask_socketio_with_threads(gunicorn: Servers, site: Site) -> None:
     """Polling first, then the upgrade; what is said in a room is heard there and nowhere else."""
     server = gunicorn("socketio_threads:app", "--threads", "20", "--access-logfile", "-", *site.options)
     with contextlib.ExitStack() as stack:
+        port = stack.enter_context(site.port(server))
         members = []
         for _ in range(4):
-            member = Member(server, site)
+            member = Member(site.scheme, port)
             stack.callback(member.client.disconnect)
             members.append(member)
         for member in members:
