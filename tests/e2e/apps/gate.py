@@ -28,8 +28,9 @@ def _closed(name: str, since: float) -> bool:
 def block(name: str) -> None:
     """Block this thread until the gate opens."""
     say(f"gate {name} reached")
-    since = time.monotonic()
-    while _closed(name, since):
+    since, path = time.monotonic(), os.path.join(os.environ["GATES"], name)
+    # By functions in C alone: whenever the worker looks where this thread is, it is here.
+    while not os.access(path, os.F_OK) and time.monotonic() - since < PATIENCE:
         time.sleep(0.01)
 
 
