@@ -268,9 +268,8 @@ class Lender:
         in all; and how many threads were lent beyond the bound.
         """
         with self.lock:
-            waits, self._waits = self._waits.cells, Waits()
             beyond, self.beyond = self.beyond, 0
-        return waits, beyond
+        return self._waits.take()[0], beyond
 
     def snapshot(self) -> list[RunningCall]:
         """The jobs that run now. Takes no lock."""
@@ -307,7 +306,7 @@ class Lender:
                     raise
             else:
                 if self.timed:
-                    self._waits.add(0.0)
+                    self._waits.lanes[0].append(0.0)
                 return thread
         loan.asked = time.monotonic()
         self.waiting[loan] = None
@@ -344,7 +343,7 @@ class Lender:
         thread = self._take(loan.last)
         del self.waiting[loan]
         if self.timed:
-            self._waits.add(time.monotonic() - loan.asked)
+            self._waits.lanes[0].append(time.monotonic() - loan.asked)
         loan.take(thread)
 
     def _take(self, last: LentThread | None) -> LentThread:

@@ -10,7 +10,8 @@ which :mod:`..process.endpoints` makes histograms. Event loop side only.
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_right
+
+from ..wsgi.waits import in_buckets
 
 #: Seconds: the upper bounds of the buckets; there is one more without a bound.
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -56,7 +57,7 @@ class Durations:
         whole, counts = _by_class(self.whole), []
         for part, sockets in ((self.first_bytes, self.answered), (self.last_bytes, self.closed)):
             counts += [count + both for count, both in zip(_by_class(part), whole, strict=True)]
-            counts += _counted(sockets)
+            counts += in_buckets(sockets, BOUNDS)
         for noted in (*self.first_bytes, *self.last_bytes, *self.whole, self.answered, self.closed):
             noted.clear()
         return counts
@@ -65,18 +66,4 @@ class Durations:
 def _by_class(noted: Noted) -> list[int]:
     """The counts of each class."""
     classes = (itertools.chain.from_iterable(noted[digit] for digit in digits) for digits in _DIGITS)
-    return [count for each in classes for count in _counted(list(each))]
-
-
-def _counted(noted: list[float]) -> list[int]:
-    """How many are in which bucket, and microseconds in all."""
-    if not noted:
-        return [0] * WIDTH
-    first = BOUNDS[0]
-    longer = [
-        seconds for seconds in noted if seconds > first
-    ]  # few of many, or there are not many: so sorting is cheap
-    longer.sort()
-    quick = len(noted) - len(longer)
-    ends = [*(quick + bisect_right(longer, bound) for bound in BOUNDS), len(noted)]
-    return [ends[0], *(end - begin for begin, end in itertools.pairwise(ends)), round(sum(noted) * 1e6)]
+    return [count for each in classes for count in in_buckets(list(each), BOUNDS)]

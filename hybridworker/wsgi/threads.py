@@ -45,7 +45,7 @@ from types import FrameType
 from typing import Protocol
 
 from .callrecords import LostCall, RunningCall
-from .waits import WaitsOfThreads
+from .waits import Waits
 
 #: Seconds between two looks at threads that may be blocked. A call that takes less is quick.
 PATIENCE = 0.001
@@ -108,7 +108,6 @@ class _Worker(threading.Thread):
         self.lost: Call | None = None  #: the call whose time is up; written by the loop
         self.over = False  #: it was lost, has come back, and ends
         self.reported = 0.0  #: ``started`` of the last call that was reported as slow
-        self.waits = pool.waits.of_thread()
 
     @property
     def daemon(self) -> bool:  # type: ignore[override]
@@ -162,7 +161,7 @@ class ThreadPool:
         self._checking = False
         self._clocks = (0.0, 0.0, 0.0)
         self._oldest: tuple[Call | None, float] = (None, 0.0)
-        self.waits = WaitsOfThreads(lanes)
+        self.waits = Waits(lanes)
 
     # -- loop side
 
@@ -305,7 +304,6 @@ class ThreadPool:
             if worker.over:
                 self._workers.remove(worker)
                 self._blocked.discard(worker)
-                self.waits.end(worker.waits)
 
     @property
     def _capacity(self) -> int:
@@ -330,7 +328,6 @@ class ThreadPool:
                 try:
                     worker.start()
                 except RuntimeError:  # the system has none to give: those that run will take the call
-                    self.waits.end(worker.waits)
                     if not self._workers:
                         raise
                 else:
@@ -405,6 +402,7 @@ class ThreadPool:
     def _work(self, worker: _Worker) -> None:
         """Take calls from the queue and run them; sleep while there are none."""
         queue, blocked, monotonic, variables = self._queue, self._blocked, time.monotonic, worker.variables
+        waits = self.waits.lanes
         now = monotonic()
         while True:
             try:
@@ -418,13 +416,15 @@ class ThreadPool:
             worker.started = now
             worker.call = call
             if self.timed:
-                wait = max(0.0, now - call.queued_at)  # it may have come after the last one ended
-                if self.patience < math.inf and wait + call.delay > self.patience:
+                if (wait := now - call.queued_at) < 0.0:
+                    wait = 0.0  # it has come after the last one ended
+                # Whoever gets a thread within a millisecond was admitted just now, with the delay that it has.
+                if wait > PATIENCE and self.patience < math.inf and wait + call.delay > self.patience:
                     worker.call = None
                     call.drop()
                     self.post(call)
                     continue
-                worker.waits.add(wait, call.lane)
+                waits[call.lane].append(wait)
             call.run(variables)
             if worker.lost is call and self.size > 1:
                 worker.over = True  # before it is seen to have come back: see _prune

@@ -1,13 +1,14 @@
 """
 Waits: how long calls have waited for a thread, counted in buckets.
 
-Each thread counts for itself, so that nothing is lost without a lock; the loop sums up. Also for the threads
-that are lent to ASGI applications.
+Threads note what the loop counts, once a second. Also for the threads that are lent to ASGI applications.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import itertools
+from bisect import bisect_right
+from collections.abc import Sequence
 
 #: Seconds: the upper bounds of the buckets in which waiting times are counted; there is one more without a bound.
 WAIT_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -15,45 +16,36 @@ WAITS = len(WAIT_BOUNDS) + 2  #: these buckets, and the sum
 
 
 class Waits:
-    """``cells`` has the counts by :data:`WAIT_BOUNDS` and microseconds in all, lane after lane."""
+    """
+    The seconds that calls have waited since they were last taken, for each of the ``lanes`` by itself.
 
-    __slots__ = ("cells",)
+    Any thread appends to these lists, which needs no lock; the loop takes.
+    """
+
+    __slots__ = ("lanes",)
 
     def __init__(self, lanes: int = 1) -> None:
-        self.cells = [0] * (WAITS * lanes)
-
-    def add(self, wait: float, lane: int = 0) -> None:
-        """One more call had waited for ``wait`` seconds."""
-        first = lane * WAITS
-        self.cells[first + bisect_left(WAIT_BOUNDS, wait)] += 1
-        self.cells[first + WAITS - 1] += int(wait * 1e6)
-
-
-class WaitsOfThreads:
-    """The sum of what threads have counted, in ``lanes`` that are counted by themselves. Loop side."""
-
-    __slots__ = ("_ended", "_lanes", "_taken", "_threads")
-
-    def __init__(self, lanes: int) -> None:
-        self._lanes = lanes
-        self._threads: list[Waits] = []
-        self._ended = Waits(lanes).cells  #: the counts of threads that are over
-        self._taken = Waits(lanes).cells
-
-    def of_thread(self) -> Waits:
-        """What one more thread counts in."""
-        waits = Waits(self._lanes)
-        self._threads.append(waits)
-        return waits
-
-    def end(self, waits: Waits) -> None:
-        """That thread is over."""
-        self._threads.remove(waits)
-        self._ended = [sum(pair) for pair in zip(self._ended, waits.cells, strict=True)]
+        self.lanes: list[list[float]] = [[] for _ in range(lanes)]
 
     def take(self) -> list[list[int]]:
-        """What was counted since last asked, a list of :data:`WAITS` numbers for each lane."""
-        cells = (waits.cells for waits in self._threads)
-        before, self._taken = self._taken, [sum(column) for column in zip(self._ended, *cells, strict=True)]
-        new = [now - then for now, then in zip(self._taken, before, strict=True)]
-        return [new[at : at + WAITS] for at in range(0, len(new), WAITS)]
+        """What was noted since last asked, a list of :data:`WAITS` numbers for each lane."""
+        return [in_buckets(_taken(noted), WAIT_BOUNDS) for noted in self.lanes]
+
+
+def _taken(noted: list[float]) -> list[float]:
+    """What is in a list, which is removed from there; what a thread appends meanwhile stays."""
+    taken = noted[:]
+    del noted[: len(taken)]
+    return taken
+
+
+def in_buckets(seconds: list[float], bounds: Sequence[float]) -> list[int]:
+    """How many of ``seconds`` are in which bucket, and microseconds in all. A bound belongs to the bucket below it."""
+    if not seconds:
+        return [0] * (len(bounds) + 2)
+    first = bounds[0]
+    longer = [each for each in seconds if each > first]  # few of many, or there are not many: so sorting is cheap
+    longer.sort()
+    quick = len(seconds) - len(longer)
+    ends = [*(quick + bisect_right(longer, bound) for bound in bounds), len(seconds)]
+    return [ends[0], *(end - begin for begin, end in itertools.pairwise(ends)), round(sum(seconds) * 1e6)]
