@@ -452,8 +452,9 @@ class RequestResponseCycle:
     def complete(self) -> None:
         """The last byte was written."""
         state, self.state = self.state, COMPLETE
-        if self.application.counted:
-            self.application.responses[self.status // 100] += 1
+        application = self.application
+        if application.counted:
+            application.responses[self.status // 100] += 1
             if (durations := self.context.durations) is not None:
                 # In line: a call, and counting there, would be 3 % of a hello.
                 noted = durations.whole if state is STARTED or state is WAITING else durations.last_bytes

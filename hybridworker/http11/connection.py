@@ -250,8 +250,9 @@ class RequestConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         """The response and the request are complete: wait for the next one, or take it from what has come."""
-        self.head.request = HEADERS
-        self.head.begin(b"")  # an idle connection keeps nothing of its last request alive
+        head = self.head
+        head.request = HEADERS
+        head.begin(b"")  # an idle connection keeps nothing of its last request alive
         self.state = IDLE
         if self.flow.read_paused:
             self.flow.resume_reading()

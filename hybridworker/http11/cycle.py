@@ -121,11 +121,11 @@ class HTTP11Cycle(RequestResponseCycle):
     )
 
     def __init__(self, protocol: HTTP11Connection, application: Application, scope: Scope) -> None:
-        context = protocol.context
-        super().__init__(context, application, protocol.flow, scope, protocol.head.request)
+        context, head = protocol.context, protocol.head
+        super().__init__(context, application, protocol.flow, scope, head.request)
         self.protocol = protocol
         self.transport = protocol.transport
-        self.http10 = protocol.head.http10
+        self.http10 = head.http10
         self.keep_alive = protocol.persistent and context.persistence.keep_alive
         self.takes_trailers = False  #: the client asked for them
         self.chunked = False

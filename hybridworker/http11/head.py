@@ -74,26 +74,28 @@ class RequestHead:
         also takes HTTP/0.9 and 2.0, RTSP and ICE, and more than one space.
         """
         fields, context = self.fields, self.context
+        seen = fields.seen
         line = self.data[: self.data.find(b"\r\n")]
         request = context.vocabulary.requests.get(line)
         if request is None:
             request = self._take_apart(method, line)
         verb, target, path, query, version = request
         self.http10 = http10 = version == "1.0"
-        if fields.seen & HOST:
+        if seen & HOST:
             if fields.host not in hosts:
                 check_host(fields.host)
         elif not http10:
             raise ProtocolError("no Host (RFC 9112 3.2)")
         if path is None:
             path, query = self._split(method, target)
-        if fields.seen & VERSION:
+        if seen & VERSION:
             version = self.version
         scope = http_scope(self.peer.template, version, verb, path, query, target, fields.headers)
         self.application = fields.complete(scope, context, handshake and not http10)
-        self.chunks, self.length, self.request = None, fields.length, DONE
-        if fields.length or fields.seen & TRANSFER:
-            self._expect_body(http10)
+        self.chunks, self.length = None, fields.length
+        self.request = BODY if fields.length else DONE
+        if seen & TRANSFER:
+            self._expect_chunks(http10)
         if http10:
             del scope["extensions"]["http.response.early_hint"]  # RFC 9110 15.2: it knows no 1xx
         fields.ended = True
@@ -111,13 +113,11 @@ class RequestHead:
         request = verb, target, path, query, version
         return request if len(line) > LINE_MAX else remember(self.context.vocabulary.requests, line, request)
 
-    def _expect_body(self, http10: bool) -> None:
-        """The request has a body: check what frames it."""
-        fields, context = self.fields, self.context
+    def _expect_chunks(self, http10: bool) -> None:
+        """The request has a body in chunks: check what says so."""
         self.request = BODY
-        if fields.seen & TRANSFER:
-            check_transfer_encoding(fields.joined(b"transfer-encoding"), http10)
-            self.chunks = ChunkScanner(context.settings)
+        check_transfer_encoding(self.fields.joined(b"transfer-encoding"), http10)
+        self.chunks = ChunkScanner(self.context.settings)
 
     def refused(self) -> Scope | None:
         """What is known of a request that is refused, for the access log; None without a proper request line."""

@@ -63,12 +63,12 @@ class HTTPProtocol(RequestConnection):
     # -- cutting bytes into messages
 
     def _parse(self, data: bytes) -> None:
-        limits = self.context.small_heads
+        head, limits = self.head, self.context.small_heads
         try:
             if self.peer.proxy is not None:
                 data = self.peer.strip_proxy_header(self.peer.proxy, data)
             while data:
-                request = self.head.request
+                request = head.request
                 if request is HEADERS:
                     if self.foreign and self.scanner is None:
                         self.parser, self.foreign = httptools.HttpRequestParser(self), False
@@ -79,7 +79,7 @@ class HTTPProtocol(RequestConnection):
                         and data[0] > 13  # an empty line, or a part of one, is for the scanner
                         and (size <= limits.short or data.count(b"\n", 0, size) <= limits.lines)
                     ):
-                        self.head.data = data  # its fields have begun with the connection, or behind the last request
+                        head.data = data  # its fields have begun with the connection, or behind the last request
                         whole = size == len(data)
                         rest = b"" if whole else data[size:]
                         try:
@@ -92,7 +92,7 @@ class HTTPProtocol(RequestConnection):
                                 raise
                             self.parser = httptools.HttpRequestParser(self)  # again, by way of the scanner
                             self.scanner = HeadScanner(self.context.settings)
-                            self.head.begin(b"")
+                            head.begin(b"")
                     else:
                         data = self._scan_head(data)
                 elif request is BODY:
@@ -152,10 +152,11 @@ class HTTPProtocol(RequestConnection):
 
     def _body(self, data: bytes) -> bytes:
         """Parse bytes of the body; returns those behind it."""
-        chunks = self.head.chunks
+        head = self.head
+        chunks = head.chunks
         if chunks is None:
-            size = self.head.length
-            self.head.length = max(0, size - len(data))
+            size = head.length
+            head.length = max(0, size - len(data))
             self.parser.feed_data(data if len(data) <= size else data[:size])
             rest = data[size:]
         else:
@@ -166,9 +167,9 @@ class HTTPProtocol(RequestConnection):
                 return b""  # the body was too long
             if chunks.error is not None:
                 raise chunks.error
-            if chunks.complete and self.head.request is BODY:
+            if chunks.complete and head.request is BODY:
                 raise ProtocolError("malformed chunked body (RFC 9112 7.1)")
-        if self.head.request is BODY:
+        if head.request is BODY:
             self.deadline = self.loop.time() + self.context.settings.body_timeout
         elif self.cycle is None:
             self.pending = rest
@@ -179,30 +180,31 @@ class HTTPProtocol(RequestConnection):
     # -- called by the parser
 
     def on_headers_complete(self) -> None:
-        parser, context, seen = self.parser, self.context, self.head.fields.seen
-        handshake = seen & UPGRADE != 0 and parser.should_upgrade() and self.head.fields.lists(b"upgrade", b"websocket")
-        scope = self.head.read(parser.get_method(), handshake)
-        http10 = self.head.http10
-        self.persistent = parser.should_keep_alive() and not (http10 and self.head.says_close())
+        parser, head = self.parser, self.head
+        seen = head.fields.seen
+        handshake = seen & UPGRADE != 0 and parser.should_upgrade() and head.fields.lists(b"upgrade", b"websocket")
+        scope = head.read(parser.get_method(), handshake)
+        self.persistent = parser.should_keep_alive() and not (head.http10 and head.says_close())
         self.deadline = NEVER
         expect_continue = takes_trailers = False
         if seen & MORE:
-            expect_continue, takes_trailers = self.head.expects_continue(), self.head.takes_trailers(scope)
-        if handshake and not http10:
+            expect_continue, takes_trailers = head.expects_continue(), head.takes_trailers(scope)
+        if handshake and not head.http10:
             self.upgraded = self.successor(scope, parser.get_method())
             if self.upgraded is not None:
                 self.state = UPGRADED
                 return
-        application = self.head.application
+        application = head.application
         self.cycle = cycle = HTTP11Cycle(self, application, scope)
         if expect_continue or takes_trailers:
             cycle.expect_continue, cycle.takes_trailers = expect_continue, takes_trailers
         if application.counted:
-            context.quota.served += 1  # `count()`, whose call would be 2 % of a hello
-            if context.quota.served == context.quota.limit:
-                context.quota.used_up()
-        if application.threaded and self.head.request is BODY and not expect_continue:
-            if self.head.chunks is None and self.head.length <= WHOLE_BODY_MAX:
+            quota = self.context.quota
+            quota.served += 1  # `count()`, whose call would be 2 % of a hello
+            if quota.served == quota.limit:
+                quota.used_up()
+        if application.threaded and head.request is BODY and not expect_continue:
+            if head.chunks is None and head.length <= WHOLE_BODY_MAX:
                 cycle.call_state = HELD
                 self.body_wanted()
 
