@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,13 +15,14 @@ from typing import Any
 import pytest
 
 from tests.benchmarks import __main__ as command_line
-from tests.benchmarks import processes, report, revision, run
+from tests.benchmarks import processes, report, revision, run, turns
 from tests.benchmarks.measure import Sample, launch_of
 from tests.benchmarks.progress import Progress, duration, expected
 from tests.benchmarks.revision import Base, RevisionError, code_of
 from tests.benchmarks.scenarios import SCENARIOS, Scenario, chosen
-from tests.benchmarks.servers import BASE, BASELINE, ROOT, SERVERS, Server, ServerError
+from tests.benchmarks.servers import BASE, BASELINE, ROOT, SERVERS, Server, ServerError, free_port
 from tests.benchmarks.store import Store, Wanted, outdated
+from tests.waiting import until_seen
 
 MACHINE = {"cpu": "a CPU", "cores": 2, "server cores": [0, 1], "load core": 1, "system": "Linux", "python": "CPython"}
 ENVIRONMENT = {"machine": MACHINE, "versions": {"gunicorn": "27"}}
@@ -232,11 +234,16 @@ def test_before_and_after_are_compared_within_the_rounds() -> None:
 
 def test_a_measurement_takes_as_long_as_it_did_but_for_the_load() -> None:
     """By server; what was not measured yet is guessed."""
-    scenario = one("asgi-hello")
-    stored = {"asgi-hello": result()}
+    scenario = one("slow-clients")
+    stored = {"slow-clients": result(), "asgi-hello": result()}
     assert expected(scenario, "granian", 2, stored) == 5.5
     assert expected(scenario, "granian", 10, stored) == 13.5
     assert 3 < expected(scenario, "hypercorn", 2, stored) < 8
+    assert expected(one("asgi-hello"), "granian", 2, stored) == expected(one("asgi-hello"), "granian", 2, {}), (
+        "how long a server took alone says nothing of its share of a round with turns"
+    )
+    stored["asgi-hello"]["samples"]["granian"] = [{"value": 1.0, "took": 3.0, "turns": 13}]
+    assert expected(one("asgi-hello"), "granian", 3, stored) == 4.0
     assert expected(one("startup"), "granian", 2, {}) == expected(one("startup"), "granian", 60, {})
 
 
@@ -279,11 +286,21 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str,
             raise LookupError("nobody has thought of it")
         return Sample(value=float(len(calls)))
 
+    def together(scenario: Scenario, servers: Any, *arguments: Any) -> dict[str, Sample | Exception]:
+        found: dict[str, Sample | Exception] = {}
+        for server in servers:
+            try:
+                found[server.name] = vars(run)["measure"](scenario, server, *arguments)
+            except Exception as exc:
+                found[server.name] = exc
+        return found
+
     @contextmanager
     def workplace(scenarios: Any) -> Any:
         yield run.Place(tmp_path, (0, 1), 1)
 
     monkeypatch.setattr(run, "measure", measure)
+    monkeypatch.setattr(turns, "measure", together)
     monkeypatch.setattr(run, "workplace", workplace)
     monkeypatch.setattr(run, "version", lambda package: "1" if package != "hypercorn" else None)
     return calls
@@ -344,6 +361,24 @@ def test_a_run_that_was_stopped_is_resumed(
     assert "nothing is to be measured" in capsys.readouterr().err
 
 
+def test_a_round_that_fails_as_a_whole_costs_no_other(
+    measured: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor another scenario."""
+    together = turns.measure
+
+    def failing(scenario: Scenario, *arguments: Any) -> Any:
+        if scenario.name == "asgi-close":
+            raise OSError("no more files")
+        return together(scenario, *arguments)
+
+    monkeypatch.setattr(turns, "measure", failing)
+    run.run(chosen(["asgi-close", "asgi-tls"]), run.Options(rounds=1, seconds=1, names=(BASELINE,)), store_in(tmp_path))
+    stored = store_in(tmp_path).load()
+    assert stored["asgi-close"]["samples"][BASELINE][0]["error"] == "OSError('no more files')"
+    assert stored["asgi-tls"]["samples"][BASELINE][0]["value"] == 1.0
+
+
 def test_code_that_changes_meanwhile_has_no_figures(
     measured: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,6 +437,33 @@ def test_what_was_spawned_ends_with_all_that_it_has_started() -> None:
     while (fields := processes._stat(child)) and fields[0] != "Z":
         assert time.monotonic() < deadline, "the child of the process lives"
         time.sleep(0.01)
+
+
+def test_a_process_that_is_stopped_can_be_ended() -> None:
+    """Kindly: it goes on with the signal, and leaves as it wants to."""
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *call: sys.exit(3)); "
+    code += "print('ready', flush=True); time.sleep(60)"
+    with processes.spawned([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        processes.tell(process, signal.SIGSTOP)
+        until_seen(lambda: processes.state(process) == "T")
+    assert process.returncode == 3
+
+
+def test_processor_time_is_exact_and_a_process_that_is_gone_has_none() -> None:
+    """To less than a hundredth of a second, which is what /proc counts in."""
+    before = time.process_time()
+    found = processes.cpu_seconds([os.getpid()])
+    assert before <= found <= time.process_time()
+    with processes.spawned([sys.executable, "-c", ""]) as process:
+        process.wait()
+    assert processes.cpu_seconds([process.pid]) == 0
+
+
+def test_a_port_is_not_given_twice() -> None:
+    """Servers that are started side by side do not listen yet when the next one is told its port."""
+    ports = [free_port() for _ in range(100)]
+    assert len(set(ports)) == 100
 
 
 def test_a_signal_waits_for_the_owner_of_a_new_process() -> None:

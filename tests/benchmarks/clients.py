@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 import time
 import zlib
@@ -29,6 +31,8 @@ MESSAGE = b"0123456789abcdef" * 4
 MASK = b"\x11\x22\x33\x44"
 BATCH = 100  # connections opened at once
 TRICKLE_INTERVAL = 0.1
+#: The variable that has a load wait for its turn.
+TURNS = "BENCHMARK_TURNS"
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -169,6 +173,12 @@ async def connect(port: int, count: int, factory: Callable[[], Any]) -> list[Any
 # -- load: messages for some seconds
 
 
+def opened() -> None:
+    """All are connected. Where servers take turns, stop until it is this one's: the load begins with the first turn."""
+    if os.environ.get(TURNS):
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
 async def echo(port: int, count: int, seconds: float, deflate: bool) -> dict[str, Any]:
     """Each client sends its next message when the last one came back."""
     latencies = array("d")
@@ -180,6 +190,7 @@ async def echo(port: int, count: int, seconds: float, deflate: bool) -> dict[str
             client.send()
 
     clients = await connect(port, count, lambda: WebSocketClient(on_message, deflate))
+    opened()
     started_at = time.perf_counter()
     for client in clients:
         client.send()
@@ -206,6 +217,7 @@ async def broadcast(port: int, count: int, seconds: float) -> dict[str, Any]:
                 speaker.send()
 
     clients = await connect(port, count, lambda: WebSocketClient(on_message, True))
+    opened()
     started_at = time.perf_counter()
     speaker = clients[0]
     speaker.send()

@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,9 @@ START_DEADLINE = 30.0
 
 #: How many clients of a role there are beside what is measured.
 COMPANY = {"trickle": 500, "download": 1, "pages": 32}
+
+#: How the process of a load is started.
+PIPES: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
 #: Seconds that a call takes which a server is overloaded with.
 CALL = 0.05
@@ -125,20 +128,49 @@ def _ask_http2(scenario: Scenario, port: int) -> tuple[int, bytes]:
 
 def put_load(scenario: Scenario, running: Running, seconds: int) -> Load:
     """Keep the server busy for some seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with spawned(command(scenario, running, seconds), **PIPES) as process:
+        result = outcome(scenario, process, seconds)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seen(scenario, result, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def command(scenario: Scenario, running: Running, seconds: int) -> list[str]:
+    """The process that keeps the server busy for some seconds."""
     port = running.port
-    read: Callable[[str], dict[str, Any]] = _last_line
     if scenario.client == "h2load":
-        command, read = _h2load(scenario, running, seconds), lambda output: h2load.read(output, seconds)
-    elif scenario.client == "wrk":
-        command = _wrk(scenario, port, seconds)
-    elif scenario.client == "overload":
+        return _h2load(scenario, running, seconds)
+    if scenario.client == "wrk":
+        return _wrk(scenario, port, seconds)
+    if scenario.client == "overload":
         capacity = scenario.threads / CALL
-        command = [sys.executable, "-m", "tests.benchmarks.overload", str(port), str(capacity), str(seconds)]
-    elif scenario.workers > 1:
-        command = _group(scenario.client, scenario, running, seconds)
-    else:
-        command = _client(scenario.client, port, scenario.connections, str(seconds), scenario.path)
-    result, used = _run(command, seconds, read)
+        return [sys.executable, "-m", "tests.benchmarks.overload", str(port), str(capacity), str(seconds)]
+    if scenario.workers > 1:
+        return _group(scenario.client, scenario, running, seconds)
+    return _client(scenario.client, port, scenario.connections, str(seconds), scenario.path)
+
+
+def outcome(scenario: Scenario, process: subprocess.Popen[bytes], seconds: int) -> dict[str, Any]:
+    """What the process of a load reports at its end, which is to come in so many seconds."""
+    try:
+        output, errors = process.communicate(timeout=seconds + START_DEADLINE + 30)
+    except subprocess.TimeoutExpired:
+        raise ServerError("the load did not come to its end") from None
+    if process.returncode:
+        reason = (errors or output).decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        raise ServerError(f"load failed: {reason[0]}")
+    text = output.decode(errors="replace")
+    try:
+        if scenario.client == "h2load":
+            return h2load.read(text, seconds)
+        result: dict[str, Any] = json.loads(text.splitlines()[-1])
+        return result
+    except (ValueError, IndexError):
+        raise ServerError("the load has reported nothing") from None
+
+
+def seen(scenario: Scenario, result: dict[str, Any], used: float) -> Load:
+    """A report, if all answers were right, and the processor time that the load has used; else :class:`ServerError`."""
     problems = ", ".join(f"{count} {kind}" for kind, count in result["errors"].items() if count)
     if problems:
         raise ServerError(f"errors under load: {problems}")
@@ -152,33 +184,9 @@ def put_load(scenario: Scenario, running: Running, seconds: int) -> Load:
 
 def shares(scenario: Scenario, running: Running) -> tuple[int, int]:
     """How many connections of a burst the workers got, at least and at most."""
-    result, _ = _run(_group(scenario.client, scenario, running, 0), 30, _last_line)
+    with spawned(_group(scenario.client, scenario, running, 0), **PIPES) as process:
+        result = outcome(scenario, process, 30)
     return result["least"], result["most"]
-
-
-def _last_line(output: str) -> dict[str, Any]:
-    """What all clients report but h2load."""
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
-
-
-def _run(command: list[str], seconds: int, read: Callable[[str], dict[str, Any]]) -> tuple[dict[str, Any], float]:
-    """What a client reports, as ``read`` understands it, and the processor time that it used."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with spawned(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        try:
-            output, errors = process.communicate(timeout=seconds + START_DEADLINE + 30)
-        except subprocess.TimeoutExpired:
-            raise ServerError("the load did not come to its end") from None
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if process.returncode:
-        reason = (errors or output).decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise ServerError(f"load failed: {reason[0]}")
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    try:
-        return read(output.decode(errors="replace")), used
-    except (ValueError, IndexError):
-        raise ServerError("the load has reported nothing") from None
 
 
 def _h2load(scenario: Scenario, running: Running, seconds: int) -> list[str]:
@@ -198,7 +206,7 @@ def _h2load(scenario: Scenario, running: Running, seconds: int) -> list[str]:
 def _wrk(scenario: Scenario, port: int, seconds: int) -> list[str]:
     scheme = "https" if scenario.tls else "http"
     options = ["--threads", "1", "--connections", str(scenario.connections), "--duration", f"{seconds}s"]
-    options += ["--timeout", "10s", "--script", str(LUA)]
+    options += ["--timeout", "60s", "--script", str(LUA)]
     for header in scenario.headers:
         options += ["--header", header]
     script = [scenario.method, str(scenario.body), str(scenario.pipeline)]

@@ -41,6 +41,8 @@ class Sample:
     of the whole process tree of the server; ``busy`` is the share of a core the server used, ``load_busy`` that of
     the load: where the second is near 1 and the first is not, the load was the limit. ``least`` and ``most`` are the
     shares of the workers in a burst of connections, ``pages`` is the rate of the pages that were asked for beside.
+    Where the servers took ``turns``, there were so many; then a second is one of its turns, and the latencies are
+    those of a run of :data:`WARM_UP` seconds beforehand, for a load that is stopped has none.
     """
 
     value: float
@@ -55,6 +57,7 @@ class Sample:
     rss: float | None = None
     busy: float | None = None
     load_busy: float | None = None
+    turns: int | None = None
 
 
 def prepare(directory: Path, scenarios: Sequence[Scenario]) -> None:
@@ -103,9 +106,9 @@ def measure(scenario: Scenario, server: Server, seconds: int, directory: Path, c
         first_answer = load.check(scenario, running)
         match scenario.measure:
             case Measure.STARTUP:
-                return Sample(value=first_answer * 1e3, rss=_mib(running))
+                return Sample(value=first_answer * 1e3, rss=mib(running))
             case Measure.REST:
-                return Sample(value=_mib(running), rss=_mib(running))
+                return Sample(value=mib(running), rss=mib(running))
             case Measure.CONNECTION:
                 return _connections(scenario, running)
             case Measure.SHARE:
@@ -114,7 +117,8 @@ def measure(scenario: Scenario, server: Server, seconds: int, directory: Path, c
                 return _load(scenario, server, running, seconds)
 
 
-def _mib(running: Running) -> float:
+def mib(running: Running) -> float:
+    """Of the worker, resident."""
     return resident(running.worker()) / 2**20
 
 
@@ -131,13 +135,13 @@ def _connections(scenario: Scenario, running: Running) -> Sample:
     before = resident(worker)
     with load.beside(scenario.client, running.port, scenario.connections):
         grown = resident(worker) - before
-    return Sample(value=grown / 1024 / scenario.connections, rss=_mib(running))
+    return Sample(value=grown / 1024 / scenario.connections, rss=mib(running))
 
 
 def _shares(scenario: Scenario, running: Running) -> Sample:
     least, most = load.shares(scenario, running)
     fair = scenario.connections / scenario.workers
-    return Sample(value=most / fair, least=least, most=most, rss=_mib(running))
+    return Sample(value=most / fair, least=least, most=most, rss=mib(running))
 
 
 def _load(scenario: Scenario, server: Server, running: Running, seconds: int) -> Sample:
@@ -157,9 +161,15 @@ def _load(scenario: Scenario, server: Server, running: Running, seconds: int) ->
         before = running.cpu_seconds()
         seen = load.put_load(scenario, running, seconds)
         used = running.cpu_seconds() - before
-        rss = _mib(running)
+        rss = mib(running)
+    sample = of_load(scenario, seen, used)
     if scenario.access_log:
-        _check_access_log(running.directory / server.access_log, seen.requests)
+        check_access_log(running.folder / server.access_log, seen.requests)
+    return replace(sample, pages=company.get("rate"), rss=rss)
+
+
+def of_load(scenario: Scenario, seen: load.Load, used: float) -> Sample:
+    """What a load has shown of a server that has ``used`` so many seconds of processor time meanwhile."""
     rate = seen.requests / seen.seconds
     value = {
         Measure.P50: seen.p50,
@@ -176,14 +186,12 @@ def _load(scenario: Scenario, server: Server, running: Running, seconds: int) ->
         p50=seen.p50,
         p99=seen.p99,
         max=seen.max,
-        pages=company.get("rate"),
-        rss=rss,
         busy=used / seen.seconds,
         load_busy=seen.busy,
     )
 
 
-def _check_access_log(path: Path, requests: int) -> None:
+def check_access_log(path: Path, requests: int) -> None:
     """A line per request, or as good as: a server may write the last ones later."""
     lines = 0
     if path.exists():

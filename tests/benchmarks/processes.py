@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
-
-CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
@@ -54,8 +53,7 @@ def spawned(command: Sequence[str], cores: Sequence[int] = (), **options: Any) -
 def end(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
     """End a process started in its own session: kindly first, then its whole group. A second Ctrl-C only hurries it."""
     try:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+        dismiss(process)
         with suppress(subprocess.TimeoutExpired):
             process.wait(patience)
     finally:
@@ -66,6 +64,24 @@ def end(process: subprocess.Popen[bytes], patience: float = 5.0) -> None:
             if stream is not None:
                 with suppress(BrokenPipeError):  # what it was to be told, and did not live to hear
                     stream.close()
+
+
+def dismiss(process: subprocess.Popen[bytes]) -> None:
+    """Tell a process and its group to end, also where they are stopped, and do not wait for it."""
+    for number in (signal.SIGTERM, signal.SIGCONT):  # a stopped process gets its signals when it goes on
+        tell(process, number)
+
+
+def tell(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to a process started in its own session and to its whole group; nothing if it is gone."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def state(process: subprocess.Popen[bytes]) -> str:
+    """The letter of its state as in proc(5): T is stopped, Z has ended."""
+    fields = _stat(process.pid)
+    return fields[0] if fields else "Z"
 
 
 def family(pid: int) -> list[int]:
@@ -81,9 +97,17 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """User and system time of some processes since they were started."""
-    fields = [_stat(pid) for pid in pids]
-    return sum(int(field[11]) + int(field[12]) for field in fields if field) / CLOCK_TICKS
+    """
+    User and system time of some processes since they were started; one that is gone has none.
+
+    By the clock that clock_getcpuclockid(3) names, to the nanosecond: ``/proc/PID/stat`` counts hundredths of a second,
+    which is a percent of a short measurement.
+    """
+    used = 0.0
+    for pid in pids:
+        with suppress(OSError):
+            used += time.clock_gettime(~pid << 3 | 2)
+    return used
 
 
 def resident(pid: int) -> int:

@@ -46,7 +46,7 @@ def py_spy() -> str | None:
 def profile(scenario: Scenario, server: Server, seconds: int, directory: Path, core: int, native: bool = False) -> str:
     """Run the worker alone under load and return its functions, dearest first."""
     sampler = py_spy()
-    extra = [] if sampler else ["--config", "hooks.py"]
+    extra = [] if sampler else ["--config", "../hooks.py"]
     (directory / "hooks.py").write_text(HOOKS)
     with serving(server, launch_of(scenario, *extra), directory, (core,)) as running:
         load.check(scenario, running)
@@ -54,9 +54,9 @@ def profile(scenario: Scenario, server: Server, seconds: int, directory: Path, c
         if sampler:
             return _sampled(sampler, scenario, running, seconds, native)
         load.put_load(scenario, running, seconds)
-    if not (directory / "profile.out").exists():
+    if not (output := running.folder / "profile.out").exists():
         raise ServerError("the worker left no profile: without py-spy only a gunicorn worker that leaves cleanly can")
-    return _deterministic(directory / "profile.out")
+    return _deterministic(output)
 
 
 def _sampled(sampler: str, scenario: Scenario, running: Running, seconds: int, native: bool) -> str:

@@ -12,6 +12,9 @@ from tests.benchmarks.scenarios import Measure, Scenario
 #: Seconds beside those of the load, where nothing is known yet: start, check, warm-up and end.
 OVERHEAD = 2.5
 
+#: The same where servers take turns: they start and end together.
+SHARED_OVERHEAD = 2.0
+
 #: Seconds that a measurement takes by itself, whatever the load is told.
 FIXED = {Measure.STARTUP: 1.2, Measure.REST: 1.2, Measure.CONNECTION: 6.0, Measure.SHARE: 3.0}
 
@@ -22,14 +25,17 @@ LONGER = {"hup": 6.0, "overload": 30.0}
 def expected(scenario: Scenario, server: str, seconds: int, results: Mapping[str, Any]) -> float:
     """Seconds of one measurement: as long as an earlier one took, if there was one, but for the load."""
     result = results.get(scenario.name, {})
-    took: list[float] = [sample["took"] for sample in result.get("samples", {}).get(server, ()) if "took" in sample]
+    samples = [sample for sample in result.get("samples", {}).get(server, ()) if "took" in sample]
+    # One that took turns took its share of the round, and says nothing of how long a server takes alone, or vice versa.
+    took: list[float] = [sample["took"] for sample in samples if ("turns" in sample) == scenario.takes_turns]
     if took and (scenario.measure in FIXED or scenario.client in LONGER):
         return statistics.median(took)
     if scenario.measure in FIXED:
         return FIXED[scenario.measure]
     if took:
         return max(0.0, statistics.median(took) - float(result["seconds"])) + seconds
-    return OVERHEAD + LONGER.get(scenario.client, 0.0) + seconds
+    overhead = SHARED_OVERHEAD if scenario.takes_turns else OVERHEAD
+    return overhead + LONGER.get(scenario.client, 0.0) + seconds
 
 
 def duration(seconds: float) -> str:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import h2load, report
-from tests.benchmarks.measure import measure, prepare, to_json
+from tests.benchmarks import h2load, report, turns
+from tests.benchmarks.measure import Sample, measure, prepare, to_json
 from tests.benchmarks.progress import Progress, expected
 from tests.benchmarks.revision import Base, code_of, current
 from tests.benchmarks.scenarios import Scenario
@@ -206,15 +206,14 @@ class Run:
         return of_servers * self.options.rounds
 
     def _measured(self, scenario: Scenario, progress: Progress, stored: Mapping[str, Result]) -> Result:
-        """All rounds of a scenario, each beginning with another server: a slow moment hits them all in turn."""
+        """All rounds of a scenario, each beginning with another server."""
         servers, lacks = self._servers(scenario)
         if lacks:
             say(f"{scenario.name}: {BASE} is left out: {lacks}")
         samples: dict[str, list[dict[str, Any]]] = {server.name: [] for server in servers}
         for number in range(self.options.rounds if servers else 0):
             first = number % len(servers)
-            for server in servers[first:] + servers[:first]:
-                sample = self._sample(scenario, server)
+            for server, sample in self._round(scenario, servers[first:] + servers[:first]):
                 samples[server.name].append(sample)
                 progress.advance(expected(scenario, server.name, self.options.seconds, stored))
                 value = sample.get("error") or f"{report.number(sample['value'])} {scenario.measure.value}"
@@ -236,15 +235,26 @@ class Run:
             result["base"] = {"commit": self.base.commit, "code": self.base.code, "lacks": lacks}
         return result
 
-    def _sample(self, scenario: Scenario, server: Server) -> dict[str, Any]:
-        """One measurement, or why there is none, and the seconds that it took."""
-        begun = time.monotonic()
-        try:
-            sample = to_json(
-                measure(scenario, server, self.options.seconds, self.place.directory, self.place.server_cores)
-            )
-        except ServerError as exc:
-            sample = {"error": str(exc)}
-        except Exception as exc:  # whatever else goes wrong costs this figure, and not an hour of others
-            sample = {"error": repr(exc)}
-        return {**sample, "took": round(time.monotonic() - begun, 2)}
+    def _round(self, scenario: Scenario, servers: Sequence[Server]) -> Iterator[tuple[Server, dict[str, Any]]]:
+        """One measurement of each, or why there is none, and the seconds that it took."""
+        arguments = (self.options.seconds, self.place.directory, self.place.server_cores)
+        for together in [servers] if scenario.takes_turns else [[server] for server in servers]:
+            begun = time.monotonic()
+            found: Mapping[str, Sample | Exception]
+            try:
+                if scenario.takes_turns:
+                    found = turns.measure(scenario, together, *arguments)
+                else:
+                    found = {together[0].name: measure(scenario, together[0], *arguments)}
+            except Exception as exc:  # whatever goes wrong costs these figures, and not an hour of others
+                found = {server.name: exc for server in together}
+            took = round((time.monotonic() - begun) / len(together), 2)
+            for server in together:
+                yield server, {**_stored(found[server.name]), "took": took}
+
+
+def _stored(found: Sample | Exception) -> dict[str, Any]:
+    """A measurement, or why there is none."""
+    if isinstance(found, Sample):
+        return to_json(found)
+    return {"error": str(found) if isinstance(found, ServerError) else repr(found)}

@@ -122,6 +122,17 @@ class Scenario:
         return (self.measure, *self.also)
 
     @property
+    def takes_turns(self) -> bool:
+        """
+        Whether its servers take turns (``turns.py``): a throughput under one load that runs for a time.
+
+        What sleeps would do so while it is stopped.
+        """
+        steady = self.client in ("wrk", "h2load", "echo", "echo-plain", "broadcast") and self.beside is None
+        throughput = self.measure in (Measure.RATE, Measure.MESSAGES, Measure.CPU)
+        return steady and throughput and not self.app.endswith(":sleep")
+
+    @property
     def database(self) -> bool:
         """Whether the shop's database has to be there."""
         return any("django_" in (app or "") for app in (self.app, self.peer_app))

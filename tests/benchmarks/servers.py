@@ -34,7 +34,11 @@ class ServerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """One start: what to serve, where, and with which options. Files are named relative to the working directory."""
+    """
+    One start: what to serve, where, and with which options.
+
+    Files are named relative to the server's own folder, which is in the directory of what all servers share.
+    """
 
     app: str
     interface: str
@@ -77,7 +81,7 @@ def _gunicorn(worker_class: str, threads: int | None = None) -> Callable[[Launch
         options += ["--worker-connections", "10000", "--keep-alive", "75", "--log-level", "warning"]
         options += ["--no-control-socket"]
         if launch.tls:
-            options += ["--certfile", "cert.pem", "--keyfile", "key.pem"]
+            options += ["--certfile", "../cert.pem", "--keyfile", "../key.pem"]
         if launch.http2:
             options += ["--http-protocols", "h2,h1"]
             options += [] if launch.tls else ["--http2-cleartext", "prior-knowledge"]
@@ -100,7 +104,7 @@ def _granian(launch: Launch) -> list[str]:
     if launch.interface == "wsgi":
         options += ["--blocking-threads", str(launch.threads)]
     if launch.tls:
-        options += ["--ssl-certificate", "cert.pem", "--ssl-keyfile", "key.pem"]
+        options += ["--ssl-certificate", "../cert.pem", "--ssl-keyfile", "../key.pem"]
     if launch.access_log:
         options += ["--access-log", "--log-level", "info"]
     return [*options, launch.app]
@@ -111,9 +115,9 @@ def _hypercorn(launch: Launch) -> list[str]:
     options += ["--workers", str(launch.workers)]
     options += ["--keep-alive", "75", "--backlog", "2048", "--log-level", "warning"]
     if launch.http2:  # it speaks it wherever it is spoken to; by default it ends a connection after 1,000 requests
-        options += ["--config", "hypercorn.toml"]
+        options += ["--config", "../hypercorn.toml"]
     if launch.tls:
-        options += ["--certfile", "cert.pem", "--keyfile", "key.pem"]
+        options += ["--certfile", "../cert.pem", "--keyfile", "../key.pem"]
     if launch.access_log:
         options += ["--access-logfile", "access.log", "--log-level", "info"]
     return [*options, f"{launch.interface}:{launch.app}" if launch.interface == "wsgi" else launch.app]
@@ -169,11 +173,16 @@ def version(package: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A started server: its first process, and what is known of the tree under it."""
+    """
+    A started server: its first process, and what is known of the tree under it.
+
+    ``directory`` has the files that all servers share, ``folder`` is its own, with its logs.
+    """
 
     process: subprocess.Popen[bytes]
     launch: Launch
     directory: Path
+    folder: Path
     started_at: float
 
     @property
@@ -189,31 +198,43 @@ class Running:
         return processes.cpu_seconds(processes.family(self.process.pid))
 
     def log_tail(self) -> str:
-        lines = (self.directory / "server.log").read_text(errors="replace").strip().splitlines()
+        lines = (self.folder / "server.log").read_text(errors="replace").strip().splitlines()
         return " | ".join(" ".join(line.split())[:160] for line in lines[-3:]) or "nothing in its log"
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A free port below the range that outgoing connections use: the load must not take it between two starts."""
-    for port in random.sample(range(18_000, 28_000), 50):
+    """
+    A free port below the range that outgoing connections use: the load must not take it between two starts.
+
+    None is given again soon: of servers that are started side by side, none may listen yet.
+    """
+    if len(_given) > 5_000:
+        _given.clear()
+    for port in random.sample(sorted(set(range(18_000, 28_000)) - _given), 50):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with suppress(OSError):
                 probe.bind(("127.0.0.1", port))
+                _given.add(port)
                 return port
     raise ServerError("no free port between 18000 and 28000")
 
 
 @contextmanager
 def serving(server: Server, launch: Launch, directory: Path, cores: Sequence[int]) -> Iterator[Running]:
-    """Run a server in `directory`, pinned to `cores`, and end it with everything it started."""
+    """Run a server in a folder of its own in `directory`, pinned to `cores`, and end it with everything it started."""
     path = os.pathsep.join(map(str, (*server.path, ROOT)))
     environment = {**os.environ, "PYTHONPATH": path, "BENCHMARK_FILES": str(directory)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed servers have theirs, and a start would not be the same
+    folder = directory / server.name
+    folder.mkdir(exist_ok=True)
     for leftover in ("server.log", "access.log"):
-        (directory / leftover).unlink(missing_ok=True)
-    with open(directory / "server.log", "wb") as log:
+        (folder / leftover).unlink(missing_ok=True)
+    with open(folder / "server.log", "wb") as log:
         started_at = time.perf_counter()
         streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-        with processes.spawned(server.command(launch), cores, cwd=directory, env=environment, **streams) as process:
-            yield Running(process, launch, directory, started_at)
+        with processes.spawned(server.command(launch), cores, cwd=folder, env=environment, **streams) as process:
+            yield Running(process, launch, directory, folder, started_at)
