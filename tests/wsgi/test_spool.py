@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import gc
 import os
@@ -17,10 +18,10 @@ import pytest
 from hybridworker.errors import ClientDisconnected
 from hybridworker.wsgi.handoff import JOIN_MAX
 from hybridworker.wsgi.middleware import WSGIMiddleware
-from hybridworker.wsgi.spool import AHEAD_MAX, MEMORY_MAX, MIB, Disk, memory_behind
+from hybridworker.wsgi.spool import AHEAD_MAX, MEMORY_MAX, MIB, Disk, allocator_trim, memory_behind
 from hybridworker.wsgi.streams import FileWrapper
 from hybridworker.wsgi.threads import ThreadPool
-from tests.waiting import DEADLINE, run, until
+from tests.waiting import DEADLINE, run, until, until_seen
 from tests.wsgicall import Client, make_scope, make_settings
 
 Start = Callable[..., Any]
@@ -353,3 +354,35 @@ def test_beyond_a_bound_the_thread_writes_to_the_disk_itself(monkeypatch: pytest
     assert disk.dirty == 0
     del spool
     assert disk.used == 0
+
+
+@pytest.mark.parametrize(("amount", "quiet"), [(2, 1000.0), (1000, 0.001)], ids=["many bytes", "no more work"])
+def test_the_allocator_is_asked_for_freed_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, amount: int, quiet: float
+) -> None:
+    """Behind many bytes, and behind the last of fewer; not again where nothing more was written."""
+    asked: list[int] = []
+    monkeypatch.setattr("hybridworker.wsgi.spool.TRIM", amount * MIB)
+    monkeypatch.setattr("hybridworker.wsgi.spool.QUIET", quiet)
+    monkeypatch.setattr("hybridworker.wsgi.spool.allocator_trim", lambda: asked.append)
+    disk = Disk(64 * MIB, Warnings(), folder=str(tmp_path))
+    spool = disk.open()
+    assert spool is not None
+    spool.write(b"x" * (3 * MIB))
+    until_seen(lambda: asked)
+    disk.sweep(spool)
+    until_seen(lambda: not spool.sweeping)
+    disk.close()
+    assert asked == [0]
+
+
+def no_library(name: Any) -> Any:
+    raise OSError("none of this name")
+
+
+@pytest.mark.parametrize("library", [no_library, lambda name: object()], ids=["no library", "no such function"])
+def test_without_glibc_freed_memory_is_not_asked_for(monkeypatch: pytest.MonkeyPatch, library: Any) -> None:
+    """As with musl, and on macOS."""
+    assert allocator_trim()(0) in (0, 1)
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    assert allocator_trim()(0) == 0
