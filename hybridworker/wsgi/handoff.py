@@ -243,12 +243,13 @@ class Handoff:
         while True:
             self.missed = False
             ended = self.ended
-            if not head_sent:
+            if self.hints and not head_sent:
                 await self._send_hints(send)
             # With its last message the request is over. It waits for a call that may read on, in close() for example.
             while self._more() or (self.final and not complete and (ended or not self.unread)):
                 if not head_sent:
-                    await self._send_hints(send)  # there may be more of them, but none behind the head
+                    if self.hints:  # there may be more of them, but none behind the head
+                        await self._send_hints(send)
                     head_sent = True
                     if self.expects and not self.final:
                         await self._send_continue(send)
@@ -378,27 +379,25 @@ class Handoff:
         if self.final or self.bodiless:
             self.final = True
             return
-        length = self.length
-        if length is not None and self.sent + len(data) >= length:
-            self._keep(data[: length - self.sent])
-            self.final = True
-        else:
-            self._keep(data)
-
-    def _keep(self, data: bytes) -> None:
-        """Let ``data`` wait for the client, in memory or on disk."""
-        size = self.sent + len(data)
-        ahead = size - self.taken
-        # A whole body in one piece is not taken apart, up to AHEAD_MAX.
-        if self.spool is None and (
-            ahead <= MEMORY_MAX
-            or (ahead <= AHEAD_MAX and size == self.length and not self.sent)
-            or self.disk is None
-            or not self.disk.usable
-        ):
+        length, size = self.length, self.sent + len(data)
+        if length is not None and size > length:
+            data, size = data[: length - self.sent], length
+        if self.spool is None and (size - self.taken <= MEMORY_MAX or self._holds(size)):
             self.outbox.append(data)
             self.sent = size
-            return
+        else:
+            self._keep(data)
+        if size == length:
+            self.final = True
+
+    def _holds(self, size: int) -> bool:
+        """Whether memory takes all that there is, ``size`` bytes, although that is more than MEMORY_MAX."""
+        # A whole body in one piece is not taken apart, up to AHEAD_MAX.
+        whole = size == self.length and not self.sent
+        return (whole and size <= AHEAD_MAX) or self.disk is None or not self.disk.usable
+
+    def _keep(self, data: bytes) -> None:
+        """Let ``data`` wait for the client where there is room, in memory or on disk."""
         # What is of one piece may fit in part.
         view = memoryview(data)
         for at in range(0, len(view), JOIN_MAX):
