@@ -6,8 +6,6 @@ Threads note what the loop counts, once a second. Also for the threads that are 
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_right
 from collections.abc import Sequence
 
 #: Seconds: the upper bounds of the buckets in which waiting times are counted; there is one more without a bound.
@@ -41,11 +39,9 @@ def _taken(noted: list[float]) -> list[float]:
 
 def in_buckets(seconds: list[float], bounds: Sequence[float]) -> list[int]:
     """How many of ``seconds`` are in which bucket, and microseconds in all. A bound belongs to the bucket below it."""
-    if not seconds:
-        return [0] * (len(bounds) + 2)
-    first = bounds[0]
-    longer = [each for each in seconds if each > first]  # few of many, or there are not many: so sorting is cheap
-    longer.sort()
-    quick = len(seconds) - len(longer)
-    ends = [*(quick + bisect_right(longer, bound) for bound in bounds), len(seconds)]
-    return [ends[0], *(end - begin for begin, end in itertools.pairwise(ends)), round(sum(seconds) * 1e6)]
+    counts, rest = [], seconds
+    for bound in bounds:
+        longer = [each for each in rest if each > bound]  # few are: to sort them took longer
+        counts.append(len(rest) - len(longer))
+        rest = longer
+    return [*counts, len(rest), round(sum(seconds) * 1e6)]
