@@ -8,7 +8,8 @@ import pytest
 
 from hybridworker import cache
 from hybridworker.wsgi.commonenviron import CommonEnvirons
-from tests.wsgicall import make_settings
+from hybridworker.wsgi.environ import request_environ
+from tests.wsgicall import make_scope, make_settings
 
 
 def made(part: str = "") -> CommonEnvirons:
@@ -39,6 +40,16 @@ def test_the_part_of_a_hybrid() -> None:
     """Its name is in each environ, and no name where there are no parts."""
     assert made("shop")[None, "http", "1.1"]["hybridworker.part"] == "shop"
     assert "hybridworker.part" not in made()[None, "http", "1.1"]
+
+
+@pytest.mark.parametrize("part", ["", "shop"])
+def test_copy_has_room_for_the_fields_of_a_request(part: str) -> None:
+    """It need not grow for each request, and shows nothing of that room."""
+    common = made(part)[("192.0.2.1", 8000), "http", "1.1"]
+    fields = [(b"x-%d" % number, b"") for number in range(8)]
+    environ = request_environ(make_scope(headers=fields), "", common)
+    assert sys.getsizeof(environ) == sys.getsizeof(common.copy())
+    assert all(key.isupper() or "." in key for key in common)
 
 
 def test_kinds_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
