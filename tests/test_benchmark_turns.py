@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 from contextlib import ExitStack
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import processes, turns
-from tests.benchmarks.measure import Sample
+from tests.benchmarks.measure import Sample, launch_of
 from tests.benchmarks.scenarios import Measure, chosen
-from tests.benchmarks.servers import BASELINE, SERVERS, ServerError
+from tests.benchmarks.servers import BASELINE, SERVERS, Running, ServerError
 
 SLEEP = time.sleep
 
@@ -85,6 +86,19 @@ def test_no_more_than_one_goes_on_and_each_has_its_turns(monkeypatch: pytest.Mon
     assert len({seat.turns for seat in seats}) == 1 and seats[0].turns
     assert all(seat.wall >= seat.turns * turns.TURN for seat in seats)
     assert all(process.returncode == -signal.SIGTERM for seat in seats for process in seat.started)
+
+
+def test_a_server_settles_before_it_is_stopped(tmp_path: Path) -> None:
+    """What a load has left behind is done then, also where the machine is busy."""
+    (scenario,) = chosen(["asgi-hello"])
+    code = "import time\nprint('ready', flush=True)\nwhile time.process_time() < 0.5: pass\ntime.sleep(60)"
+    with ExitStack() as stack:
+        seat = turns.Seat(scenario, SERVERS[BASELINE], stack)
+        process = stack.enter_context(processes.spawned([sys.executable, "-c", code], stdout=subprocess.PIPE))
+        assert process.stdout is not None and process.stdout.readline()
+        seat.running = Running(process, launch_of(scenario), tmp_path, tmp_path, 0.0)
+        seat.settle()
+        assert processes.cpu_seconds([process.pid]) >= 0.5
 
 
 def test_a_round_measures_what_works_and_says_why_the_others_do_not(tmp_path: Path) -> None:

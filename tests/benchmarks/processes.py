@@ -84,6 +84,16 @@ def state(process: subprocess.Popen[bytes]) -> str:
     return fields[0] if fields else "Z"
 
 
+def busy(pids: Sequence[int]) -> bool:
+    """Whether a thread of these processes runs, or waits for a processor."""
+    for pid in pids:
+        with suppress(OSError):
+            for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+                if path.read_text().rpartition(")")[2].split()[0] == "R":
+                    return True
+    return False
+
+
 def family(pid: int) -> list[int]:
     """A process and all its descendants, parents first."""
     children: dict[int, list[int]] = {}

@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 
-from tests.benchmarks import load
+from tests.benchmarks import load, processes
 from tests.benchmarks.clients import TURNS
 from tests.benchmarks.measure import WARM_UP, Sample, check_access_log, launch_of, mib, of_load
 from tests.benchmarks.processes import cpu_seconds, dismiss, spawned, state, tell
@@ -39,8 +39,11 @@ TURN, PAUSE = 0.05, 0.002
 #: Seconds between the end of the turns and that of the first load.
 MARGIN = 0.25
 
-#: Seconds that a load may need for its end without its server.
+#: Seconds that a load may need for its end without its server, and a server for what a load has left behind.
 PATIENCE = 5.0
+
+#: A server is idle that uses no more than so many seconds of processor time in so many.
+IDLE = (0.002, 0.05)
 
 #: Starts a program stopped, so that it begins with its first turn.
 STOPPED = ("sh", "-c", 'kill -STOP $$; exec "$@"', "sh")
@@ -63,6 +66,7 @@ class Seat:
         self.turns = 0
         self.wall = 0.0  #: seconds of the turns
         self.begun = 0.0  #: when the first turn began
+        self.latencies: load.Load | None = None
         self.used: tuple[float, float] = (0.0, 0.0)  #: processor time that server and load had used before the turns
 
     # -- before the turns
@@ -76,10 +80,24 @@ class Seat:
         load.check(self.scenario, self.running)
 
     def warm_up(self) -> None:
-        """The latencies of a load that nothing interrupts, when the server is warm."""
+        """The latencies of a load that nothing interrupts, when the server is warm; some loads tell none."""
+        if self.scenario.client == "h2load" or self.scenario.pipeline > 1:
+            return
         self.go()
         self.latencies = load.put_load(self.scenario, self.running, WARM_UP)
+        self.settle()
         self.stop()
+
+    def settle(self) -> None:
+        """Let the server do what a load has left behind: requests that nobody waits for are no part of the next one."""
+        deadline = time.monotonic() + PATIENCE
+        used, period = IDLE
+        family = processes.family(self.running.process.pid)
+        while time.monotonic() < deadline:
+            before = cpu_seconds(family)
+            time.sleep(period)
+            if cpu_seconds(family) - before <= used and not processes.busy(family):
+                return
 
     def open(self, seconds: int) -> None:
         """Have a load of so many seconds, from its first turn on, ready and stopped."""
@@ -139,7 +157,8 @@ class Seat:
         seen = load.seen(self.scenario, result, load_used)
         if self.scenario.access_log:
             check_access_log(self.running.folder / self.server.access_log, seen.requests)
-        seen = replace(seen, p50=self.latencies.p50, p99=self.latencies.p99, max=self.latencies.max)
+        calm = self.latencies or replace(seen, p50=None, p99=None, max=None)
+        seen = replace(seen, p50=calm.p50, p99=calm.p99, max=calm.max)
         self.sample = replace(of_load(self.scenario, seen, used), rss=rss, turns=self.turns)
 
     def _used(self) -> tuple[float, float]:
@@ -192,10 +211,9 @@ def measure(
             for seat in seats:
                 seat.attempt(seat.check)
             _exercise(scenario, _left(seats))
-            for seat in _left(seats):
-                seat.stop()
-            for seat in seats:
-                seat.attempt(seat.warm_up)
+            for step in (Seat.settle, Seat.stop, Seat.warm_up):
+                for seat in seats:
+                    seat.attempt(step, seat)
             whole = duration(len(_left(seats)), seconds)
             for seat in seats:
                 seat.attempt(seat.open, whole)
