@@ -387,7 +387,7 @@ class Handoff:
             self.sent = size
         else:
             self._keep(data)
-        if size == length:
+        if length is not None and size == length:
             self.final = True
 
     def _holds(self, size: int) -> bool:
