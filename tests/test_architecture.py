@@ -83,7 +83,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
         (
             {"middleware"},
             {"responder"},
-            {"clientsocket", "commonenviron", "handoff", "threads", "values"},
+            {"clientsocket", "commonenviron", "handoff", "threads", "validation"},
             {"callrecords", "environ", "spool", "streams", "waits"},
         ),
     ),

@@ -8,7 +8,7 @@ runs it:
     thread side    run: environ -> application -> items -> close()
 
 How the two sides meet stands in :mod:`.handoff`, what PEP 3333 says of values in
-:mod:`.wsgi.values`.
+:mod:`.wsgi.validation`.
 
 Invariant: no reference cycle is made per request (environ, scope, context and responder easily
 make one). A cycle keeps memory until the garbage collector runs.
@@ -36,7 +36,7 @@ from .environ import mount_environ
 from .handoff import JOIN_MAX, READ, ROOM, Handoff, Pool
 from .spool import AHEAD_MAX, Disk
 from .streams import BLOCK, WHOLE_BODY_MAX, FileWrapper, RequestBody
-from .values import START_RESPONSE, encode_fields, encode_status, iterate, length_field, statuses
+from .validation import START_RESPONSE, encode_fields, encode_status, iterate, length_field, statuses
 
 _BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 

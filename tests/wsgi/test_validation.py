@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hybridworker.errors import WSGIError
-from hybridworker.wsgi.values import encode_fields, encode_status, iterate, length_field
+from hybridworker.wsgi.validation import encode_fields, encode_status, iterate, length_field
 
 
 @pytest.mark.parametrize(
