@@ -57,8 +57,13 @@ _MEANINGS = {
 #: A field as bytes, what it means to the server (a flag such as DATE or SERVER), and the number that a length is.
 Encoded = tuple[bytes, int, int | None]
 
-#: Bytes of the longest encoded field that a cache keeps.
-FIELD_MAX = 128
+_NO_PAIRS = "headers must be an iterable of (name, value) pairs of bytes"
+
+#: All fields of a response as bytes, the length that the application announced, and what they mean, joined.
+EncodedFields = tuple[bytes, int | None, int]
+
+#: Bytes of the longest encoded field that a cache keeps, and of all fields of a response together.
+FIELD_MAX, FIELDS_MAX = 128, 512
 
 
 def final_status(status: object) -> int:
@@ -106,16 +111,18 @@ class FieldEncoder:
     The fields of responses, validated, as one version of HTTP writes them.
 
     ``write`` makes the bytes of one field of a name and a value that are valid. ``known`` is a cache, because most
-    responses repeat fields of earlier ones. Key: name and value as the application gave them.
+    responses repeat fields of earlier ones. Key: name and value as the application gave them. ``repeated`` is the same
+    for all fields of a response together. If one of them is new, they are not kept, as they may never come again.
     """
 
-    __slots__ = ("known", "write")
+    __slots__ = ("known", "repeated", "write")
 
     def __init__(self, write: Callable[[bytes, bytes], bytes]) -> None:
         self.write = write
         self.known: dict[tuple[bytes, bytes], Encoded] = {}
+        self.repeated: dict[tuple[tuple[bytes, bytes], ...], EncodedFields] = {}
 
-    def encode(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, int | None, int]:
+    def encode(self, headers: Iterable[tuple[bytes, bytes]]) -> EncodedFields:
         """
         Validate and encode the application's header fields.
 
@@ -124,18 +131,31 @@ class FieldEncoder:
         the application announced; and the meanings that were seen, joined.
         Order and repeats are kept (checklist H36). Raises :class:`~.errors.InvalidMessage`.
         """
+        try:
+            fields = tuple(headers)
+        except TypeError as exc:
+            raise InvalidMessage(_NO_PAIRS) from exc
+        try:
+            repeated = self.repeated.get(fields)
+        except TypeError:  # a field is a list, say
+            repeated = None
+        return self._encode_all(fields) if repeated is None else repeated
+
+    def _encode_all(self, fields: tuple[tuple[bytes, bytes], ...]) -> EncodedFields:
+        """As :meth:`encode`, for what is not ``repeated``; it is from now on, if each field was known."""
         parts = []
         length: int | None = None
         seen = 0
-        known = self.known.get
+        fresh = False
         try:
-            for field in headers:
+            for field in fields:
                 try:
-                    entry = known(field)
-                except TypeError:  # a list, say
+                    entry = self.known.get(field)
+                except TypeError:
                     entry = None
                 if entry is None:
                     entry = self._encode(field)
+                    fresh = True
                 data, meaning, size = entry
                 if meaning:
                     seen |= meaning
@@ -146,9 +166,10 @@ class FieldEncoder:
                             continue
                         length = size
                 parts.append(data)
-        except TypeError as exc:
-            raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
-        return b"".join(parts), length, seen
+        except TypeError as exc:  # name or value is a bytearray, say
+            raise InvalidMessage(_NO_PAIRS) from exc
+        encoded = b"".join(parts), length, seen
+        return encoded if fresh or len(encoded[0]) > FIELDS_MAX else remember(self.repeated, fields, encoded)
 
     def _encode(self, field: Iterable[bytes]) -> Encoded:
         """One field, checked; no bytes where the server writes it itself."""
@@ -173,7 +194,7 @@ def field_list(message: Message) -> Headers:
     try:
         return [(name, value) for name, value in message.get("headers") or ()]
     except (TypeError, ValueError) as exc:
-        raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
+        raise InvalidMessage(_NO_PAIRS) from exc
 
 
 def without_length(headers: Headers) -> Headers:
@@ -187,7 +208,7 @@ def check_field(field: Iterable[bytes]) -> tuple[bytes, bytes, int]:
         name, value = field
         data = b"%b%b" % (name, value)
     except (TypeError, ValueError) as exc:
-        raise InvalidMessage("headers must be an iterable of (name, value) pairs of bytes") from exc
+        raise InvalidMessage(_NO_PAIRS) from exc
     if type(name) is not bytes or TOKEN.fullmatch(name) is None:
         raise InvalidMessage(f"{name!r} is not a header name (bytes, RFC 9110 5.6.2 token)")
     if len(data.translate(None, CONTROLS + b"\r\n")) != len(data):
@@ -202,7 +223,7 @@ def check_field(field: Iterable[bytes]) -> tuple[bytes, bytes, int]:
 
 def encode_trailers(
     headers: Iterable[tuple[bytes, bytes]],
-    encode: Callable[[Iterable[tuple[bytes, bytes]]], tuple[bytes, int | None, int]] = encode_fields,
+    encode: Callable[[Iterable[tuple[bytes, bytes]]], EncodedFields] = encode_fields,
 ) -> bytes:
     """The trailers of a response (RFC 9110 6.5), in HTTP/1.1 its lines. Framing fields are refused there."""
     block, _, seen = encode(headers)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from ..asgi import Headers
 from ..cache import remember
-from ..connection.response import DATE, SERVER, FieldEncoder, server_fields
+from ..connection.response import DATE, SERVER, EncodedFields, FieldEncoder, server_fields
 from .hpack import encode_field
 
 #: Fields that are not sent, beside those that :class:`FieldEncoder` leaves out (RFC 9113 8.2.2).
@@ -29,7 +29,7 @@ def _field(name: bytes, value: bytes) -> bytes:
 
 #: The fields of HTTP/2.
 FIELDS = FieldEncoder(_field)
-encode_fields: Callable[[Iterable[tuple[bytes, bytes]]], tuple[bytes, int | None, int]] = FIELDS.encode
+encode_fields: Callable[[Iterable[tuple[bytes, bytes]]], EncodedFields] = FIELDS.encode
 
 
 def status_field(status: int) -> bytes:

@@ -40,6 +40,7 @@ NO_TOKEN = [byte for byte in NO_TOKEN if byte not in b"!#$%&'*+-.^_`|~"]
 def no_line_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins with an empty cache of lines."""
     monkeypatch.setattr(response.LINES, "known", {})
+    monkeypatch.setattr(response.LINES, "repeated", {})
 
 
 # -- status lines
@@ -232,6 +233,34 @@ def test_the_memory_for_lines_is_bounded() -> None:
     long = (b"a", b"x" * response.FIELD_MAX)
     assert encode_fields([long])[0].endswith(b"x\r\n")
     assert long not in response.LINES.known
+
+
+def test_fields_of_which_each_is_known_are_remembered_together() -> None:
+    """From the second time on, as one; with the first of its kind among them they may be the only ones."""
+    for number, fields in enumerate([[(b"a", b"1")], [(b"a", b"1"), (b"content-length", b"2")]] * 3):
+        assert encode_fields(fields)[1] == (2 if len(fields) == 2 else None)
+        assert (tuple(fields) in response.LINES.repeated) == (number > 1)
+    assert encode_fields(iter(fields)) == (b"a: 1\r\ncontent-length: 2\r\n", 2, LENGTH)
+
+
+def test_many_known_fields_are_not_remembered_together() -> None:
+    """The memory for them is bounded as well, by their bytes and by the limit of every cache."""
+    fields = [(b"a", b"x" * 100)] * 6
+    assert encode_fields(fields) == encode_fields(fields)
+    assert response.LINES.repeated == {}
+    for number in range(cache.LIMIT + 1):
+        for _ in range(2):
+            encode_fields([(b"a", b"%d" % number)])
+    assert list(response.LINES.repeated) == [((b"a", b"%d" % cache.LIMIT),)]
+
+
+def test_a_fault_is_found_each_time() -> None:
+    """Known fields that do not go together are refused whenever they come."""
+    fields = [(b"content-length", b"5"), (b"content-length", b"6")]
+    for _ in range(3):
+        with pytest.raises(InvalidMessage):
+            encode_fields(fields)
+    assert response.LINES.repeated == {}
 
 
 # -- trailers
