@@ -9,7 +9,7 @@ import pytest
 from hybridworker import cache
 from hybridworker.cache import remember
 from hybridworker.connection import forwarded, response
-from hybridworker.wsgi import environ, values
+from hybridworker.wsgi import environ, validation
 
 
 def test_a_cache_that_is_full_is_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,9 +28,9 @@ def test_a_cache_that_is_full_is_emptied(monkeypatch: pytest.MonkeyPatch) -> Non
     ("module", "name", "fill"),
     [
         (environ, "_keys", lambda number: environ._key(b"x-%d" % number)),
-        (values, "_fields", lambda number: values.encode_fields([("X", f"{number}")])),
-        (values, "_names", lambda number: values.encode_fields([(f"X-{number}", "")])),
-        (values, "statuses", lambda number: values.encode_status(f"200 {number}")),
+        (validation, "_fields", lambda number: validation.encode_fields([("X", f"{number}")])),
+        (validation, "_names", lambda number: validation.encode_fields([(f"X-{number}", "")])),
+        (validation, "statuses", lambda number: validation.encode_status(f"200 {number}")),
         (response.LINES, "known", lambda number: response.encode_fields([(b"x", b"%d" % number)])),
         (forwarded, "_hops", lambda number: forwarded._hop(b"192.0.2.%d" % number)),
     ],
