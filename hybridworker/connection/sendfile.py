@@ -175,7 +175,10 @@ class FilePool:
             self.threads.append(thread)
             thread.start()
         self.jobs.put((future, part, call, args))
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # its exception refers to this frame, and would keep the file until a garbage collection
 
     def close(self) -> None:
         """Let the threads end, each after its job, and wait for them."""
