@@ -58,7 +58,7 @@ WINGS: tuple[tuple[str, tuple[set[str], ...]], ...] = (
             {"files", "peer"},
             {"context", "proxyheader", "sendfile"},
             {"admission", "clock", "router"},
-            {"ending", "forwarded", "pace", "requestids", "scope", "tls"},
+            {"ending", "forwarded", "pace", "requestids", "scope", "tls", "turn"},
             {"errorpages", "persistence", "quota", "smallheads", "vocabulary"},
             {"flow", "response"},
             {"accepted", "kernel", "waiters"},

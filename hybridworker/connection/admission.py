@@ -11,7 +11,6 @@ is an :class:`Admission` only where a limit is set, so that requests pay nothing
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Callable, Sized
@@ -83,20 +82,18 @@ class Admission:
     """
 
     __slots__ = (
-        "asked_from", "body_max", "cycles", "elsewhere", "ids", "log", "looked", "loop", "queue_timeout",
+        "asked_from", "body_max", "cycles", "elsewhere", "ids", "log", "looked", "queue_timeout",
         "requests_max", "slot",
     )  # fmt: skip
 
     def __init__(
         self,
         settings: Settings,
-        loop: asyncio.AbstractEventLoop,
         log: Log,
         cycles: Sized,
         slot: Slot,
         ids: RequestIds | None,
     ) -> None:
-        self.loop = loop
         self.log = log
         self.cycles = cycles
         self.slot = slot
@@ -128,20 +125,13 @@ class Admission:
 
     # -- a request that begins
 
-    def admits(self, request: Request, at_once: bool = True) -> bool:
-        """
-        Whether ``request`` may begin. One that may not is turned away, with ``at_once`` before this returns.
-
-        That may begin the next request of the connection, so it must not be done at once for a row of them.
-        """
+    def admits(self, request: Request) -> bool:
+        """Whether ``request`` may begin. One that may not is turned away before this returns."""
         reason = self._objection(request) if request.application.counted else ""
         if not reason:
             return True
         request.call_state = CallState.OVER
-        if at_once:
-            self.turn_away(request, reason)
-        else:
-            self.loop.call_soon(self.turn_away, request, reason)
+        self.turn_away(request, reason)
         return False
 
     def _objection(self, request: Request) -> str:

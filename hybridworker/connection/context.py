@@ -28,6 +28,7 @@ from .quota import RequestQuota
 from .requestids import RequestIds
 from .router import Router
 from .smallheads import SmallHeads
+from .turn import Turn
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -110,6 +111,10 @@ class Connections(set[Connection]):
 
     changed: Callable[[], None] = staticmethod(lambda: None)
 
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.turn = Turn(loop)  #: those of them with a request to begin
+
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
         self.discard(connection)
@@ -168,7 +173,7 @@ class WorkerContext:
         self.server_cert = server_cert
         self.access = access
         self.lender = lender
-        self.connections = Connections()
+        self.connections = Connections(loop)
         self.cycles: dict[Cycle, None] = {}  #: requests in flight, in order of arrival
         self.slot: Slot = [0] * CELLS if slot is None else slot  #: what the siblings see of this worker
         self.warned: set[str] = set()
@@ -183,9 +188,7 @@ class WorkerContext:
         #: how long requests took to the first byte of their responses; None where nobody asks for metrics
         self.durations = Durations() if settings.metrics_path else None
         #: whether a request may begin; None where nothing is limited
-        self.admission = (
-            Admission(settings, loop, self.log, self.cycles, self.slot, self.ids) if limited(settings) else None
-        )
+        self.admission = Admission(settings, self.log, self.cycles, self.slot, self.ids) if limited(settings) else None
         exact = (access, self.durations, self.admission) != (None, None, None)
         self.clock = Clock(settings.server, loop.time(), exact)
 

@@ -266,24 +266,24 @@ class RequestResponseCycle:
 
     # -- the application's side
 
-    def start(self, at_once: bool = False) -> None:
+    def start(self) -> None:
         """
         Call the application, in a task of its own and a fresh copy of its context.
 
-        With ``at_once`` the task begins before this returns, where Python can do that (3.12
-        and later): an application that waits for nothing then costs no turn of the loop.
+        The task begins before this returns, where Python can do that (3.12 and later): an application
+        that waits for nothing then costs no turn of the loop.
 
         A WSGI application whose request is complete is called without a task: its thread
         makes most responses whole, and a task would have nothing to wait for.
         """
         context, application, limits = self.context, self.application, self.context.admission
-        if limits is not None and len(context.cycles) >= limits.asked_from and not limits.admits(self, at_once):
+        if limits is not None and len(context.cycles) >= limits.asked_from and not limits.admits(self):
             return
         self.call_state = RUNNING
         context.enter(self)  # at once, though the task may begin later: others ask how many there are
         if application.begin is None or self.request is not DONE:
             self.variables = own = self.variables.copy()
-            if at_once and sys.version_info >= (3, 12):
+            if sys.version_info >= (3, 12):
                 self.task = asyncio.Task(self.run(application.app), loop=context.loop, context=own, eager_start=True)
             else:
                 self.task = context.loop.create_task(self.run(application.app), context=own)

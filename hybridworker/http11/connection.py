@@ -82,16 +82,30 @@ class RequestConnection(asyncio.Protocol):
         # While the worker leaves, a head has no more time than the connection had for a first byte.
         self.deadline = min(self.deadline, deadline) if self.context.persistence.draining else deadline
 
-    def begin(self) -> None:
-        """All that has come is parsed: begin the request at hand, if it has not begun and need not wait for more."""
+    @property
+    def waits(self) -> bool:
+        """Whether the request at hand has not begun, and need not wait for more of it."""
         cycle = self.cycle
-        if cycle is not None and (
+        return cycle is not None and (
             cycle.call_state is READY or (cycle.call_state is HELD and self.head.request is DONE)
-        ):
+        )
+
+    def begin(self) -> None:
+        """All that has come is parsed: have the request at hand begin, unless it waits for more."""
+        cycle = self.cycle
+        if cycle is not None and self.waits:
+            if cycle.application.begin is None or self.pending:
+                self.context.connections.turn.add(self)
+            else:
+                self.start()  # a thread calls it, later than this turn
+
+    def start(self) -> None:
+        """Call the application for the request at hand, unless it has begun, or is gone."""
+        cycle = self.cycle
+        if cycle is not None and self.waits:
             if self.eof:
                 cycle.end_of_input()
-            # Not at once where more is pipelined: each request of a long row lets other connections go first.
-            cycle.start(not self.pending)
+            cycle.start()
 
     def hold(self, data: bytes) -> None:
         """Keep what came behind the request at hand until that is answered."""
@@ -126,6 +140,7 @@ class RequestConnection(asyncio.Protocol):
         self._parse(data)
 
     def eof_received(self) -> bool:
+        self.start()  # a request that has come with its client's end, under TLS in one read
         flow, cycle = self.flow, self.cycle
         if cycle is None or not cycle.begun or self.peer.tls is not None or kernel.hung_up(flow.fileno()):
             if cycle is not None:
@@ -261,7 +276,7 @@ class RequestConnection(asyncio.Protocol):
         if data:
             self.pending = b""
             self.data_received(data)
-            if self.eof and (self.cycle is None or not self.cycle.begun):
+            if self.eof and not self.waits and (self.cycle is None or not self.cycle.begun):
                 self.close()  # the rest of it never comes
         elif self.eof:
             self.close()

@@ -333,7 +333,7 @@ class HTTP2Protocol(asyncio.Protocol):
                 continue
             # The last one need not wait for others: it takes along what waits for it.
             outbox.joining = joining and number < last
-            cycle.start(True)
+            cycle.start()
             if joining:
                 now = clock()
                 if now - before > STEP_MAX and pace.at_fault(before):

@@ -1019,8 +1019,7 @@ def test_both_may_cancel_in_the_same_moment(how: str, first: str) -> None:
         assert w.log.lines == [("debug", "Request cancelled: GET /")]
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_the_exit_of_the_process_passes_through_a_request(at_once: bool) -> None:
+def test_the_exit_of_the_process_passes_through_a_request() -> None:
     """QUIT, INT and ABRT are raised inside of whatever they interrupt; they stop the loop as well, and are no error."""
     error = WorkerExit(0)
 
@@ -1028,12 +1027,12 @@ def test_the_exit_of_the_process_passes_through_a_request(at_once: bool) -> None
         raise error
 
     with wire(app) as w:
-        if at_once and sys.version_info >= (3, 12):  # nobody has the task: it would complain of an exception of its own
+        if sys.version_info >= (3, 12):  # nobody has the task: it would complain of an exception of its own
             w.feed(GET)
         else:
             w.loop.set_exception_handler(lambda loop, context: None)  # as the worker does: it is nobody's news
             with pytest.raises(WorkerExit):
-                w.feed(GET + GET)  # with more behind it, the first one waits for its turn
+                w.feed(GET)
         assert w.log.lines == []
 
 

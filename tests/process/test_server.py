@@ -542,8 +542,10 @@ def test_drain_cuts_what_is_not_finished_in_time() -> None:
 def test_what_cleans_up_is_not_interrupted_by_the_cut() -> None:
     """A request that was given up before has a second for it, like the others."""
     events: list[str] = []
+    begun = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -555,7 +557,7 @@ def test_what_cleans_up_is_not_interrupted_by_the_cut() -> None:
         site.server.start()
         _, writer = await site.client()
         writer.write(GET)
-        await site.until(lambda: bool(site.context.cycles))
+        await begun.wait()
         [cycle] = site.context.cycles
         cycle.cancel()
         await site.until(lambda: bool(events))
